@@ -1,0 +1,65 @@
+"""Files that are either whole or absent, and the folder for things that can be made again."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import UserError
+
+
+def cache_dir(*parts: str) -> Path:
+    """Folder for files that can be rebuilt; made when missing.
+
+    `POF3D_CACHE_DIR` chooses it, else `XDG_CACHE_HOME`/pof3d, else ~/.cache/pof3d.
+    """
+    root = os.environ.get("POF3D_CACHE_DIR")
+    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "pof3d"
+    path = base.expanduser().joinpath(*parts)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the cache folder {path}: {error.strerror}; set POF3D_CACHE_DIR to a "
+            "folder you can write to"
+        ) from error
+    return path
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path; on success its file takes the place of `path`, else it vanishes.
+
+    The data is on disk (fsync) before the rename, so a crash leaves the old file or the new one,
+    never half of one.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; folders cannot be opened for this on every system."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,198 @@
+"""Adaptive augmentation for the discriminator (ADA, Karras et al. 2020b, arXiv 2006.06676).
+
+Of ADA's transforms only those are used that leave an image's camera true: no flips, no rotations.
+What remains of the geometry is parallel to the axes, so one matrix per axis resamples a picture;
+what remains of the colour acts along and round the grey axis. Both are plain matrix products,
+which R1 regularisation can differentiate twice.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# Strengths of Karras et al. 2020b, appendix B. Shifts are in image sizes, scales in octaves.
+WHOLE_SHIFT_MAX = 0.125
+ZOOM_STD = 0.2
+STRETCH_STD = 0.2
+SHIFT_STD = 0.125
+BRIGHTNESS_STD = 0.2
+CONTRAST_STD = 0.5
+SATURATION_STD = 1.0
+
+LANCZOS_LOBES = 3
+
+ADA_TARGET = 0.6
+ADA_INTERVAL = 4  # training steps between moves of p
+
+
+class Draws(NamedTuple):
+    """What happens to each picture of a batch, in this order; zero is neutral everywhere."""
+
+    whole_shift: Tensor  # [B, 2], (x, y) in image sizes, a whole number of pixels
+    zoom: Tensor  # [B], log2 of the scale of both axes; > 0 enlarges
+    stretch: Tensor  # [B], log2 of the scale of x and of 1 / the scale of y
+    shift: Tensor  # [B, 2], (x, y) in image sizes
+    brightness: Tensor  # [B], added to every channel
+    contrast: Tensor  # [B], log2 of a factor
+    luma_flip: Tensor  # [B], 1 turns bright to dark and keeps the hue
+    hue: Tensor  # [B], radians round the grey axis
+    saturation: Tensor  # [B], log2 of a factor
+
+
+class Augmentation(nn.Module):
+    """Each transform befalls each sample with probability `p`, a buffer that `AdaController` moves.
+
+    A fixed strength gives `p` at construction (usually 0.2); an adaptive one starts at 0.
+    """
+
+    p: Tensor
+
+    def __init__(self, p: float = 0.0):
+        super().__init__()
+        self.register_buffer("p", torch.tensor(float(p)))
+
+    def forward(
+        self, image: Tensor, raw: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Move an image and its raw render alike.
+
+        image: [B, 3, H, W], values in [-1, 1]. raw: [B, 3, h, w], the same views at another
+        resolution, or None. generator: on the images' device; by default that device's own.
+        Returns new tensors of the same shapes and types; at p = 0 the inputs themselves.
+        """
+        if self.p == 0:
+            return image, raw
+        # Whole pixels of the coarser picture are whole pixels of the finer one as well.
+        coarsest = image if raw is None else min(image, raw, key=lambda picture: picture.shape[-1])
+        draws = draw(coarsest, self.p, generator)
+        return augment(image, draws), None if raw is None else augment(raw, draws)
+
+
+def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -> Draws:
+    """Random transforms for a [B, 3, H, W] batch, whole in its pixels, each with probability p."""
+    batch, _, height, width = picture.shape
+    chance = {"device": picture.device, "generator": generator}
+    gate = (torch.rand(batch, len(Draws._fields), **chance) < p).float()
+    normal = torch.randn(batch, 7, **chance)
+    uniform = torch.rand(batch, 4, **chance)
+
+    on = Draws(*gate.split(1, dim=1))
+    pixels = gate.new_tensor([width, height])
+    whole_shift = (WHOLE_SHIFT_MAX * (2 * uniform[:, :2] - 1) * pixels).round() / pixels
+    return Draws(
+        whole_shift=on.whole_shift * whole_shift,
+        zoom=on.zoom[:, 0] * ZOOM_STD * normal[:, 0],
+        stretch=on.stretch[:, 0] * STRETCH_STD * normal[:, 1],
+        shift=on.shift * SHIFT_STD * normal[:, 2:4],
+        brightness=on.brightness[:, 0] * BRIGHTNESS_STD * normal[:, 4],
+        contrast=on.contrast[:, 0] * CONTRAST_STD * normal[:, 5],
+        luma_flip=on.luma_flip[:, 0] * (uniform[:, 2] < 0.5),
+        hue=on.hue[:, 0] * math.pi * (2 * uniform[:, 3] - 1),
+        saturation=on.saturation[:, 0] * SATURATION_STD * normal[:, 6],
+    )
+
+
+def augment(picture: Tensor, draws: Draws) -> Tensor:
+    """Apply `draws` to a [B, 3, H, W] picture of any size; works in float32 at least."""
+    dtype = torch.promote_types(picture.dtype, torch.float32)
+    draws = Draws(*(parameter.to(dtype) for parameter in draws))
+    return recolour(resample(picture.to(dtype), draws), draws).to(picture.dtype)
+
+
+def resample(picture: Tensor, draws: Draws) -> Tensor:
+    """Shift and scale about the centre; beyond its border the picture goes on as in a mirror.
+
+    picture: [B, C, H, W]. Returns the same shape.
+    """
+    scale = 2 ** torch.stack([draws.zoom + draws.stretch, draws.zoom - draws.stretch], dim=1)
+    # The inverse of x -> scale * (x + whole_shift) + shift is x / scale + offset.
+    offset = -draws.shift / scale - draws.whole_shift
+    along_x = _resampling_matrix(picture.shape[-1], scale[:, 0], offset[:, 0])
+    along_y = _resampling_matrix(picture.shape[-2], scale[:, 1], offset[:, 1])
+    return along_y[:, None] @ picture @ along_x[:, None].mT
+
+
+def _resampling_matrix(pixels: int, scale: Tensor, offset: Tensor) -> Tensor:
+    """[B, pixels, pixels], row i: the weights of a line's pixels in pixel i of the moved line.
+
+    Weights are Lanczos', whose kernel is widened where the picture shrinks (against aliasing) and
+    leaves whole-pixel shifts exact. scale, offset: [B]; offset in units of the line's length.
+    """
+    centres = torch.arange(pixels, device=scale.device, dtype=scale.dtype) + 0.5
+    middle = pixels / 2
+    source = (centres - middle) / scale[:, None] + offset[:, None] * pixels + middle
+    # The line extended by reflection is even and has period 2 * pixels, and so has its Lanczos
+    # interpolation: fold the source into the line; then the nearest images of each pixel suffice.
+    folded = pixels - (source.remainder(2 * pixels) - pixels).abs()
+    widening = (1 / scale).clamp(min=1)[:, None, None]
+    weights = sum(
+        _lanczos((folded[:, :, None] - taps) / widening)
+        for taps in (centres, -centres, 2 * pixels - centres)
+    )
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def _lanczos(x: Tensor) -> Tensor:
+    return torch.sinc(x) * torch.sinc(x / LANCZOS_LOBES) * (x.abs() < LANCZOS_LOBES)
+
+
+def recolour(picture: Tensor, draws: Draws) -> Tensor:
+    """Brightness, contrast, luma flip, hue and saturation as one affine map of RGB.
+
+    The luma axis is grey, (1, 1, 1)/sqrt(3): brightness and flip act along it, hue and saturation
+    across it, contrast on both. picture: [B, 3, H, W]. Returns the same shape.
+    """
+    luma = picture.new_full((3, 3), 1 / 3)
+    chroma = torch.eye(3, device=picture.device, dtype=picture.dtype) - luma
+    quarter_turn = picture.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    contrast = 2**draws.contrast
+    along = contrast * (1 - 2 * draws.luma_flip)
+    across = contrast * 2**draws.saturation
+    matrix = (
+        along[:, None, None] * luma
+        + (across * draws.hue.cos())[:, None, None] * chroma
+        + (across * draws.hue.sin())[:, None, None] * quarter_turn
+    )
+    recoloured = torch.einsum("bij,bjhw->bihw", matrix, picture)
+    return recoloured + (along * draws.brightness)[:, None, None, None]
+
+
+class AdaController:
+    """Raises p while the discriminator is too sure of real images, lowers it while it is not.
+
+    Overfitting is measured by r_t = mean sign(D(real)) (Karras et al. 2020b, section 3.1). p lives
+    in the augmentation's own state; `state_dict` holds what was counted since p last moved.
+    """
+
+    def __init__(self, augmentation: Augmentation, kimg_per_unit: float = 500):
+        """kimg_per_unit: thousands of reals shown while p moves by 1; the smaller, the faster."""
+        self.augmentation = augmentation
+        self.kimg_per_unit = kimg_per_unit
+        self._restart_count()
+
+    def _restart_count(self) -> None:
+        self._counted = {"steps": 0, "signs": 0.0, "reals": 0}
+
+    def step(self, signs: float, reals: int) -> None:
+        """Count one training step; every `ADA_INTERVAL` steps, move p.
+
+        signs: the sum of sign(D(real)) over the reals of all processes. reals: their number.
+        """
+        self._counted["steps"] += 1
+        self._counted["signs"] += float(signs)
+        self._counted["reals"] += int(reals)
+        if self._counted["steps"] < ADA_INTERVAL:
+            return
+        excess = self._counted["signs"] - ADA_TARGET * self._counted["reals"]
+        distance = self._counted["reals"] / (1000 * self.kimg_per_unit)
+        p = self.augmentation.p
+        p.copy_((p + ((excess > 0) - (excess < 0)) * distance).clamp(0, 1))
+        self._restart_count()
+
+    def state_dict(self) -> dict[str, float]:
+        return dict(self._counted)
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._counted = dict(state)

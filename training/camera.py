@@ -1,0 +1,98 @@
+"""Cameras: pose -> cam2world, mirrors, intrinsics, rays. Pure functions.
+
+A pose is a pair (h, v) of angles in radians on a sphere round the pivot: h turns left and right, v up
+and down, and equal steps of v cover equal areas. h = v = pi/2 stands at (0, 0, +radius) and looks
+down -z. Camera axes are OpenCV's: x right, y down, z forward; the world's y axis points up.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# v = 0 and v = pi are the poles, where "up" loses its meaning and arccos its derivative.
+POLE_MARGIN = 1e-5
+
+
+class Rays(NamedTuple):
+    """One ray per pixel, row by row from the top left, in world units.
+
+    origins: [B, H*W, 3].  directions: [B, H*W, 3], of unit length.
+    """
+
+    origins: Tensor
+    directions: Tensor
+
+
+def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, float]) -> Tensor:
+    """Cameras on the sphere of `radius` round `pivot`, looking at it.
+
+    pose: [B, 2], (h, v) in radians. Returns [B, 4, 4] with columns (right, down, forward, origin).
+    The sphere is centred at the world's origin; only the viewing direction aims at the pivot.
+    """
+    h, v = pose.unbind(-1)
+    v = v.clamp(POLE_MARGIN, math.pi - POLE_MARGIN)
+    theta = math.pi - h
+    phi = torch.arccos(1 - 2 * v / math.pi)
+    position = torch.stack(
+        [phi.sin() * theta.cos(), phi.cos(), phi.sin() * theta.sin()], dim=-1
+    )
+    origin = radius * position
+    forward = torch.nn.functional.normalize(origin.new_tensor(pivot) - origin, dim=-1)
+    up = torch.tensor([0.0, 1.0, 0.0], dtype=pose.dtype, device=pose.device).expand_as(forward)
+    right = -torch.nn.functional.normalize(torch.linalg.cross(up, forward), dim=-1)
+    down = torch.nn.functional.normalize(torch.linalg.cross(forward, right), dim=-1)
+    top = torch.stack([right, down, forward, origin], dim=-1)
+    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(pose), 1, 4)
+    return torch.cat([top, bottom], dim=-2)
+
+
+# Entries (row, column) of cam2world that change sign when the scene is seen in a mirror.
+_MIRRORED_ENTRIES = {
+    "horizontal": ((2, 0), (0, 1), (0, 2), (0, 3)),
+    "vertical": ((2, 1), (0, 1), (1, 0), (1, 2), (1, 3)),
+    # ShapeNet's objects face +x, so their left and right swap with z.
+    "shapenet_horizontal": ((0, 0), (2, 1), (2, 2), (2, 3)),
+}
+
+
+def mirror_cam2world(cam2world: Tensor, kind: str) -> Tensor:
+    """The camera reflected through a symmetry plane of the world.
+
+    cam2world: [B, 4, 4]. kind: 'horizontal' (left/right), 'vertical' (up/down) or
+    'shapenet_horizontal'. Returns a new [B, 4, 4]. Raises KeyError for another kind.
+    """
+    sign = torch.ones(4, 4, dtype=cam2world.dtype)
+    for entry in _MIRRORED_ENTRIES[kind]:
+        sign[entry] = -1
+    return cam2world * sign.to(cam2world.device)
+
+
+def focal_from_fov(fov_degrees: float) -> float:
+    """Focal length in image widths; the constants are the published ones (an FFHQ convention)."""
+    return 1 / (math.tan(fov_degrees * 3.14159 / 360) * 1.414)
+
+
+def intrinsics_from_focal(focal: float) -> Tensor:
+    """[3, 3] pinhole intrinsics, normalised by image size, principal point in the middle."""
+    return torch.tensor([[focal, 0.0, 0.5], [0.0, focal, 0.5], [0.0, 0.0, 1.0]])
+
+
+def rays_from_cameras(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> Rays:
+    """Rays through the centres of all pixels of a square image.
+
+    cam2world: [B, 4, 4]. intrinsics: [B, 3, 3] or [3, 3], normalised by image size.
+    Returns `Rays` of [B, resolution^2, 3], differentiable in the cameras.
+    """
+    centres = (torch.arange(resolution, device=cam2world.device, dtype=cam2world.dtype) + 0.5)
+    y, x = torch.meshgrid(centres / resolution, centres / resolution, indexing="ij")
+    intrinsics = intrinsics.to(cam2world).expand(len(cam2world), 3, 3)
+    fx, fy = intrinsics[:, 0, 0, None], intrinsics[:, 1, 1, None]
+    cx, cy, skew = intrinsics[:, 0, 2, None], intrinsics[:, 1, 2, None], intrinsics[:, 0, 1, None]
+    y_camera = (y.reshape(1, -1) - cy) / fy
+    x_camera = (x.reshape(1, -1) - cx - skew * y_camera) / fx
+    camera = torch.stack([x_camera, y_camera, torch.ones_like(x_camera)], dim=-1)
+    directions = torch.nn.functional.normalize(camera @ cam2world[:, :3, :3].mT, dim=-1)
+    origins = cam2world[:, None, :3, 3].expand_as(directions)
+    return Rays(origins, directions)

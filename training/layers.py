@@ -1,0 +1,259 @@
+"""The layers that all networks are made of (StyleGAN2: Karras et al. 2020).
+
+Equalised learning rate: weights are drawn from N(0, 1) and scaled at run time by 1/sqrt(fan-in), so
+that Adam moves all of them at the same relative speed. Parameter names are those of the published
+checkpoints.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_utils.ops import bias_act, resample_filter, upfirdn2d
+
+RESAMPLE_TAPS = (1, 3, 3, 1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision is for inner activations; images and statistics need more."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def normalise_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """Scale each row of x [B, C] to mean square 1."""
+    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+
+
+class FullyConnected(nn.Module):
+    """Equalised linear layer with activation. [..., in] -> [..., out]."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        act: str = "linear",
+        lr_multiplier: float = 1,
+        bias_init: float = 0,
+    ):
+        super().__init__()
+        self.act = act
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full([out_features], float(bias_init)))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+
+    def effective(self) -> tuple[Tensor, Tensor]:
+        """Weight [out, in] and bias [out] as they are applied."""
+        bias = self.bias if self.bias_gain == 1 else self.bias * self.bias_gain
+        return self.weight * self.weight_gain, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.effective()
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        return bias_act(F.linear(x, weight, bias), dim=-1, act=self.act)
+
+
+def conv2d_resample(
+    x: Tensor, weight: Tensor, *, kernel: Tensor, up: int = 1, down: int = 1
+) -> Tensor:
+    """'Same' convolution with up- or downsampling by 2, low-pass filtered.
+
+    x: [B, I, H, W]. weight: [O, I, k, k], k = 3 (or 1 where up is 1). kernel: the low-pass filter,
+    4 taps wide. Correlates with the weight, except when upsampling, where it convolves (as the
+    published weights expect).
+    """
+    pad = weight.shape[-1] // 2
+    if up == 2:
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        return upfirdn2d(x, kernel, padding=(1, 1, 1, 1), gain=4)
+    if down == 2 and pad == 0:
+        x = upfirdn2d(x, kernel, down=2, padding=(1, 1, 1, 1))
+        return F.conv2d(x, weight)
+    if down == 2:
+        x = upfirdn2d(x, kernel, padding=(2, 2, 2, 2))
+        return F.conv2d(x, weight, stride=2)
+    return F.conv2d(x, weight, padding=pad)
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    kernel: Tensor,
+    up: int = 1,
+    demodulate: bool = True,
+) -> Tensor:
+    """Convolution whose input channels are scaled by per-sample styles (StyleGAN2, eqs. 1-3).
+
+    x: [B, I, H, W]. weight: [O, I, k, k]. styles: [B, I]. Demodulation divides each output channel
+    by the norm of its modulated weights. Scaling activations instead of weights gives the same
+    result and keeps one weight for the batch.
+    """
+    if demodulate and x.dtype == torch.float16:
+        # Demodulation cancels any scale; this one keeps half precision from overflowing.
+        weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
+        styles = styles / styles.abs().amax(dim=1, keepdim=True)
+    y = conv2d_resample(
+        x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype), kernel=kernel, up=up
+    )
+    if not demodulate:
+        return y
+    energy = styles.square() @ weight.square().sum(dim=(2, 3)).T
+    return y * (energy + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
+
+
+class Conv2d(nn.Module):
+    """Equalised convolution with activation and optional resampling (the discriminator's)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        bias: bool = True,
+        act: str = "linear",
+        down: int = 1,
+        clamp: float | None = None,
+    ):
+        super().__init__()
+        self.act, self.down, self.clamp = act, down, clamp
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
+
+    def forward(self, x: Tensor, gain: float = 1) -> Tensor:
+        """gain multiplies the output and, where it is below 1, the clamp too."""
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        x = conv2d_resample(x, weight, kernel=self.resample_filter, down=self.down)
+        clamp = None if self.clamp is None else self.clamp * min(gain, 1)
+        act_gain = (math.sqrt(2) if self.act == "lrelu" else 1) * gain
+        return bias_act(x, self.bias, act=self.act, gain=act_gain, clamp=clamp)
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: int = 1,
+        clamp: float | None = None,
+    ):
+        super().__init__()
+        self.up, self.clamp, self.resolution = up, clamp, resolution
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
+
+    def forward(self, x: Tensor, w: Tensor, noise: str) -> Tensor:
+        """x: [B, I, H, W]; w: [B, w_dim]; noise: 'random', 'const' or 'none'."""
+        x = modulated_conv2d(
+            x, self.weight, self.affine(w), kernel=self.resample_filter, up=self.up
+        )
+        if noise == "random":
+            shape = [len(x), 1, self.resolution, self.resolution]
+            x = x + (torch.randn(shape, device=x.device) * self.noise_strength).to(x.dtype)
+        elif noise == "const":
+            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+        return bias_act(x, self.bias, act="lrelu", clamp=self.clamp)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to image channels, without demodulation."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, w_dim: int, *, clamp: float | None = None
+    ):
+        super().__init__()
+        self.clamp = clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.weight_gain = 1 / math.sqrt(in_channels)
+        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        styles = self.affine(w) * self.weight_gain
+        x = modulated_conv2d(x, self.weight, styles, kernel=self.resample_filter, demodulate=False)
+        return bias_act(x, self.bias, clamp=self.clamp)
+
+
+def upsample2x(image: Tensor, kernel: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, C, 2H, 2W], filtered."""
+    return upfirdn2d(image, kernel, up=2, padding=(2, 1, 2, 1), gain=4)
+
+
+class SynthesisBlock(nn.Module):
+    """Two synthesis layers and an image output, at one resolution ('skip' architecture).
+
+    The first block (in_channels 0) starts from a learned constant and has a single layer.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        image_channels: int,
+        *,
+        up: int = 2,
+        clamp: float | None = None,
+    ):
+        super().__init__()
+        self.up = up
+        layer = {"w_dim": w_dim, "resolution": resolution, "clamp": clamp}
+        if in_channels == 0:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, out_channels, up=up, **layer)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, **layer)
+        self.torgb = ToRGB(out_channels, image_channels, w_dim, clamp=clamp)
+        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
+
+    @property
+    def layer_count(self) -> int:
+        """How many ws the block consumes, not counting the one its ToRGB shares with the next."""
+        return 1 if hasattr(self, "const") else 2
+
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, ws: Tensor, noise: str, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """ws: [B, layer_count + 1, w_dim]. Returns activations in `dtype` and the float32 image."""
+        styles = iter(ws.unbind(dim=1))
+        if hasattr(self, "const"):
+            x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
+        else:
+            x = self.conv0(x.to(dtype), next(styles), noise)
+        x = self.conv1(x, next(styles), noise)
+        if image is not None and self.up == 2:
+            image = upsample2x(image, self.resample_filter)
+        rgb = at_least_float32(self.torgb(x, next(styles)))
+        return x, rgb if image is None else image + rgb
+
+
+def minibatch_std(x: Tensor, group_size: int = 4) -> Tensor:
+    """Append one channel holding the spread within groups of the batch (Karras et al. 2018).
+
+    x: [B, C, H, W] -> [B, C + 1, H, W]. Groups are strided: sample i belongs to group i mod
+    (B / group size). The last group size that divides the batch is taken.
+    """
+    batch, _, height, width = x.shape
+    size = next(n for n in range(min(group_size, batch), 0, -1) if batch % n == 0)
+    grouped = x.reshape(size, batch // size, *x.shape[1:])
+    spread = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    channel = spread.repeat(size).reshape(batch, 1, 1, 1).expand(batch, 1, height, width)
+    return torch.cat([x, channel.to(x.dtype)], dim=1)
