@@ -80,7 +80,7 @@ def convert(
             image = archive.read_image(name)
         except UserError as error:
             return error
-        label = labels and squared_label(labels[name], *image.size, crop)
+        label = None if labels is None else squared_label(labels[name], *image.size, crop)
         return _Converted(png_bytes(to_square(image, resolution, crop)), label)
 
     new_labels, skipped = [], 0
@@ -146,7 +146,7 @@ def check(data: str) -> None:
     faults += [str(result) for result in results if isinstance(result, UserError)]
     if faults:
         click.echo("\n".join(faults))
-        raise UserError(f"{data}: {len(faults)} faults among {len(names)} images")
+        raise UserError(f"{data}: {len(names)} images, number of faults: {len(faults)}")
     kind = "without labels" if labels is None else "with camera labels"
     click.echo(
         f"{data}: {len(names)} images {kind}, {min(results)} to {max(results)} pixels on their "

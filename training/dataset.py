@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Iterator
@@ -173,11 +174,11 @@ def read_labels(archive: DatasetArchive) -> tuple[dict[str, list[float]] | None,
 
 
 def _is_label(label: object) -> bool:
-    try:
-        array = np.asarray(label, dtype=np.float64)
-    except (TypeError, ValueError):
-        return False
-    return array.shape == (LABEL_LENGTH,) and bool(np.isfinite(array).all())
+    return (
+        isinstance(label, list)
+        and len(label) == LABEL_LENGTH
+        and all(isinstance(number, int | float) and math.isfinite(number) for number in label)
+    )
 
 
 class ImageDataset(Dataset):
@@ -204,6 +205,8 @@ class ImageDataset(Dataset):
     ):
         if crop not in CROPS:
             raise UserError(f"unknown crop {crop!r}; choose from {', '.join(CROPS)}")
+        if max_images is not None and max_images < 1:
+            raise UserError(f"max_images is {max_images}; it must be at least 1")
         self._archive = DatasetArchive(path)
         self._crop, self._mirror = crop, mirror
         self._names = self._archive.image_names()
@@ -238,8 +241,8 @@ class ImageDataset(Dataset):
         return to_square(image, resolution, self._crop)
 
     def _intrinsics(self, labels: dict[str, list[float]]) -> Tensor:
-        rows = torch.tensor([labels[name][16:] for name in self._names])
-        intrinsics = rows.reshape(-1, 3, 3)
+        rows = [labels[name][16:] for name in self._names]
+        intrinsics = torch.tensor(rows, dtype=torch.float32).reshape(-1, 3, 3)
         if not self._mirror:
             return intrinsics
         flipped = intrinsics.clone()
@@ -317,7 +320,10 @@ class _ErrorsAsItems(Dataset):
 
 
 def _stack_or_error(items: list[Tensor | UserError]) -> Tensor | UserError:
-    return next((item for item in items if isinstance(item, UserError)), None) or torch.stack(items)
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    return torch.stack(items)
 
 
 class DatasetWriter:

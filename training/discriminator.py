@@ -73,13 +73,14 @@ class Discriminator(nn.Module):
         super().__init__()
         sizes = config.discriminator
         self.config = config
+        self.dual = sizes.dual
         self.resolution = config.data.resolution
         self.block_resolutions = [2**i for i in range(self.resolution.bit_length() - 1, 2, -1)]
 
         def width(resolution: int) -> int:
             return channels_at(resolution, sizes.channel_base, sizes.channel_max)
 
-        image_channels = 6 if sizes.dual else 3
+        image_channels = 6 if self.dual else 3
         for resolution in self.block_resolutions:
             block = DiscriminatorBlock(image_channels, width(resolution), width(resolution // 2))
             self.add_module(f"b{resolution}", block)
@@ -107,7 +108,7 @@ class Discriminator(nn.Module):
         conditioned on; None takes the one seen in the image, without gradient.
         """
         x = image
-        if self.config.discriminator.dual:
+        if self.dual:
             x = torch.cat([image, resize(raw, self.resolution)], dim=1)
         for block in self.blocks():
             x = block(x)

@@ -10,6 +10,7 @@ import io
 import math
 import multiprocessing
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ POSE_STD = (0.4, 0.35)
 POSE_LIMIT = (1.2, 0.8)  # largest distance from the mean
 
 GROUND_TRUTH = "ground_truth.npz"
+VERSION = 1  # of the pictures: raise it when they change, so that no stale set is found in a cache
 
 _LIGHT = (0.0, 0.5, 0.866)  # unit vector from the head toward the light
 _AMBIENT = 0.6
@@ -45,7 +47,8 @@ _HAIRS = (
     (0.62, 0.24, 0.10),
     (0.45, 0.45, 0.47),
 )
-_IRISES = ((0.10, 0.25, 0.50), (0.12, 0.35, 0.18), (0.25, 0.13, 0.06))
+_IRISES = ((0.08, 0.20, 0.42), (0.10, 0.29, 0.15), (0.22, 0.12, 0.07))
+_LIFT = (0.0, -0.015, 0.0)  # centres head, hair and neck in the frame
 
 
 class Head(NamedTuple):
@@ -58,81 +61,97 @@ class Head(NamedTuple):
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Head":
         """A random identity: sizes, proportions and colours."""
-        build = _HeadBuilder()
-
-        def vary(value: float, relative: float = 0.1) -> float:
-            return value * rng.uniform(1 - relative, 1 + relative)
-
-        def tint(palette: tuple) -> np.ndarray:
-            colour = np.array(palette[rng.integers(len(palette))])
-            return (colour * rng.uniform(0.88, 1.08) + rng.normal(0, 0.012, 3)).clip(0.04, 0.9)
-
-        skin, hair, iris = tint(_SKINS), tint(_HAIRS), tint(_IRISES)
-        lips = np.clip(skin * (0.85, 0.35, 0.40) + (0.12, 0.0, 0.02), 0, 0.9)
-
-        skull = np.array([vary(0.185), vary(0.215, 0.06), vary(0.20, 0.06)])
-        build.add((0, 0, 0), skull, skin)
-        build.add((0, -skull[1] * 0.92, -0.03), (vary(0.085), 0.085, vary(0.085)), skin * 0.92)
-
-        volume = rng.uniform(1.07, 1.16)
-        build.add((0, vary(0.045, 0.2), -vary(0.065, 0.2)), skull * volume, hair)
-        length = rng.uniform(0.0, 0.1)  # from a bare neck to hair that hides it from behind
-        build.add(
-            (0, -length, -skull[2] * 0.62),
-            (skull[0] * volume * 0.95, 0.17, skull[2] * 0.6),
-            hair * 0.95,
+        skin, hair, iris = (_tint(rng, palette) for palette in (_SKINS, _HAIRS, _IRISES))
+        skull = np.array([_vary(rng, 0.185), _vary(rng, 0.215, 0.06), _vary(rng, 0.2, 0.06)])
+        parts = [
+            *_skull_parts(rng, skull, skin),
+            *_hair_parts(rng, skull, hair),
+            *_eye_parts(rng, skull, iris, brow=hair * 0.7),
+            *_nose_and_mouth(rng, skull, skin),
+        ]
+        centres, radii, colours = (
+            torch.from_numpy(np.array(column, dtype=np.float64))
+            for column in zip(*parts, strict=True)
         )
-
-        ear = vary(0.056, 0.2)
-        build.add_pair((skull[0] * 1.1, -0.01, 0.01), (0.03, ear, ear * 0.65), skin * 0.95)
-
-        eye_x, eye_y, eye = vary(0.078), vary(0.02, 0.5), vary(0.043, 0.12)
-        surface = functools.partial(_front_of, skull)
-        build.add_pair(
-            (eye_x, eye_y, surface(eye_x, eye_y) - 0.004), (eye, eye * 0.72, 0.022), (0.9, 0.9, 0.9)
-        )
-        build.add_pair(
-            (eye_x, eye_y, surface(eye_x, eye_y) + 0.008), (eye * 0.6, eye * 0.6, 0.014), iris * 0.8
-        )
-        brow_y = eye_y + eye + 0.02
-        build.add_pair(
-            (eye_x, brow_y, surface(eye_x, brow_y)), (eye * 1.15, 0.011, 0.014), hair * 0.7
-        )
-
-        nose = vary(0.046, 0.2)
-        build.add(
-            (0, -0.04, surface(0, -0.04) + 0.015),
-            (nose * 0.6, nose, vary(0.055, 0.2)),
-            skin * (1.0, 0.86, 0.84),
-        )
-        mouth_y = vary(-0.118, 0.08)
-        build.add(
-            (0, mouth_y, surface(0, mouth_y) - 0.004),
-            (vary(0.062, 0.2), vary(0.02, 0.25), 0.024),
-            lips,
-        )
-        return build.head(scale=rng.uniform(0.97, 1.07), lift=-0.015)
+        scale = rng.uniform(0.97, 1.07)
+        return cls(scale * centres + centres.new_tensor(_LIFT), scale * radii, colours)
 
 
-class _HeadBuilder:
-    def __init__(self) -> None:
-        self._rows: list[np.ndarray] = []
-
-    def add(self, centre, radii, colour) -> None:
-        self._rows.append(np.stack([centre, radii, colour]).astype(np.float64))
-
-    def add_pair(self, centre, radii, colour) -> None:
-        """An ellipsoid on the left and its mirror image on the right."""
-        x, y, z = centre
-        self.add((x, y, z), radii, colour)
-        self.add((-x, y, z), radii, colour)
-
-    def head(self, scale: float, lift: float) -> Head:
-        centres, radii, colours = torch.from_numpy(np.stack(self._rows, axis=1))
-        return Head(scale * centres + centres.new_tensor([0, lift, 0]), scale * radii, colours)
+class _Ellipsoid(NamedTuple):
+    centre: tuple[float, float, float]
+    radii: Sequence[float]
+    colour: Sequence[float]
 
 
-def _front_of(skull: np.ndarray, x: float, y: float) -> float:
+def _pair(ellipsoid: _Ellipsoid) -> list[_Ellipsoid]:
+    """One on the left and its mirror image on the right."""
+    x, y, z = ellipsoid.centre
+    return [ellipsoid, ellipsoid._replace(centre=(-x, y, z))]
+
+
+def _vary(rng: np.random.Generator, value: float, relative: float = 0.1) -> float:
+    return value * rng.uniform(1 - relative, 1 + relative)
+
+
+def _tint(rng: np.random.Generator, palette: Sequence) -> np.ndarray:
+    """A colour near one of the palette's, never so light that it could pass for background."""
+    colour = np.array(palette[rng.integers(len(palette))])
+    return (colour * rng.uniform(0.88, 1.08) + rng.normal(0, 0.012, 3)).clip(0.04, 0.9)
+
+
+def _skull_parts(rng: np.random.Generator, skull: np.ndarray, skin: np.ndarray) -> list[_Ellipsoid]:
+    ear = _vary(rng, 0.056, 0.2)
+    neck_radii = (_vary(rng, 0.085), 0.085, _vary(rng, 0.085))
+    return [
+        _Ellipsoid((0, 0, 0), skull, skin),
+        _Ellipsoid((0, -0.92 * skull[1], -0.03), neck_radii, skin * 0.92),
+        *_pair(_Ellipsoid((1.1 * skull[0], -0.01, 0.01), (0.03, ear, 0.65 * ear), skin * 0.95)),
+    ]
+
+
+def _hair_parts(rng: np.random.Generator, skull: np.ndarray, hair: np.ndarray) -> list[_Ellipsoid]:
+    """A cap, through which the face looks out, and a tail from a bare neck down to a hidden one."""
+    volume, length = rng.uniform(1.07, 1.16), rng.uniform(0.0, 0.1)
+    cap_centre = (0, _vary(rng, 0.045, 0.2), -_vary(rng, 0.065, 0.2))
+    tail_radii = (0.95 * volume * skull[0], 0.17, 0.6 * skull[2])
+    return [
+        _Ellipsoid(cap_centre, volume * skull, hair),
+        _Ellipsoid((0, -length, -0.62 * skull[2]), tail_radii, hair * 0.95),
+    ]
+
+
+def _eye_parts(
+    rng: np.random.Generator, skull: np.ndarray, iris: np.ndarray, brow: np.ndarray
+) -> list[_Ellipsoid]:
+    x, y, size = _vary(rng, 0.078), _vary(rng, 0.02, 0.5), _vary(rng, 0.043, 0.12)
+    z, brow_y = _front(skull, x, y), y + size + 0.02
+    white = (0.9, 0.9, 0.9)
+    return [
+        *_pair(_Ellipsoid((x, y, z - 0.004), (size, 0.72 * size, 0.022), white)),
+        *_pair(_Ellipsoid((x, y, z + 0.008), (0.6 * size, 0.6 * size, 0.014), iris)),
+        *_pair(
+            _Ellipsoid((x, brow_y, _front(skull, x, brow_y)), (1.15 * size, 0.011, 0.014), brow)
+        ),
+    ]
+
+
+def _nose_and_mouth(
+    rng: np.random.Generator, skull: np.ndarray, skin: np.ndarray
+) -> list[_Ellipsoid]:
+    nose_y, mouth_y = -0.04, _vary(rng, -0.118, 0.08)
+    nose = _vary(rng, 0.046, 0.2)
+    nose_radii = (0.6 * nose, nose, _vary(rng, 0.055, 0.2))
+    mouth_radii = (_vary(rng, 0.062, 0.2), _vary(rng, 0.02, 0.25), 0.024)
+    lips = skin * (0.85, 0.35, 0.40) + (0.12, 0.0, 0.02)
+    return [
+        _Ellipsoid(
+            (0, nose_y, _front(skull, 0, nose_y) + 0.015), nose_radii, skin * (1, 0.86, 0.84)
+        ),
+        _Ellipsoid((0, mouth_y, _front(skull, 0, mouth_y) - 0.004), mouth_radii, lips),
+    ]
+
+
+def _front(skull: np.ndarray, x: float, y: float) -> float:
     """z of the skull's front surface at (x, y)."""
     return skull[2] * math.sqrt(1 - (x / skull[0]) ** 2 - (y / skull[1]) ** 2)
 
@@ -292,7 +311,8 @@ def toy_dataset_path(resolution: int, count: int = 10_000, seed: int = 0) -> Pat
     Two processes that make it at once write the same bytes, each to a file of its own; the last
     one to finish replaces the other's.
     """
-    path = cache_dir("datasets") / f"toy_{resolution}px_{count}_seed{seed}.zip"
+    name = f"toy_v{VERSION}_{resolution}px_{count}_seed{seed}.zip"
+    path = cache_dir("datasets") / name
     if not path.exists():
         make_toy_dataset(path, count, resolution, seed)
     return path

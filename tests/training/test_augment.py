@@ -42,17 +42,30 @@ def pixel_centres(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 # Geometry
 
 
+def mirror_tiled(picture: torch.Tensor) -> torch.Tensor:
+    row = torch.cat([picture.flip(-1), picture, picture.flip(-1)], dim=-1)
+    return torch.cat([row.flip(-2), row, row.flip(-2)], dim=-2)
+
+
+def middle_third(tiles: torch.Tensor) -> torch.Tensor:
+    size = tiles.shape[-1] // 3
+    return tiles[..., size : 2 * size, size : 2 * size]
+
+
 @pytest.mark.parametrize("size", [16, 33])
 @pytest.mark.parametrize("pixels", [(3, 0), (0, -4), (-2, 1)])
 def test_whole_pixel_shifts_are_exact_and_reflect_at_the_border(size, pixels):
     picture = random_picture(1, 3, size, size)
     moved = resample(picture, only(whole_shift=[[n / size for n in pixels]]))
-    mirrored = torch.cat([picture.flip(-1), picture, picture.flip(-1)], dim=-1)
-    mirrored = torch.cat([mirrored.flip(-2), mirrored, mirrored.flip(-2)], dim=-2)
-    expected = mirrored.roll((pixels[1], pixels[0]), (-2, -1))[
-        ..., size : 2 * size, size : 2 * size
-    ]
+    expected = middle_third(mirror_tiled(picture).roll((pixels[1], pixels[0]), (-2, -1)))
     torch.testing.assert_close(moved, expected, rtol=0, atol=1e-12)
+
+
+def test_beyond_its_border_the_picture_goes_on_as_in_a_mirror():
+    picture = random_picture(1, 3, 16, 16)
+    moved = resample(picture, only(zoom=[-0.3], shift=[[0.33, -0.17]]))
+    tiles_moved = resample(mirror_tiled(picture), only(zoom=[-0.3], shift=[[0.11, -0.17 / 3]]))
+    torch.testing.assert_close(moved, middle_third(tiles_moved), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [32, 64, 45])

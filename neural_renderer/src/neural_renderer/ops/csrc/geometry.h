@@ -137,12 +137,16 @@ NR_SHARED void depth_gradient(const T* face, const View& view, double x, double 
         double to_a[3], to_b[3];
         cross(point[b], pixel, to_a);
         cross(pixel, point[a], to_b);
-        for (int i = 0; i < 3; ++i) moved[a][i] += grad_e * to_a[i], moved[b][i] += grad_e * to_b[i];
+        for (int i = 0; i < 3; ++i) {
+            moved[a][i] += grad_e * to_a[i];
+            moved[b][i] += grad_e * to_b[i];
+        }
     }
     for (int k = 0; k < 3; ++k) {
-        const double grad_h = moved[k][0] * face[3 * k] + moved[k][1] * face[3 * k + 1] + moved[k][2];
-        out[3 * k] = moved[k][0] * point[k][2];
-        out[3 * k + 1] = moved[k][1] * point[k][2];
+        const double *m = moved[k], h = point[k][2];
+        const double grad_h = m[0] * face[3 * k] + m[1] * face[3 * k + 1] + m[2];
+        out[3 * k] = m[0] * h;
+        out[3 * k + 1] = m[1] * h;
         out[3 * k + 2] = grad * e[k] / sum + (view.perspective ? grad_h : 0.0);
     }
 }
@@ -182,7 +186,7 @@ NR_SHARED Texels<T> texels_at(const T weight[3], int size) {
 // Where an edge of a drawn face crosses one line of pixels. `along` runs along the line in pixels.
 struct Crossing {
     double at;            // position along the line
-    double share;         // by how much `at` follows the edge's second vertex; the first has 1 - share
+    double share;         // by which `at` follows the edge's second vertex; the first has 1 - share
     double depth;
     int inside, outside;  // the pixels on either side of the edge
 };
@@ -193,12 +197,31 @@ NR_SHARED Crossing cross_line(const double along[2], const double across[2], con
     Crossing c;
     c.share = (line - across[0]) / (across[1] - across[0]);
     c.at = along[0] + c.share * (along[1] - along[0]);
-    c.inside = int(inward > 0 ? ceil(c.at) : floor(c.at));
+    const double inside = inward > 0 ? ceil(c.at) : floor(c.at);
+    c.inside = int(fmin(fmax(inside, -2.0), 1e9));
     c.outside = c.inside - inward;
     const double a = (1 - c.share) / (perspective ? z[0] : 1.0);
     const double b = c.share / (perspective ? z[1] : 1.0);
     c.depth = (a * z[0] + b * z[1]) / (a + b);
     return c;
 }
+
+// The first and the last of the lines that lie in [low, high).
+NR_SHARED void line_range(double low, double high, int size, int* first, int* end) {
+    *first = int(fmin(fmax(ceil(low), 0.0), double(size)));
+    *end = int(fmin(fmax(ceil(high), 0.0), double(size)));
+}
+
+// One image of a batch per plane, its lines along the direction in which edges are swept.
+template <class T>
+struct Sweep {
+    const double *along, *across, *z;          // [batch, count, 3], in pixels; depth
+    const int32_t* index;                      // [batch, size, size]
+    const T *depth, *image, *grad, *loss;      // image and grad: [batch, channels, size, size]
+    int64_t batch, count;
+    int size, perspective;
+    int orientation;  // +1 if the face lies toward larger `along` of an edge with growing `across`
+    double least;     // the shortest distance that an edge is taken to sweep, in pixels
+};
 
 }  // namespace nr

@@ -1,0 +1,106 @@
+// Vectors of floats as wide as the processor's registers, and what the decoder needs of them.
+//
+// Written with the vector extensions that GCC and Clang share, so the same source serves SSE2,
+// AVX2, AVX-512 and NEON: the compiler's -m flags alone decide.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(4 * kLanes)));
+typedef int32_t IntVec __attribute__((vector_size(4 * kLanes)));
+
+constexpr int64_t pad(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
+
+inline Vec splat(float value) { return value - Vec{}; }
+
+inline Vec load(const float* from) {
+    Vec v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
+inline void store(int32_t* to, IntVec v) { std::memcpy(to, &v, sizeof v); }
+
+// The first `count` lanes only, when fewer than a whole vector remain.
+inline Vec load(const float* from, int64_t count) {
+    if (count >= kLanes) return load(from);
+    Vec v{};
+    for (int64_t i = 0; i < count; i++) v[i] = from[i];
+    return v;
+}
+
+inline void store(float* to, Vec v, int64_t count) {
+    if (count >= kLanes) return store(to, v);
+    for (int64_t i = 0; i < count; i++) to[i] = v[i];
+}
+
+inline float sum(Vec v) {
+    float lanes[kLanes];
+    std::memcpy(lanes, &v, sizeof v);
+    for (int width = kLanes / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+// exp(-|x|). With n = round(y / ln 2), exp(y) = 2^n exp(y - n ln 2); the rest is a Taylor series on
+// |r| <= ln(2) / 2, whose first omitted term is 5e-9. Adding 1.5 * 2^23 rounds to an integer and
+// leaves it in the low bits of the sum, from where a shift carries it into the exponent.
+inline Vec exp_minus_abs(Vec x) {
+    const float kRound = 12582912.f;
+    Vec y = x < 0 ? x : -x;
+    y = y < -87.f ? splat(-87.f) : y;
+    Vec shifted = y * 1.44269504f + kRound;
+    Vec n = shifted - kRound;
+    Vec r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
+    Vec p = r * (1.f / 5040) + 1.f / 720;
+    p = p * r + 1.f / 120;
+    p = p * r + 1.f / 24;
+    p = p * r + 1.f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.f;
+    p = p * r + 1.f;
+    return (Vec)((IntVec)p + ((IntVec)shifted << 23));
+}
+
+// log(1 + e) = 2 atanh(s), s = e / (2 + e) <= 1/3 for e in [0, 1]: an odd series in s whose first
+// omitted term is 1.4e-8 of the sum, so the result is exact to rounding for tiny e as well.
+inline Vec log1p_from_ratio(Vec s) {
+    Vec s2 = s * s;
+    Vec p = s2 * (1.f / 13) + 1.f / 11;
+    p = p * s2 + 1.f / 9;
+    p = p * s2 + 1.f / 7;
+    p = p * s2 + 1.f / 5;
+    p = p * s2 + 1.f / 3;
+    return 2.f * (s + s * (p * s2));
+}
+
+// A NaN survives both: with e = NaN every branch below keeps it.
+inline Vec softplus(Vec x) {
+    Vec e = exp_minus_abs(x);
+    Vec positive = x < 0 ? Vec{} : x;
+    return positive + log1p_from_ratio(e / (2.f + e));
+}
+
+inline Vec sigmoid(Vec x) {
+    Vec e = exp_minus_abs(x);
+    return (x < 0 ? e : splat(1.f)) / (1.f + e);
+}
+
+// softplus and its derivative, sigmoid, with one exponential and one division.
+inline Vec softplus_and_slope(Vec x, Vec& slope) {
+    Vec e = exp_minus_abs(x);
+    Vec inverse = 1.f / ((1.f + e) * (2.f + e));
+    slope = (x < 0 ? e : splat(1.f)) * (2.f + e) * inverse;
+    Vec positive = x < 0 ? Vec{} : x;
+    return positive + log1p_from_ratio(e * (1.f + e) * inverse);
+}

@@ -1,0 +1,467 @@
+// Tri-plane lookup and decoder on the CPU, fused: from points to density and colour.
+//
+//   point p --> 3 planes x 4 texels --mean--> f[C] --W1,b1--> z[H] --softplus--> h[H] --W2,b2--> y
+//               (bilinear, zero outside)       y[0] = sigma, colour = 1.002 sigmoid(y[1:]) - 0.001
+//
+// Points are taken in blocks of kBlock. Inside a block every array is [point][channel] and padded
+// to whole vectors, so that a texel is a row of vectors and each product below is one small GEMM
+// whose result's last axis lies along the vector:
+//
+//   forward    z = f W1^T          y  = h W2^T
+//   backward   dh = dy W2          dW2 += dy^T h      dz = dh * softplus'(z)
+//              df = dz W1          dW1^T += f^T dz
+//
+// The backward pass recomputes f, z and h per block: nothing per sample is stored but a chunk of
+// df. It runs chunk by chunk: (1) blocks in parallel compute df; (2) each thread adds df to the
+// texel rows that it owns. No texel has two writers, and it receives its points in order; weight
+// gradients go to slots given by the block, not by the thread, summed in order at the end. So the
+// result is the same, to the bit, for any number of threads.
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "simd.h"
+
+struct Shape {
+    int64_t batch, count;             // points per batch element
+    int64_t channels, height, width;  // of a plane
+    int64_t hidden, colours;
+    int64_t batch_stride, plane_stride, row_stride, texel_stride;  // of planes; channel stride 1
+    int64_t axes[3][2];                                            // per plane: width, height
+    float scale;                                                   // world units -> [-1, 1]
+};
+
+namespace {
+
+constexpr int64_t kBlock = 32;            // points whose arrays fit in the first-level cache
+constexpr int64_t kSlotPoints = 256;      // consecutive points that share a weight-gradient slot
+constexpr int64_t kSlots = 32;
+constexpr int64_t kChunk = kSlots * kSlotPoints;  // points whose df is held at once
+constexpr int kRows = kLanes == 16 ? 8 : 4;       // GEMM tile: kRows x 2 vectors fill the registers
+
+struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+};
+using Buffer = std::unique_ptr<float[], Free>;
+
+Buffer zeros(int64_t count) {
+    size_t bytes = (count * sizeof(float) + 63) / 64 * 64 + 64;
+    float* memory = static_cast<float*>(std::aligned_alloc(64, bytes));
+    std::memset(memory, 0, bytes);
+    return Buffer(memory);
+}
+
+// ---- GEMM -------------------------------------------------------------------------------------
+
+// A matrix operand that is read one scalar at a time, so any strides will do.
+struct Scalars {
+    const float* data;
+    int64_t row, column;
+};
+
+// A row-major matrix whose rows are whole vectors; stride 0 repeats one row.
+struct Rows {
+    const float* data;
+    int64_t stride;
+};
+
+template <int R, int V>
+inline void gemm_tile(int64_t depth, Scalars a, Rows b, Rows initial, float* out, int64_t stride) {
+    Vec sums[R][V];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) sums[r][v] = load(initial.data + r * initial.stride + v * kLanes);
+    for (int64_t k = 0; k < depth; k++) {
+        Vec row[V];
+        for (int v = 0; v < V; v++) row[v] = load(b.data + k * b.stride + v * kLanes);
+        for (int r = 0; r < R; r++) {
+            Vec scalar = splat(a.data[r * a.row + k * a.column]);
+            for (int v = 0; v < V; v++) sums[r][v] += scalar * row[v];
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) store(out + r * stride + v * kLanes, sums[r][v]);
+}
+
+template <int V>
+inline void gemm_columns(int64_t rows, int64_t depth, Scalars a, Rows b, Rows initial, float* out,
+                         int64_t stride) {
+    int64_t r = 0;
+    auto from = [&](const Rows& m) { return Rows{m.data + r * m.stride, m.stride}; };
+    auto scalars = [&] { return Scalars{a.data + r * a.row, a.row, a.column}; };
+    for (; r + kRows <= rows; r += kRows)
+        gemm_tile<kRows, V>(depth, scalars(), b, from(initial), out + r * stride, stride);
+    for (; r < rows; r++)
+        gemm_tile<1, V>(depth, scalars(), b, from(initial), out + r * stride, stride);
+}
+
+// out[rows][columns] = initial + a[rows][depth] b[depth][columns]; columns in whole vectors.
+void gemm(int64_t rows, int64_t columns, int64_t depth, Scalars a, Rows b, Rows initial, float* out,
+          int64_t stride) {
+    int64_t j = 0;
+    auto from = [&](const Rows& m) { return Rows{m.data + j, m.stride}; };
+    for (; j + 2 * kLanes <= columns; j += 2 * kLanes)
+        gemm_columns<2>(rows, depth, a, from(b), from(initial), out + j, stride);
+    for (; j < columns; j += kLanes)
+        gemm_columns<1>(rows, depth, a, from(b), from(initial), out + j, stride);
+}
+
+// ---- Decoder weights, rearranged ----------------------------------------------------------------
+
+// Inside the kernel the rows of W2 are ordered colours first, sigma last, so that colours start
+// on a vector boundary.
+struct Decoder {
+    int64_t channels, hidden, colours;  // padded to whole vectors
+    Buffer w1, w1_t, b1, w2, w2_t, b2, none;
+
+    Decoder(const Shape& s, const float* w1_in, const float* b1_in, const float* w2_in,
+            const float* b2_in)
+        : channels(pad(s.channels)), hidden(pad(s.hidden)), colours(pad(s.colours)),
+          w1(zeros(s.hidden * channels)), w1_t(zeros(s.channels * hidden)), b1(zeros(hidden)),
+          w2(zeros((s.colours + 1) * hidden)), w2_t(zeros(s.hidden * colours)),
+          b2(zeros(colours + 1)), none(zeros(std::max(channels, hidden))) {
+        for (int64_t h = 0; h < s.hidden; h++) {
+            b1[h] = b1_in[h];
+            for (int64_t c = 0; c < s.channels; c++)
+                w1[h * channels + c] = w1_t[c * hidden + h] = w1_in[h * s.channels + c];
+        }
+        for (int64_t o = 0; o <= s.colours; o++) {
+            int64_t from = o == s.colours ? 0 : o + 1;
+            b2[o] = b2_in[from];
+            for (int64_t h = 0; h < s.hidden; h++) {
+                float weight = w2_in[from * s.hidden + h];
+                w2[o * hidden + h] = weight;
+                if (o < s.colours) w2_t[h * colours + o] = weight;
+            }
+        }
+    }
+};
+
+// ---- Lookup -------------------------------------------------------------------------------------
+
+// The 12 texels that each point of a block reads: planes x (top, bottom) x (left, right).
+struct Taps {
+    int32_t offset[12][kBlock];   // in its plane, clamped into it
+    float weight[12][kBlock];     // bilinear / 3; 0 outside the plane
+    float along_x[12][kBlock];    // derivatives of the weight by the plane's two world coordinates
+    float along_y[12][kBlock];
+    int32_t row[6][kBlock];       // texel row of each pair, clamped
+};
+
+inline IntVec to_int(Vec x) { return __builtin_convertvector(x, IntVec); }
+inline Vec to_float(IntVec i) { return __builtin_convertvector(i, Vec); }
+
+inline IntVec clamp_index(IntVec i, int32_t size) {
+    i = i < 0 ? IntVec{} : i;
+    return i < size ? i : IntVec{} + (size - 1);
+}
+
+// floor, of coordinates within one texel of the plane; farther ones, and NaN, move to its margin.
+inline IntVec floor_near_plane(Vec x, int32_t size) {
+    x = x > -2.f ? x : splat(-2.f);
+    x = x < size + 1.f ? x : splat(size + 1.f);
+    IntVec i = to_int(x);
+    return i + (x < to_float(i));  // a true comparison is -1
+}
+
+void find_taps(const Shape& s, const float* points, int64_t count, Taps& taps) {
+    const int32_t width = s.width, height = s.height;
+    const int32_t row_stride = s.row_stride, texel_stride = s.texel_stride;
+    float world[3][kBlock] = {};
+    for (int64_t p = 0; p < count; p++)
+        for (int axis = 0; axis < 3; axis++) world[axis][p] = points[3 * p + axis];
+
+    for (int plane = 0; plane < 3; plane++) {
+        const float dx = s.scale * width / 2, dy = s.scale * height / 2;  // texels per world unit
+        for (int64_t p = 0; p < kBlock; p += kLanes) {
+            Vec x = load(&world[s.axes[plane][0]][p]) * dx + (width - 1) * 0.5f;
+            Vec y = load(&world[s.axes[plane][1]][p]) * dy + (height - 1) * 0.5f;
+            IntVec x0 = floor_near_plane(x, width), y0 = floor_near_plane(y, height);
+            Vec fx = x - to_float(x0), fy = y - to_float(y0);
+            for (int bottom = 0; bottom < 2; bottom++) {
+                IntVec yi = y0 + bottom, row = clamp_index(yi, height);
+                Vec wy = (bottom ? fy : 1.f - fy) * (1.f / 3);
+                store(&taps.row[2 * plane + bottom][p], row);
+                for (int right = 0; right < 2; right++) {
+                    IntVec xi = x0 + right, column = clamp_index(xi, width);
+                    IntVec hit = (xi == column) & (yi == row);
+                    Vec inside = hit ? splat(1.f) : Vec{};  // times, not choose: NaN must survive
+                    Vec wx = right ? fx : 1.f - fx;
+                    int k = 4 * plane + 2 * bottom + right;
+                    store(&taps.offset[k][p], row * row_stride + column * texel_stride);
+                    store(&taps.weight[k][p], wx * wy * inside);
+                    store(&taps.along_x[k][p], (right ? dx : -dx) * wy * inside);
+                    store(&taps.along_y[k][p], (bottom ? dy : -dy) * (1.f / 3) * wx * inside);
+                }
+            }
+        }
+    }
+}
+
+void gather(const Shape& s, const float* planes, const Taps& taps, int64_t count, float* features) {
+    const int64_t stride = pad(s.channels);
+    for (int64_t p = 0; p < count; p++)
+        for (int64_t c = 0; c < s.channels; c += kLanes) {
+            Vec total{};
+            for (int k = 0; k < 12; k++) {
+                const float* texel = planes + k / 4 * s.plane_stride + taps.offset[k][p] + c;
+                total += taps.weight[k][p] * load(texel, s.channels - c);
+            }
+            store(features + p * stride + c, total);
+        }
+}
+
+// d(loss)/d(points): df . sum over taps of texel * d(weight)/d(coordinate).
+void point_gradient(const Shape& s, const float* planes, const Taps& taps, int64_t count,
+                    const float* d_features, float* d_points) {
+    const int64_t stride = pad(s.channels);
+    for (int64_t p = 0; p < count; p++) {
+        Vec total[3] = {};
+        for (int64_t c = 0; c < s.channels; c += kLanes) {
+            Vec df = load(d_features + p * stride + c);
+            for (int plane = 0; plane < 3; plane++) {
+                Vec x{}, y{};
+                for (int k = 4 * plane; k < 4 * plane + 4; k++) {
+                    const float* texel = planes + plane * s.plane_stride + taps.offset[k][p] + c;
+                    Vec value = load(texel, s.channels - c);
+                    x += taps.along_x[k][p] * value;
+                    y += taps.along_y[k][p] * value;
+                }
+                total[s.axes[plane][0]] += df * x;
+                total[s.axes[plane][1]] += df * y;
+            }
+        }
+        for (int axis = 0; axis < 3; axis++) d_points[3 * p + axis] = sum(total[axis]);
+    }
+}
+
+// Add df to the texels in the rows r with r % owners == owner; owners is a power of two.
+void scatter(const Shape& s, const Taps& taps, int64_t count, const float* d_features,
+             int32_t owners, int32_t owner, float* d_planes) {
+    const int64_t stride = pad(s.channels);
+    for (int64_t p = 0; p < count; p++) {
+        const int64_t ahead = std::min(p + 4, count - 1);
+        for (int k = 0; k < 12; k++) {
+            const float* texel = d_planes + k / 4 * s.plane_stride + taps.offset[k][ahead];
+            for (int64_t c = 0; c < s.channels; c += 16) __builtin_prefetch(texel + c, 1);
+        }
+        for (int pair = 0; pair < 6; pair++) {
+            if ((taps.row[pair][p] & (owners - 1)) != owner) continue;
+            for (int k = 2 * pair; k < 2 * pair + 2; k++) {
+                float weight = taps.weight[k][p];
+                if (weight == 0) continue;
+                float* texel = d_planes + pair / 2 * s.plane_stride + taps.offset[k][p];
+                for (int64_t c = 0; c < s.channels; c += kLanes) {
+                    Vec df = load(d_features + p * stride + c);
+                    Vec old = load(texel + c, s.channels - c);
+                    store(texel + c, old + weight * df, s.channels - c);
+                }
+            }
+        }
+    }
+}
+
+// ---- One block ----------------------------------------------------------------------------------
+
+// Arrays of one block, [kBlock][padded size] each; a thread's own.
+struct Block {
+    Taps taps;
+    Buffer features, hidden, slope, d_hidden, outputs;
+
+    Block(const Decoder& d)
+        : features(zeros(kBlock * d.channels)), hidden(zeros(kBlock * d.hidden)),
+          slope(zeros(kBlock * d.hidden)), d_hidden(zeros(kBlock * d.hidden)),
+          outputs(zeros(kBlock * (d.colours + kLanes))) {}
+};
+
+void look_up(const Shape& s, const Decoder& d, const float* planes, const float* points,
+             int64_t count, Block& block) {
+    find_taps(s, points, count, block.taps);
+    gather(s, planes, block.taps, count, block.features.get());
+    gemm(kBlock, d.hidden, s.channels, {block.features.get(), d.channels, 1},
+         {d.w1_t.get(), d.hidden}, {d.b1.get(), 0}, block.hidden.get(), d.hidden);
+}
+
+void forward_block(const Shape& s, const Decoder& d, const float* planes, const float* points,
+                   int64_t count, Block& block, float* sigma, float* colour) {
+    look_up(s, d, planes, points, count, block);
+    float* hidden = block.hidden.get();
+    for (int64_t i = 0; i < kBlock * d.hidden; i += kLanes)
+        store(hidden + i, softplus(load(hidden + i)));
+    gemm(kBlock, d.colours, s.hidden, {hidden, d.hidden, 1}, {d.w2_t.get(), d.colours},
+         {d.b2.get(), 0}, block.outputs.get(), d.colours);
+    const float* sigma_weight = d.w2.get() + s.colours * d.hidden;
+    for (int64_t p = 0; p < count; p++) {
+        Vec total{};
+        for (int64_t h = 0; h < d.hidden; h += kLanes)
+            total += load(hidden + p * d.hidden + h) * load(sigma_weight + h);
+        sigma[p] = sum(total) + d.b2[s.colours];
+        for (int64_t o = 0; o < s.colours; o += kLanes) {
+            Vec y = load(block.outputs.get() + p * d.colours + o);
+            store(colour + p * s.colours + o, sigmoid(y) * 1.002f - 0.001f, s.colours - o);
+        }
+    }
+}
+
+// Sums of weight gradients: dW1^T [channels][hidden], db1 [hidden], dW2 [colours + 1][hidden],
+// db2 [colours + 1], the hidden axis padded.
+struct Slot {
+    float *w1_t, *b1, *w2, *b2;
+
+    static int64_t size(const Shape& s, const Decoder& d) {
+        return (s.channels + 1 + s.colours + 1) * d.hidden + pad(s.colours + 1);
+    }
+    Slot(const Shape& s, const Decoder& d, float* memory)
+        : w1_t(memory), b1(w1_t + s.channels * d.hidden), w2(b1 + d.hidden),
+          b2(w2 + (s.colours + 1) * d.hidden) {}
+};
+
+struct OutputGradients {
+    const float *sigma, *colour;  // gradients [count], [count, colours]
+    const float* colour_value;    // the forward pass's colours
+};
+
+// dy into block.outputs, from the colours themselves: sigmoid' = s (1 - s). Missing points give 0.
+void output_gradient(const Shape& s, const Decoder& d, OutputGradients g, int64_t count,
+                     Block& block) {
+    const int64_t stride = d.colours + kLanes;
+    float* dy = block.outputs.get();
+    std::memset(dy, 0, kBlock * stride * sizeof(float));
+    for (int64_t p = 0; p < count; p++) {
+        for (int64_t o = 0; o < s.colours; o += kLanes) {
+            int64_t left = s.colours - o, at = p * s.colours + o;
+            Vec sigmoid = (load(g.colour_value + at, left) + 0.001f) * (1 / 1.002f);
+            Vec gradient = load(g.colour + at, left) * 1.002f * sigmoid * (1.f - sigmoid);
+            store(dy + p * stride + o, gradient);
+        }
+        dy[p * stride + s.colours] = g.sigma[p];
+    }
+}
+
+void weight_gradient(const Shape& s, const Decoder& d, const Block& block, Slot slot) {
+    const int64_t stride = d.colours + kLanes;
+    const float *dy = block.outputs.get(), *dz = block.d_hidden.get();
+    gemm(s.colours + 1, d.hidden, kBlock, {dy, 1, stride}, {block.hidden.get(), d.hidden},
+         {slot.w2, d.hidden}, slot.w2, d.hidden);
+    gemm(s.channels, d.hidden, kBlock, {block.features.get(), 1, d.channels}, {dz, d.hidden},
+         {slot.w1_t, d.hidden}, slot.w1_t, d.hidden);
+    for (int64_t p = 0; p < kBlock; p++) {
+        for (int64_t o = 0; o <= s.colours; o++) slot.b2[o] += dy[p * stride + o];
+        for (int64_t h = 0; h < d.hidden; h += kLanes)
+            store(slot.b1 + h, load(slot.b1 + h) + load(dz + p * d.hidden + h));
+    }
+}
+
+// Leaves dz in block.d_hidden.
+void decoder_gradient(const Shape& s, const Decoder& d, const float* planes, const float* points,
+                      OutputGradients gradients, int64_t count, Block& block) {
+    look_up(s, d, planes, points, count, block);
+    output_gradient(s, d, gradients, count, block);
+    gemm(kBlock, d.hidden, s.colours + 1, {block.outputs.get(), d.colours + kLanes, 1},
+         {d.w2.get(), d.hidden}, {d.none.get(), 0}, block.d_hidden.get(), d.hidden);
+    float *hidden = block.hidden.get(), *dz = block.d_hidden.get();
+    for (int64_t i = 0; i < kBlock * d.hidden; i += kLanes) {
+        Vec slope;
+        store(hidden + i, softplus_and_slope(load(hidden + i), slope));
+        store(dz + i, load(dz + i) * slope);
+    }
+}
+
+int32_t power_of_two_at_least(int32_t n) {
+    int32_t power = 1;
+    while (power < n) power *= 2;
+    return power;
+}
+
+}  // namespace
+
+// ---- Interface ----------------------------------------------------------------------------------
+
+// planes: strided as the shape says; points [batch, count, 3]; weights row-major.
+// sigma [batch, count], colour [batch, count, colours] are overwritten.
+extern "C" void triplane_render_forward(const Shape* shape, const float* planes,
+                                        const float* points, const float* w1, const float* b1,
+                                        const float* w2, const float* b2, float* sigma,
+                                        float* colour, int threads) {
+    const Shape& s = *shape;
+    const Decoder decoder(s, w1, b1, w2, b2);
+    const int64_t blocks = (s.count + kBlock - 1) / kBlock;
+#pragma omp parallel num_threads(threads)
+    {
+        Block block(decoder);
+#pragma omp for schedule(dynamic, 8)
+        for (int64_t i = 0; i < s.batch * blocks; i++) {
+            int64_t b = i / blocks, start = i % blocks * kBlock, at = b * s.count + start;
+            int64_t count = std::min(kBlock, s.count - start);
+            forward_block(s, decoder, planes + b * s.batch_stride, points + 3 * at, count, block,
+                          sigma + at, colour + at * s.colours);
+        }
+    }
+}
+
+// Gradients of the above. colour is its result. d_planes (strided as planes, zero on entry),
+// d_points and the weights' gradients may each be null, the last four only together.
+extern "C" void triplane_render_backward(const Shape* shape, const float* planes,
+                                         const float* points, const float* w1, const float* b1,
+                                         const float* w2, const float* b2, const float* colour,
+                                         const float* d_sigma, const float* d_colour,
+                                         float* d_planes, float* d_points, float* d_w1, float* d_b1,
+                                         float* d_w2, float* d_b2, int threads) {
+    const Shape& s = *shape;
+    const Decoder decoder(s, w1, b1, w2, b2);
+    const Decoder& d = decoder;
+    const int64_t slot_size = Slot::size(s, d), slot_blocks = kSlotPoints / kBlock;
+    const int32_t owners = power_of_two_at_least(threads);
+    const Buffer slots = zeros(d_w1 ? kSlots * slot_size : 0);
+    const Buffer d_features = zeros(kChunk * d.channels);
+
+#pragma omp parallel num_threads(threads)
+    {
+        Block block(d);
+        for (int64_t b = 0; b < s.batch; b++)
+            for (int64_t chunk = 0; chunk < s.count; chunk += kChunk) {
+                const int64_t end = std::min(chunk + kChunk, s.count);
+                const float* texels = planes + b * s.batch_stride;
+#pragma omp for schedule(dynamic)
+                for (int64_t group = 0; group < kSlots; group++)
+                    for (int64_t i = 0; i < slot_blocks; i++) {
+                        int64_t start = chunk + group * kSlotPoints + i * kBlock;
+                        if (start >= end) break;
+                        int64_t count = std::min(kBlock, end - start), at = b * s.count + start;
+                        decoder_gradient(
+                            s, d, texels, points + 3 * at,
+                            {d_sigma + at, d_colour + at * s.colours, colour + at * s.colours},
+                            count, block);
+                        if (d_w1) weight_gradient(s, d, block, Slot(s, d, &slots[group * slot_size]));
+                        if (!d_planes && !d_points) continue;
+                        float* df = &d_features[(start - chunk) * d.channels];
+                        gemm(kBlock, d.channels, s.hidden, {block.d_hidden.get(), d.hidden, 1},
+                             {d.w1.get(), d.channels}, {d.none.get(), 0}, df, d.channels);
+                        if (d_points)
+                            point_gradient(s, texels, block.taps, count, df, d_points + 3 * at);
+                    }
+                if (!d_planes) continue;
+#pragma omp for schedule(dynamic)
+                for (int32_t owner = 0; owner < owners; owner++)
+                    for (int64_t start = chunk; start < end; start += kBlock) {
+                        int64_t count = std::min(kBlock, end - start);
+                        find_taps(s, points + 3 * (b * s.count + start), count, block.taps);
+                        scatter(s, block.taps, count, &d_features[(start - chunk) * d.channels],
+                                owners, owner, d_planes + b * s.batch_stride);
+                    }
+            }
+    }
+    if (!d_w1) return;
+
+    for (int64_t i = slot_size; i < kSlots * slot_size; i++) slots[i % slot_size] += slots[i];
+    const Slot total(s, d, slots.get());
+    for (int64_t h = 0; h < s.hidden; h++) {
+        d_b1[h] = total.b1[h];
+        for (int64_t c = 0; c < s.channels; c++) d_w1[h * s.channels + c] = total.w1_t[c * d.hidden + h];
+    }
+    for (int64_t o = 0; o <= s.colours; o++) {
+        int64_t to = o == s.colours ? 0 : o + 1;
+        d_b2[to] = total.b2[o];
+        for (int64_t h = 0; h < s.hidden; h++) d_w2[to * s.hidden + h] = total.w2[o * d.hidden + h];
+    }
+}

@@ -1,0 +1,115 @@
+"""Files that outlive a run: networks for inference. Nothing in them is ever executed.
+
+A network file (.safetensors) holds the weights of the averaged generator (`G_ema.`) and of the
+discriminator (`D.`), and in its metadata the config, where the weights come from, and the format.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from dnnlib import UserError, atomic_write
+
+from .config import Config, config_from_dict
+from .discriminator import Discriminator
+from .generator import Generator
+
+FORMAT = "pof3d-network"
+FORMAT_VERSION = 1
+
+
+class Network(NamedTuple):
+    """Trained networks in evaluation mode. discriminator is None where the file has none.
+
+    provenance: what the run that made the weights said of itself (kimg, data, seed, versions).
+    """
+
+    generator: Generator
+    discriminator: Discriminator | None
+    config: Config
+    provenance: dict[str, Any]
+
+
+def save_network(
+    path: str | os.PathLike,
+    generator: Generator,
+    discriminator: Discriminator | None,
+    provenance: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a network file atomically. dtype: store floating weights in it (None: as they are)."""
+    networks = {"G_ema": generator, "D": discriminator}
+    tensors = {
+        f"{prefix}.{name}": _stored(tensor, dtype)
+        for prefix, network in networks.items()
+        if network is not None
+        for name, tensor in network.state_dict().items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "config": generator.config.model_dump_json(),
+        "raw_resolution": str(generator.raw_resolution),
+        "provenance": json.dumps(dict(provenance)),
+    }
+    with atomic_write(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata)
+
+
+def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
+    """Read a network file. Raises UserError, one line, for anything that is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"network file {path} does not exist")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable network file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} is a safetensors file, but not one of PoF3D's networks")
+    version = int(metadata["format_version"])
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}; this code reads up to {FORMAT_VERSION}: update it"
+        )
+    config = config_from_dict(json.loads(metadata["config"]))
+    generator = Generator(config)
+    generator.raw_resolution = int(metadata["raw_resolution"])
+    _load_weights(generator, tensors, "G_ema.", path)
+    discriminator = None
+    if any(name.startswith("D.") for name in tensors):
+        discriminator = Discriminator(config)
+        _load_weights(discriminator, tensors, "D.", path)
+        discriminator.eval().requires_grad_(False).to(device)
+    generator.eval().requires_grad_(False).to(device)
+    return Network(generator, discriminator, config, json.loads(metadata["provenance"]))
+
+
+def _stored(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+
+
+def _load_weights(
+    network: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str, path: Path
+) -> None:
+    state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    for name, expected in network.state_dict().items():
+        if name not in state:
+            raise UserError(f"{path} lacks the tensor {prefix}{name}")
+        if state[name].shape != expected.shape:
+            found = list(state[name].shape)
+            raise UserError(
+                f"{path}: tensor {prefix}{name} has shape {found}, not {list(expected.shape)}"
+            )
+    network.load_state_dict(state, strict=False)
