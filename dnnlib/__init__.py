@@ -3,5 +3,6 @@
 from .cli import Command
 from .errors import UserError
 from .files import atomic_write, cache_dir
+from .signals import EXIT_STATUS_BASE, StopSignals
 
-__all__ = ["Command", "UserError", "atomic_write", "cache_dir"]
+__all__ = ["EXIT_STATUS_BASE", "Command", "StopSignals", "UserError", "atomic_write", "cache_dir"]

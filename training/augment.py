@@ -23,9 +23,6 @@ SATURATION_STD = 1.0
 
 LANCZOS_LOBES = 3
 
-ADA_TARGET = 0.6
-ADA_INTERVAL = 4  # training steps between moves of p
-
 
 class Draws(NamedTuple):
     """What happens to each picture of a batch, in this order; zero is neutral everywhere."""
@@ -166,26 +163,31 @@ class AdaController:
     in the augmentation's own state; `state_dict` holds what was counted since p last moved.
     """
 
-    def __init__(self, augmentation: Augmentation, kimg_per_unit: float = 500):
-        """kimg_per_unit: thousands of reals shown while p moves by 1; the smaller, the faster."""
+    def __init__(
+        self, augmentation: Augmentation, kimg_per_unit: float, *, target: float, interval: int
+    ):
+        """kimg_per_unit: thousands of reals shown while p moves by 1; the smaller, the faster.
+        target: the r_t to hold. interval: steps between moves of p."""
         self.augmentation = augmentation
         self.kimg_per_unit = kimg_per_unit
+        self.target = target
+        self.interval = interval
         self._restart_count()
 
     def _restart_count(self) -> None:
         self._counted = {"steps": 0, "signs": 0.0, "reals": 0}
 
     def step(self, signs: float, reals: int) -> None:
-        """Count one training step; every `ADA_INTERVAL` steps, move p.
+        """Count one training step; every `interval` steps, move p.
 
         signs: the sum of sign(D(real)) over the reals of all processes. reals: their number.
         """
         self._counted["steps"] += 1
         self._counted["signs"] += float(signs)
         self._counted["reals"] += int(reals)
-        if self._counted["steps"] < ADA_INTERVAL:
+        if self._counted["steps"] < self.interval:
             return
-        excess = self._counted["signs"] - ADA_TARGET * self._counted["reals"]
+        excess = self._counted["signs"] - self.target * self._counted["reals"]
         distance = self._counted["reals"] / (1000 * self.kimg_per_unit)
         p = self.augmentation.p
         p.copy_((p + ((excess > 0) - (excess < 0)) * distance).clamp(0, 1))

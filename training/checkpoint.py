@@ -1,12 +1,13 @@
-"""Files that outlive a run: networks for inference. Nothing in them is ever executed.
+"""Files that outlive a process: networks for inference, checkpoints to go on training from.
 
 A network file (.safetensors) holds the weights of the averaged generator (`G_ema.`) and of the
 discriminator (`D.`), and in its metadata the config, where the weights come from, and the format.
-"""
+A training checkpoint (.pt) holds all that moves while training. Nothing in either is ever executed.
+""")
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from .discriminator import Discriminator
 from .generator import Generator
 
 FORMAT = "pof3d-network"
+CHECKPOINT_FORMAT = "pof3d-training"
 FORMAT_VERSION = 1
 
 
@@ -113,3 +115,47 @@ def _load_weights(
                 f"{path}: tensor {prefix}{name} has shape {found}, not {list(expected.shape)}"
             )
     network.load_state_dict(state, strict=False)
+
+
+def start_from(path: Path, generator: Generator, discriminator: Discriminator) -> None:
+    """Copy a network file's weights into networks of the same shape. Raises UserError if not."""
+    network = load_network(path)
+    pairs = {"generator": (generator, network.generator)}
+    if network.discriminator is not None:
+        pairs["discriminator"] = (discriminator, network.discriminator)
+    for name, (target, source) in pairs.items():
+        try:
+            target.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise UserError(
+                f"the {name} in {path} has other sizes than this configuration "
+                f"({str(error).splitlines()[1].strip()})"
+            ) from error
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any], config: Config) -> None:
+    """Write all training state atomically. state: tensors, numbers, strings and their containers."""
+    record = {
+        "format": CHECKPOINT_FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": config.model_dump_json(),
+        **state,
+    }
+    with atomic_write(path) as temporary:
+        torch.save(record, temporary)
+
+
+def load_newest(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
+    """The first checkpoint of `paths` (newest first) that is whole, and lines that say what was
+    found. Raises UserError when none is."""
+    notes = []
+    for path in paths:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if state["format"] == CHECKPOINT_FORMAT:
+                return state, [*notes, f"resuming from {path}"]
+            notes.append(f"WARNING: {path} is not a training checkpoint; trying the one before")
+        except Exception as error:  # whatever torch's readers raise on a broken file
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            notes.append(f"WARNING: {path} is damaged ({reason}); trying the one before")
+    raise UserError("; ".join(notes) + "; none is left: start the run anew without --resume")

@@ -154,6 +154,8 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: fp16 on CUDA
+    keep: PositiveInt = 2  # checkpoints
+    write_errors: Literal["continue", "stop"] = "continue"  # what a full disk does to the run
     max_bad_steps: PositiveInt = 10  # steps in a row with a loss that is not finite
 
     @model_validator(mode="after")

@@ -100,6 +100,11 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     shape = ctypes.POINTER(_Shape)
     library.triplane_render_forward.argtypes = [shape, *[pointer] * 8, ctypes.c_int]
     library.triplane_render_backward.argtypes = [shape, *[pointer] * 15, ctypes.c_int]
+    library.triplane_render_transpose.argtypes = [
+        *[pointer] * 2,
+        *[ctypes.c_int64] * 3,
+        ctypes.c_int,
+    ]
     library.triplane_render_forward.restype = library.triplane_render_backward.restype = None
     return library
 
@@ -118,23 +123,18 @@ def _describe(
     )
 
 
-def _texels_first(planes: Tensor) -> Tensor:
-    """The same planes with the channels of a texel side by side; a copy unless they are so."""
-    if planes.stride(2) == 1 and torch.empty_like(planes).stride() == planes.stride():
-        return planes
-    return planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-
-
 class _Native(torch.autograd.Function):
+    """The kernels of csrc/triplane_render.cpp; saves its inputs and the colours, nothing more."""
+
     @staticmethod
     def forward(ctx, library, box_warp, axes, planes, points, w1, b1, w2, b2):
-        planes = _texels_first(planes)
+        ctx.has_texels = _is_dense_with_unit_channel_stride(planes)
+        texels = planes if ctx.has_texels else _to_texels(library, planes)
         points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
-        batch, count, _ = points.shape
-        sigma = points.new_empty(batch, count, 1)
-        colour = points.new_empty(batch, count, w2.shape[0] - 1)
-        ctx.library, ctx.shape = library, _describe(planes, points, w1, w2, box_warp, axes)
-        inputs = (planes, points, w1, b1, w2, b2)
+        sigma = points.new_empty(*points.shape[:2], 1)
+        colour = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
+        ctx.library, ctx.shape = library, _describe(texels, points, w1, w2, box_warp, axes)
+        inputs = (texels, points, w1, b1, w2, b2)
         library.triplane_render_forward(
             ctx.shape, *_pointers(*inputs, sigma, colour), torch.get_num_threads()
         )
@@ -144,20 +144,50 @@ class _Native(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_sigma, d_colour):
-        planes, points, w1, b1, w2, b2, colour = ctx.saved_tensors
+        texels, points, w1, b1, w2, b2, colour = ctx.saved_tensors
         _, _, _, need_planes, need_points, *need_weights = ctx.needs_input_grad
-        d_planes = torch.zeros_like(planes) if need_planes else None
+        d_sigma, d_colour = d_sigma.contiguous(), d_colour.contiguous()
+        d_planes = torch.zeros_like(texels) if need_planes else None
         d_points = torch.empty_like(points) if need_points else None
         d_weights = [torch.empty_like(t) if any(need_weights) else None for t in (w1, b1, w2, b2)]
-        gradients = (d_planes, d_points, *d_weights)
         ctx.library.triplane_render_backward(
             ctx.shape,
-            *_pointers(planes, points, w1, b1, w2, b2, colour),
-            *_pointers(d_sigma.contiguous(), d_colour.contiguous(), *gradients),
+            *_pointers(texels, points, w1, b1, w2, b2, colour),
+            *_pointers(d_sigma, d_colour, d_planes, d_points, *d_weights),
             torch.get_num_threads(),
         )
-        return None, None, None, *gradients
+        if need_planes and not ctx.has_texels:
+            d_planes = _to_planes(ctx.library, d_planes)
+        return None, None, None, d_planes, d_points, *d_weights
 
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if t is None else t.data_ptr() for t in tensors]
+
+
+def _is_dense_with_unit_channel_stride(planes: Tensor) -> bool:
+    return planes.stride(2) == 1 and torch.empty_like(planes).stride() == planes.stride()
+
+
+def _to_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
+    """A copy whose channels lie side by side; the shape stays [B, 3, C, H, W]."""
+    source = planes.contiguous()
+    target = planes.new_empty(planes.movedim(2, 4).shape)
+    _transpose(library, source, target, planes.shape[2], planes.shape[3:].numel())
+    return target.movedim(4, 2)
+
+
+def _to_planes(library: ctypes.CDLL, texels: Tensor) -> Tensor:
+    """The inverse of `_to_texels`: a contiguous copy."""
+    target = texels.new_empty(texels.shape)
+    _transpose(library, texels, target, texels.shape[3:].numel(), texels.shape[2])
+    return target
+
+
+def _transpose(
+    library: ctypes.CDLL, source: Tensor, target: Tensor, rows: int, columns: int
+) -> None:
+    count = source.shape[0] * source.shape[1]
+    library.triplane_render_transpose(
+        *_pointers(source, target), count, rows, columns, torch.get_num_threads()
+    )

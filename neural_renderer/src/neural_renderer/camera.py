@@ -12,7 +12,9 @@ Vector = Tensor | Sequence[float]
 _SMALLEST_Z = 1e-6
 
 
-def look_at(vertices: Tensor, eye: Vector, at: Vector = (0, 0, 0), up: Vector = (0, 1, 0)) -> Tensor:
+def look_at(
+    vertices: Tensor, eye: Vector, at: Vector = (0, 0, 0), up: Vector = (0, 1, 0)
+) -> Tensor:
     """Vertices [B, V, 3] as seen by a camera at `eye` that looks toward `at`.
 
     Vectors are [3] or [B, 3]. The camera's z axis points toward `at`, x = up x z, y = z x x.

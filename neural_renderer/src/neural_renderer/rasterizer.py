@@ -27,7 +27,7 @@ class Images(NamedTuple):
 
 
 class Rasterize(torch.nn.Module):
-    """Draws faces without anti-aliasing.
+    """Draws faces.
 
     A face is drawn where its vertices run counter-clockwise on the screen and its depth lies
     between `near` and `far`. Degenerate faces, those behind the camera and those that are not
@@ -37,6 +37,9 @@ class Rasterize(torch.nn.Module):
     follow Kato et al., "Neural 3D Mesh Renderer", section 3.2 (see `ops.reference.sweep`).
 
     Args:
+        image_size: S, width and height in pixels.
+        anti_aliasing: draw at twice the size, and average over 2 x 2 pixels.
+        near, far: what lies outside these depths is not drawn.
         eps: the shortest distance over which an edge is taken to sweep, in screen units (the image
             is 2 wide). It bounds the gradients of pixels next to an edge.
         perspective: whether screen positions are x/z, y/z. If not, z is linear over the screen.
@@ -46,18 +49,19 @@ class Rasterize(torch.nn.Module):
     def __init__(
         self,
         image_size: int = IMAGE_SIZE,
+        anti_aliasing: bool = True,
         near: float = NEAR,
         far: float = FAR,
         eps: float = EPS,
         background_color: Sequence[float] = BLACK,
-        return_rgb: bool = False,
-        return_alpha: bool = False,
-        return_depth: bool = False,
+        return_rgb: bool = True,
+        return_alpha: bool = True,
+        return_depth: bool = True,
         perspective: bool = True,
         ops: str | None = None,
     ) -> None:
         super().__init__()
-        if int(image_size) != image_size or not 1 <= image_size <= 1 << 14:
+        if int(image_size) != image_size or not 1 <= image_size <= 8192:
             raise ValueError(f"image_size must be a whole number from 1 to 8192, not {image_size}")
         if not 0 < near < far:
             raise ValueError(f"need 0 < near < far, not near={near}, far={far}")
@@ -65,10 +69,16 @@ class Rasterize(torch.nn.Module):
             raise ValueError(f"eps must be positive, not {eps}")
         if len(background_color) != 3:
             raise ValueError(f"background_color must be three numbers, not {background_color}")
-        self.view = kernels.View(int(image_size), float(near), float(far), perspective)
+        self.anti_aliasing = anti_aliasing
+        size = int(image_size) * (2 if anti_aliasing else 1)
+        self.view = kernels.View(size, float(near), float(far), perspective)
         self.eps = eps
         self.background_color = background_color
-        self.return_rgb, self.return_alpha, self.return_depth = return_rgb, return_alpha, return_depth
+        self.return_rgb, self.return_alpha, self.return_depth = (
+            return_rgb,
+            return_alpha,
+            return_depth,
+        )
         self.ops = ops
 
     def forward(self, faces: Tensor, textures: Tensor | None = None) -> Images:
@@ -87,14 +97,19 @@ class Rasterize(torch.nn.Module):
         if self.return_alpha:
             planes.append((fragments.index >= 0).to(faces.dtype)[:, None])
 
-        rgb = alpha = None
+        rgb = alpha = depth = None
         if planes:
             image = planes[0] if len(planes) == 1 else torch.cat(planes, 1)
-            depth = fragments.depth.detach()
-            image = _SweptEdges.apply(faces, image, fragments.index, depth, op, self.view, self.eps)
+            seen = fragments.index, fragments.depth.detach()
+            image = self._smooth(_SweptEdges.apply(faces, image, *seen, op, self.view, self.eps))
             rgb = image[:, :3] if self.return_rgb else None
             alpha = image[:, -1] if self.return_alpha else None
-        return Images(rgb, alpha, fragments.depth if self.return_depth else None)
+        if self.return_depth:
+            depth = self._smooth(fragments.depth[:, None])[:, 0]
+        return Images(rgb, alpha, depth)
+
+    def _smooth(self, image: Tensor) -> Tensor:
+        return F.avg_pool2d(image, 2) if self.anti_aliasing else image
 
 
 def rasterize_rgbad(
@@ -114,25 +129,13 @@ def rasterize_rgbad(
 ) -> dict[str, Tensor | None]:
     """Draw faces [B, F, 3, 3] with textures [B, F, T, T, T, 3]; see `Rasterize` for the rest.
 
-    With `anti_aliasing` each pixel is the mean of 2 x 2. Returns 'rgb' [B, 3, S, S], 'alpha' and
-    'depth' [B, S, S], each None if it was not to be returned.
+    Returns 'rgb' [B, 3, S, S], 'alpha' and 'depth' [B, S, S], each None if it was not asked for.
     """
     draw = Rasterize(
-        image_size * 2 if anti_aliasing else image_size,
-        near,
-        far,
-        eps,
-        background_color,
-        return_rgb,
-        return_alpha,
-        return_depth,
-        perspective,
-        ops,
-    )
-    images = draw(faces, textures)._asdict()
-    if anti_aliasing:
-        images = {name: image if image is None else _halve(image) for name, image in images.items()}
-    return images
+        image_size, anti_aliasing, near, far, eps, background_color,
+        return_rgb, return_alpha, return_depth, perspective, ops,
+    )  # fmt: skip
+    return draw(faces, textures)._asdict()
 
 
 def rasterize(
@@ -209,7 +212,8 @@ class _SweptEdges(torch.autograd.Function):
             row = (1 - position[..., 1]) * half - 0.5
             z = position[..., 2].contiguous()
             grad = grad.contiguous()
-            upright = index, depth, image, grad
+            loss = (grad * image).sum(1)
+            upright = index, depth, image, grad, loss
             lying = (x.transpose(-1, -2).contiguous() for x in upright)
             along_x = kernels.Lines(column, row, z, 1, *upright)
             along_y = kernels.Lines(row, column, z, -1, *lying)
@@ -217,11 +221,6 @@ class _SweptEdges(torch.autograd.Function):
             moved[..., 0] = half * ctx.op.sweep(along_x, ctx.view, ctx.eps * half)
             moved[..., 1] = -half * ctx.op.sweep(along_y, ctx.view, ctx.eps * half)
         return moved, grad, None, None, None, None, None
-
-
-def _halve(image: Tensor) -> Tensor:
-    """The mean over 2 x 2 pixels of [..., 2S, 2S]."""
-    return F.avg_pool2d(image.flatten(0, -3)[:, None], 2)[:, 0].unflatten(0, image.shape[:-2])
 
 
 def _check_faces(faces: Tensor) -> None:

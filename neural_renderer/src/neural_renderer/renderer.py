@@ -97,21 +97,22 @@ class Renderer(torch.nn.Module):
         faces: Array,
         textures: Array | None = None,
         mode: str | None = None,
-        **camera: Array | float | None,
+        *camera: Array | float | None,
+        **named: Array | float | None,
     ) -> Rendering | Tensor:
         """`render`, or one of its images if `mode` is 'rgb', 'depth' or 'silhouettes'."""
         if mode is None:
-            return self.render(vertices, faces, textures, **camera)
+            return self.render(vertices, faces, textures, *camera, **named)
         if mode == "rgb":
-            return self.render_rgb(vertices, faces, textures, **camera)
+            return self.render_rgb(vertices, faces, textures, *camera, **named)
         if mode == "depth":
-            return self.render_depth(vertices, faces, **camera)
+            return self.render_depth(vertices, faces, *camera, **named)
         if mode == "silhouettes":
-            return self.render_silhouettes(vertices, faces, **camera)
+            return self.render_silhouettes(vertices, faces, *camera, **named)
         raise ValueError(f"mode must be None, 'rgb', 'depth' or 'silhouettes', not {mode!r}")
 
     def render(
-        self, vertices: Array, faces: Array, textures: Array | None = None, **camera
+        self, vertices: Array, faces: Array, textures: Array | None = None, *camera, **named
     ) -> Rendering:
         """Colours, depth and alpha of a batch of meshes.
 
@@ -119,13 +120,13 @@ class Renderer(torch.nn.Module):
             vertices: [B, V, 3].
             faces: [B, F, 3] whole numbers.
             textures: [B, F, T, T, T, 3], None for white.
-            camera: K, R, t, dist_coeffs, orig_size, in place of the attributes.
+            camera, named: K, R, t, dist_coeffs, orig_size, in place of the attributes.
 
         Raises ValueError if the shapes do not fit together or the camera is not given.
         """
         vertices, faces = self._mesh(vertices, faces)
         images = rasterize_rgbad(
-            self._on_screen(vertices, faces, camera),
+            self._on_screen(vertices, faces, *camera, **named),
             self._lit(vertices, faces, textures),
             background_color=self.background_color,
             **self._drawing(),
@@ -133,26 +134,30 @@ class Renderer(torch.nn.Module):
         return Rendering(images["rgb"], images["depth"], images["alpha"])
 
     def render_rgb(
-        self, vertices: Array, faces: Array, textures: Array | None = None, **camera
+        self, vertices: Array, faces: Array, textures: Array | None = None, *camera, **named
     ) -> Tensor:
         """The colours of `render`, [B, 3, S, S]."""
         vertices, faces = self._mesh(vertices, faces)
         return rasterize(
-            self._on_screen(vertices, faces, camera),
+            self._on_screen(vertices, faces, *camera, **named),
             self._lit(vertices, faces, textures),
             background_color=self.background_color,
             **self._drawing(),
         )
 
-    def render_depth(self, vertices: Array, faces: Array, **camera) -> Tensor:
+    def render_depth(self, vertices: Array, faces: Array, *camera, **named) -> Tensor:
         """The depth of `render`, [B, S, S]."""
         vertices, faces = self._mesh(vertices, faces)
-        return rasterize_depth(self._on_screen(vertices, faces, camera), **self._drawing())
+        return rasterize_depth(
+            self._on_screen(vertices, faces, *camera, **named), **self._drawing()
+        )
 
-    def render_silhouettes(self, vertices: Array, faces: Array, **camera) -> Tensor:
+    def render_silhouettes(self, vertices: Array, faces: Array, *camera, **named) -> Tensor:
         """The alpha of `render`, [B, S, S]."""
         vertices, faces = self._mesh(vertices, faces)
-        return rasterize_silhouettes(self._on_screen(vertices, faces, camera), **self._drawing())
+        return rasterize_silhouettes(
+            self._on_screen(vertices, faces, *camera, **named), **self._drawing()
+        )
 
     def _mesh(self, vertices: Array, faces: Array) -> tuple[Tensor, Tensor]:
         """As tensors, with the back of each face behind its front if `fill_back`."""
@@ -179,8 +184,8 @@ class Renderer(torch.nn.Module):
             self.light_direction,
         )
 
-    def _on_screen(self, vertices: Tensor, faces: Tensor, camera: dict) -> Tensor:
-        return vertices_to_faces(self._project(vertices, **camera), faces)
+    def _on_screen(self, vertices: Tensor, faces: Tensor, *camera, **named) -> Tensor:
+        return vertices_to_faces(self._project(vertices, *camera, **named), faces)
 
     def _project(
         self, vertices: Tensor, K=None, R=None, t=None, dist_coeffs=None, orig_size=None
@@ -205,8 +210,7 @@ class Renderer(torch.nn.Module):
             vertices = look(vertices, self.eye, self.camera_direction, self.up)
         else:
             raise ValueError(
-                "camera_mode must be 'projection', 'look' or 'look_at', "
-                f"not {self.camera_mode!r}"
+                f"camera_mode must be 'projection', 'look' or 'look_at', not {self.camera_mode!r}"
             )
         return perspective(vertices, self.viewing_angle) if self.perspective else vertices
 

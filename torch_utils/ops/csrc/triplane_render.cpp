@@ -35,10 +35,10 @@ struct Shape {
 namespace {
 
 constexpr int64_t kBlock = 32;            // points whose arrays fit in the first-level cache
-constexpr int64_t kSlotPoints = 256;      // consecutive points that share a weight-gradient slot
-constexpr int64_t kSlots = 32;
-constexpr int64_t kChunk = kSlots * kSlotPoints;  // points whose df is held at once
-constexpr int kRows = kLanes == 16 ? 8 : 4;       // GEMM tile: kRows x 2 vectors fill the registers
+constexpr int64_t kGroup = 256;           // points that one thread takes at a time
+constexpr int64_t kWave = 65536;          // points whose df is held at once, about
+constexpr int64_t kSlots = 32;            // weight-gradient sums
+constexpr int kRows = kLanes == 16 ? 8 : 4;  // GEMM tile: kRows x 2 vectors fill the registers
 
 struct Free {
     void operator()(float* memory) const { std::free(memory); }
@@ -377,6 +377,26 @@ int32_t power_of_two_at_least(int32_t n) {
 
 // ---- Interface ----------------------------------------------------------------------------------
 
+// to [count][columns][rows] from [count][rows][columns]: planes to texels and back. The inner loop
+// follows the longer side, where the far strides of the other would fall on the same cache sets.
+extern "C" void triplane_render_transpose(const float* from, float* to, int64_t count, int64_t rows,
+                                          int64_t columns, int threads) {
+    const bool wide = columns > rows;
+    const int64_t length = wide ? columns : rows, breadth = wide ? rows : columns;
+    const int64_t from_step = wide ? 1 : columns, from_jump = wide ? columns : 1;
+    const int64_t to_step = wide ? rows : 1, to_jump = wide ? 1 : rows;
+    const int64_t tile = 64, tiles = (length + tile - 1) / tile;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 16)
+    for (int64_t i = 0; i < count * tiles; i++) {
+        const float* source = from + i / tiles * rows * columns;
+        float* target = to + i / tiles * rows * columns;
+        const int64_t start = i % tiles * tile, end = std::min(start + tile, length);
+        for (int64_t j = 0; j < breadth; j++)
+            for (int64_t k = start; k < end; k++)
+                target[k * to_step + j * to_jump] = source[k * from_step + j * from_jump];
+    }
+}
+
 // planes: strided as the shape says; points [batch, count, 3]; weights row-major.
 // sigma [batch, count], colour [batch, count, colours] are overwritten.
 extern "C" void triplane_render_forward(const Shape* shape, const float* planes,
@@ -408,48 +428,54 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
                                          float* d_planes, float* d_points, float* d_w1, float* d_b1,
                                          float* d_w2, float* d_b2, int threads) {
     const Shape& s = *shape;
-    const Decoder decoder(s, w1, b1, w2, b2);
-    const Decoder& d = decoder;
-    const int64_t slot_size = Slot::size(s, d), slot_blocks = kSlotPoints / kBlock;
-    const int32_t owners = power_of_two_at_least(threads);
+    const Decoder d(s, w1, b1, w2, b2);
+    const int64_t slot_size = Slot::size(s, d);
     const Buffer slots = zeros(d_w1 ? kSlots * slot_size : 0);
-    const Buffer d_features = zeros(kChunk * d.channels);
+    // A wave takes the same stretch of points from every batch element.
+    const int64_t groups = std::min(std::max<int64_t>(kWave / kGroup / s.batch, 1),
+                                    (s.count + kGroup - 1) / kGroup);
+    const int64_t stretch = groups * kGroup;
+    const Buffer d_features = zeros(s.batch * stretch * d.channels);
+    const int32_t owners = power_of_two_at_least((threads + s.batch - 1) / s.batch);
 
 #pragma omp parallel num_threads(threads)
     {
         Block block(d);
-        for (int64_t b = 0; b < s.batch; b++)
-            for (int64_t chunk = 0; chunk < s.count; chunk += kChunk) {
-                const int64_t end = std::min(chunk + kChunk, s.count);
-                const float* texels = planes + b * s.batch_stride;
+        for (int64_t first = 0; first < s.count; first += stretch) {
 #pragma omp for schedule(dynamic)
-                for (int64_t group = 0; group < kSlots; group++)
-                    for (int64_t i = 0; i < slot_blocks; i++) {
-                        int64_t start = chunk + group * kSlotPoints + i * kBlock;
-                        if (start >= end) break;
-                        int64_t count = std::min(kBlock, end - start), at = b * s.count + start;
+            for (int64_t slot = 0; slot < kSlots; slot++)
+                for (int64_t i = slot * s.batch * groups / kSlots;
+                     i < (slot + 1) * s.batch * groups / kSlots; i++) {
+                    const int64_t b = i / groups, start = first + i % groups * kGroup;
+                    const int64_t end = std::min(start + kGroup, s.count);
+                    const float* texels = planes + b * s.batch_stride;
+                    for (int64_t p = start; p < end; p += kBlock) {
+                        const int64_t count = std::min(kBlock, end - p), at = b * s.count + p;
                         decoder_gradient(
                             s, d, texels, points + 3 * at,
                             {d_sigma + at, d_colour + at * s.colours, colour + at * s.colours},
                             count, block);
-                        if (d_w1) weight_gradient(s, d, block, Slot(s, d, &slots[group * slot_size]));
+                        if (d_w1) weight_gradient(s, d, block, Slot(s, d, &slots[slot * slot_size]));
                         if (!d_planes && !d_points) continue;
-                        float* df = &d_features[(start - chunk) * d.channels];
+                        float* df = &d_features[(b * stretch + p - first) * d.channels];
                         gemm(kBlock, d.channels, s.hidden, {block.d_hidden.get(), d.hidden, 1},
                              {d.w1.get(), d.channels}, {d.none.get(), 0}, df, d.channels);
                         if (d_points)
                             point_gradient(s, texels, block.taps, count, df, d_points + 3 * at);
                     }
-                if (!d_planes) continue;
+                }
+            if (!d_planes) continue;
 #pragma omp for schedule(dynamic)
-                for (int32_t owner = 0; owner < owners; owner++)
-                    for (int64_t start = chunk; start < end; start += kBlock) {
-                        int64_t count = std::min(kBlock, end - start);
-                        find_taps(s, points + 3 * (b * s.count + start), count, block.taps);
-                        scatter(s, block.taps, count, &d_features[(start - chunk) * d.channels],
-                                owners, owner, d_planes + b * s.batch_stride);
-                    }
+            for (int64_t i = 0; i < s.batch * owners; i++) {
+                const int64_t b = i / owners, end = std::min(first + stretch, s.count);
+                for (int64_t p = first; p < end; p += kBlock) {
+                    const int64_t count = std::min(kBlock, end - p);
+                    find_taps(s, points + 3 * (b * s.count + p), count, block.taps);
+                    scatter(s, block.taps, count, &d_features[(b * stretch + p - first) * d.channels],
+                            owners, i % owners, d_planes + b * s.batch_stride);
+                }
             }
+        }
     }
     if (!d_w1) return;
 

@@ -29,10 +29,9 @@ def sweep(lines: Lines, view: View, least: float) -> Tensor:
     """See `reference.sweep`."""
     batch, count = lines.along.shape[:2]
     grad = torch.zeros_like(lines.along)
-    loss = (lines.grad * lines.image).sum(1)
     _call(
         "sweep", lines.image, lines.along, lines.across, lines.z, lines.index, lines.depth,
-        lines.image, lines.grad, loss, batch, count, lines.image.shape[1], view.size,
+        lines.image, lines.grad, lines.loss, batch, count, lines.image.shape[1], view.size,
         int(view.perspective), lines.orientation, least, grad,
     )  # fmt: skip
     return grad

@@ -79,7 +79,6 @@ def sweep(lines: Lines, view: View, least: float) -> Tensor:
         least: the shortest distance d, in pixels, which bounds the derivative.
     """
     grad = torch.zeros_like(lines.along)
-    loss = (lines.grad * lines.image).sum(1)
     pixel = torch.arange(view.size, device=grad.device)
     for crossing in _crossings(lines, view):
         image, face, line, inward = crossing.image, crossing.face, crossing.line, crossing.inward
@@ -90,7 +89,7 @@ def sweep(lines: Lines, view: View, least: float) -> Tensor:
 
         def swept(source: Tensor, counts: Tensor) -> Tensor:
             colour = lines.image[image, :, line, source]
-            change = torch.einsum("pc,pcn->pn", colour, pixel_grad) - loss[image, line]
+            change = torch.einsum("pc,pcn->pn", colour, pixel_grad) - lines.loss[image, line]
             counts = counts & (change < 0)
             return (counts * change / distance).sum(1)
 
@@ -134,7 +133,9 @@ def _crossings(lines: Lines, view: View) -> Iterator[_Crossings]:
     first = torch.minimum(a, b).ceil().clamp(0, view.size).long()
     count = torch.maximum(a, b).ceil().clamp(0, view.size).long() - first
     for edge, step in _expand(count, _CHUNK // view.size):
-        yield _cross(lines, view, image[edge], face[edge], start[edge], end[edge], first[edge] + step)
+        yield _cross(
+            lines, view, image[edge], face[edge], start[edge], end[edge], first[edge] + step
+        )
 
 
 def _cross(lines: Lines, view: View, image, face, start, end, line) -> _Crossings:

@@ -41,3 +41,4 @@ class Lines(NamedTuple):
     depth: Tensor  # [B, L, N]
     image: Tensor  # [B, C, L, N]
     grad: Tensor  # [B, C, L, N], d loss / d image
+    loss: Tensor  # [B, L, N], grad . image: what the pixels' colours contribute to the loss

@@ -10,6 +10,13 @@
 
 #include "geometry.h"
 
+// Compiles a function also for wider vectors, and picks the version that the processor can run.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define NR_VERSIONS __attribute__((target_clones("avx2", "default")))
+#else
+#define NR_VERSIONS
+#endif
+
 namespace {
 
 using namespace nr;
@@ -220,7 +227,7 @@ struct Line {
     // The sum over pixels [begin, end) of the drop of the loss if they took on the colour of pixel
     // `source`, per distance from `at`; `counts` says which pixels take part (see reference.py).
     template <class Counts>
-    T swept(int source, double at, int begin, int end, T least, const Counts& counts) const {
+    __attribute__((always_inline)) T swept(int source, double at, int begin, int end, T least, const Counts& counts) const {
         T colour[C];
         for (int c = 0; c < C; ++c) colour[c] = image[c * stride + source];
         const T edge = T(at);
@@ -238,7 +245,7 @@ struct Line {
 };
 
 template <class T, int C>
-void sweep_face(const Sweep<T>& s, int64_t b, int32_t f, double* grad_along) {
+NR_VERSIONS void sweep_face(const Sweep<T>& s, int64_t b, int32_t f, double* grad_along) {
     const int64_t base = 3 * (b * s.count + f), pixels = int64_t(s.size) * s.size;
     const double *along = s.along + base, *across = s.across + base, *z = s.z + base;
     const bool in_front = !s.perspective || (z[0] > 0 && z[1] > 0 && z[2] > 0);

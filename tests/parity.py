@@ -1,0 +1,567 @@
+"""Compare this implementation with tensors that the published one computed.
+
+    python -m tests.parity DIR
+
+checks every file of reference tensors in DIR, prints a line per quantity with its relative error,
+and exits with status 1 when one exceeds its tolerance. Sizes come from the shapes in the files,
+everything else from the `options` stored beside them. Known files, by name:
+
+    cameras.npz           poses, mirrors, intrinsics, rays
+    ops.npz               resampling, activations, convolutions
+    renderer_NAME.npz     the tri-plane renderer, its draws given
+    networks_NAME.npz     parameters of both networks, and what they compute
+    loss_NAME_MIRROR.npz  every gradient of one training step on the networks of networks_NAME.npz
+"""
+
+import contextlib
+import json
+import math
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import training.generator
+import training.layers
+from dnnlib import Command, UserError
+from torch_utils.ops import bias_act, resample_filter, triplane_render, upfirdn2d
+from torch_utils.ops.triplane_render import DecoderWeights
+from training import camera, layers, losses, rendering
+from training.config import Config, LossConfig, build_config
+from training.discriminator import Discriminator
+from training.generator import Generator
+
+DATA = Path(__file__).parent / "data" / "parity"
+
+OUTPUT_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-3
+# A gradient smaller than this share of its phase's largest is rounding, and compared with that one.
+NEGLIGIBLE = 1e-6
+
+
+class Quantity(NamedTuple):
+    """One comparison. error: relative, unless said otherwise in the name."""
+
+    name: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.tolerance  # false for NaN
+
+    def __str__(self) -> str:
+        verdict = "ok  " if self.ok else "MISS"
+        return f"{verdict}  {self.error:8.2e}  (at most {self.tolerance:.0e})  {self.name}"
+
+
+Check = Callable[[], Iterable[Quantity]]
+
+
+class Fixture:
+    """A file of reference tensors. Raises UserError when it, or a tensor in it, cannot be read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.name = path.stem
+        try:
+            with np.load(path) as file:
+                self._arrays = {key: file[key] for key in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"cannot read reference tensors from {path}: {error}") from error
+
+    def array(self, key: str) -> np.ndarray:
+        if key not in self._arrays:
+            raise UserError(f"{self.path} holds no '{key}'")
+        return self._arrays[key]
+
+    def __getitem__(self, key: str) -> Tensor:
+        return torch.from_numpy(self.array(key).copy())
+
+    def json(self, key: str) -> Any:
+        return json.loads(str(self.array(key)))
+
+    def below(self, prefix: str) -> list[str]:
+        """The rest of every key that starts with `prefix`."""
+        return [key.removeprefix(prefix) for key in self._arrays if key.startswith(prefix)]
+
+    def cases(self, prefix: str) -> list[str]:
+        """'PREFIX/0/', 'PREFIX/1/', ..., as far as there are any."""
+        return list(dict.fromkeys(f"{prefix}{key.split('/')[0]}/" for key in self.below(prefix)))
+
+    def compare(self, key: str, ours: Tensor, tolerance: float = OUTPUT_TOLERANCE) -> Quantity:
+        return Quantity(key, relative_error(ours, self[key]), tolerance)
+
+
+def fixture(name: str) -> Fixture:
+    """One of the files that travel with the tests."""
+    return Fixture(DATA / f"{name}.npz")
+
+
+def relative_error(ours: Tensor, theirs: Tensor, scale: float | None = None) -> float:
+    """||ours - theirs|| / ||theirs||, or / scale; absolute where that is zero."""
+    if ours.shape != theirs.shape:
+        return math.inf
+    ours, theirs = ours.detach().double(), theirs.double()
+    scale = theirs.norm().item() if scale is None else scale
+    return (ours - theirs).norm().item() / (scale or 1.0)
+
+
+# --- Cameras and operations
+
+
+def check_cameras(f: Fixture) -> Iterator[Quantity]:
+    """Poses, mirrors, intrinsics and rays; the latter are those of the ffhq cameras."""
+    pose = torch.cat([f["horizontal"], f["vertical"]], dim=1)
+    for preset in ("ffhq", "cats", "shapenet"):
+        sphere = build_config(preset).camera
+        ours = camera.cam2world_from_pose(pose, sphere.radius, sphere.pivot)
+        yield f.compare(f"{preset}_cam2world", ours)
+    cam2world = f["ffhq_cam2world"]
+    for kind in f.below("flip_"):
+        yield f.compare(f"flip_{kind}", camera.mirror_cam2world(cam2world, kind))
+    for fov in f.below("intrinsics_fov"):
+        ours = camera.intrinsics_from_focal(camera.focal_from_fov(float(fov)))
+        yield f.compare(f"intrinsics_fov{fov}", ours)
+    for resolution in f.below("ray_origins_res"):
+        intrinsics = f["intrinsics_fov18.837"]
+        rays = camera.rays_from_cameras(cam2world, intrinsics, int(resolution))
+        yield f.compare(f"ray_origins_res{resolution}", rays.origins)
+        yield f.compare(f"ray_directions_res{resolution}", rays.directions)
+
+
+def check_upfirdn2d(f: Fixture) -> Iterator[Quantity]:
+    for case in f.cases("upfirdn2d/"):
+        kernel = resample_filter(f[case + "filter"])
+        yield f.compare(case + "setup_filter", kernel)
+        arguments = f.json(case + "args")
+        yield from _check_function(f, case, lambda x: upfirdn2d(x, kernel, **arguments), ["x"])  # noqa: B023
+
+
+def check_bias_act(f: Fixture) -> Iterator[Quantity]:
+    for case in f.cases("bias_act/"):
+        yield from _check_function(f, case, partial(bias_act, **f.json(case + "args")), ["x", "b"])
+
+
+def check_modulated_conv2d(f: Fixture) -> Iterator[Quantity]:
+    for case in f.cases("modulated_conv2d/"):
+        function = partial(layers.modulated_conv2d, **_convolution(f, case, "up", "demodulate"))
+        yield from _check_function(f, case, function, ["x", "weight", "styles"])
+
+
+def check_conv2d_resample(f: Fixture) -> Iterator[Quantity]:
+    for case in f.cases("conv2d_resample/"):
+        function = partial(layers.conv2d_resample, **_convolution(f, case, "up", "down"))
+        yield from _check_function(f, case, function, ["x", "weight"])
+
+
+def check_minibatch_std(f: Fixture) -> Iterator[Quantity]:
+    for size in f.below("minibatch_std/y_group"):
+        ours = layers.minibatch_std(f["minibatch_std/x"], int(size))
+        yield f.compare(f"minibatch_std/y_group{size}", ours)
+
+
+def _convolution(f: Fixture, case: str, *names: str) -> dict[str, Any]:
+    arguments = f.json(case + "args")
+    kernel = resample_filter(arguments["resample_filter"])
+    return {"kernel": kernel} | {name: arguments[name] for name in names}
+
+
+def _check_function(
+    f: Fixture, case: str, function: Callable[..., Tensor], inputs: list[str]
+) -> Iterator[Quantity]:
+    """Compare y = function(*inputs) and, where they are stored, the gradients of the inputs."""
+    tensors = [f[case + name].requires_grad_() for name in inputs]
+    y = function(*tensors)
+    yield f.compare(case + "y", y)
+    if f.below(case + "grad_y"):
+        gradients = torch.autograd.grad(y, tensors, f[case + "grad_y"])
+        for name, gradient in zip(inputs, gradients, strict=True):
+            yield f.compare(f"{case}grad_{name}", gradient, GRADIENT_TOLERANCE)
+
+
+# --- The renderer
+
+
+def check_renderer(f: Fixture) -> Iterator[Quantity]:
+    options = f.json("options")
+    repeated = options.get("wrong", "eg3d" in f.name)
+    config = build_config("ffhq", _rendering_settings(options, repeated)).rendering
+    rays = camera.rays_from_cameras(
+        f["cam2world"], f["intrinsics"], math.isqrt(f["ray_origins"].shape[1])
+    )
+    yield f.compare("ray_origins", rays.origins)
+    yield f.compare("ray_directions", rays.directions)
+
+    leaves = {name: f[name].requires_grad_() for name in ("planes", "w1", "b1", "w2", "b2")}
+    planes, w1, b1, w2, b2 = leaves.values()
+    decoder = DecoderWeights(w1 / w1.shape[1] ** 0.5, b1, w2 / w2.shape[1] ** 0.5, b2)
+    draws = rendering.RayDraws(f["jitter"], f["importance_u"])
+    with mock.patch.object(rendering, "composite", wraps=rendering.composite) as composite:
+        seen = rendering.render_rays(planes, decoder, rays, config, draws)
+    yield f.compare("features", seen.features)
+    yield f.compare("depth", seen.depth)
+    yield f.compare("weights_sum", seen.opacity)
+    yield f.compare("transmittance", _light_before_last_interval(*composite.call_args.args))
+
+    upstream = [f["grad_features"], f["grad_depth"]]
+    outputs = [seen.features, seen.depth]
+    gradients = torch.autograd.grad(outputs, list(leaves.values()), upstream)
+    for name, gradient in zip(leaves, gradients, strict=True):
+        yield f.compare(f"grad_{name}", gradient, GRADIENT_TOLERANCE)
+
+    field = triplane_render(
+        planes, f["query_points"], decoder, box_warp=config.box_warp, axes=config.plane_axes
+    )
+    yield f.compare("query_sigma", field.sigma)
+    yield f.compare("query_rgb", field.colour)
+
+
+def _light_before_last_interval(samples: rendering.FieldSamples, depths: Tensor) -> Tensor:
+    """What the reference calls transmittance."""
+    sigma = samples.sigma.squeeze(-1)
+    density = nn.functional.softplus((sigma[..., :-1] + sigma[..., 1:]) / 2 - 1)
+    return rendering.transmittance(density, depths.diff(dim=-1))[..., -2:-1]
+
+
+def _rendering_settings(options: dict[str, Any], repeated_plane: bool) -> dict[str, Any]:
+    return {
+        "rendering.samples": options["depth_resolution"],
+        "rendering.importance_samples": options["depth_resolution_importance"],
+        "rendering.near": options["ray_start"],
+        "rendering.far": options["ray_end"],
+        "rendering.box_warp": options["box_warp"],
+        "rendering.white_background": options["white_back"],
+        "rendering.plane_axes": "eg3d" if repeated_plane else "full",
+    }
+
+
+# --- The networks
+
+
+class Networks(NamedTuple):
+    generator: Generator
+    discriminator: Discriminator
+
+
+def config_of_networks(f: Fixture) -> Config:
+    """The settings that a networks file was computed with."""
+    options = f.json("options")
+    shapenet = "shapenet" in f.name + options.get("flip_type", "")
+    stem = "G/backbone.synthesis."
+    to_image = f[f"{stem}b4.torgb.weight"]
+    widths = {int(r): f[f"{stem}b{r}.conv1.weight"].shape[0] for r in _resolutions(f, stem)}
+    d_widths = {int(r): f[f"D/b{r}.conv0.weight"].shape[0] for r in _resolutions(f, "D/") if r != "4"}
+    first = f[f"D/b{max(d_widths)}.fromrgb.weight"]
+    d_widths[4] = f["D/b4.conv.weight"].shape[0]
+    settings = {
+        "data.resolution": options["image_resolution"],
+        "generator.z_dim": f["z"].shape[1],
+        "generator.w_dim": f["ws"].shape[1],
+        "generator.mapping_layers": _count_layers(f, "G/backbone.mapping."),
+        "generator.channel_base": max(r * width for r, width in widths.items()),
+        "generator.channel_max": max(widths.values()),
+        "generator.plane_resolution": max(widths),
+        "generator.plane_channels": to_image.shape[0] // 3,
+        "generator.decoder_hidden": f["G/decoder.net.0.bias"].shape[0],
+        "generator.feature_channels": f["G/decoder.net.2.bias"].shape[0] - 1,
+        "discriminator.dual": first.shape[1] == 6,
+        "discriminator.channel_base": max(r * width for r, width in d_widths.items()),
+        "discriminator.channel_max": max(d_widths.values()),
+        "discriminator.mapping_layers": _count_layers(f, "D/mapping."),
+        "camera.radius": options["avg_camera_radius"],
+        "camera.pivot": options["avg_camera_pivot"],
+        "camera.mean_h": options["h_mean"],
+        "rendering.raw_resolution": f["image_raw"].shape[-1],
+        "loss.pose_weight": options.get("dis_cam_weight", 2.0),
+        "loss.pull_weight": options.get("pose_gd_weight", 1.0),
+        "loss.density_weight": options.get("density_reg", 0.25),
+        "loss.density_step": options.get("density_reg_p_dist", 0.004),
+        "loss.gamma": options.get("gamma", 1.0),
+    }
+    settings |= _rendering_settings(options, options["wrong"])
+    return build_config("shapenet_cars" if shapenet else "ffhq", settings)
+
+
+def _resolutions(f: Fixture, prefix: str) -> set[str]:
+    return {match[1] for key in f.below(prefix) if (match := re.match(r"b(\d+)\.", key))}
+
+
+def _count_layers(f: Fixture, prefix: str) -> int:
+    return sum(bool(re.fullmatch(r"fc\d+\.weight", key)) for key in f.below(prefix))
+
+
+def networks_of(f: Fixture) -> Networks:
+    """Both networks with the parameters of a networks file. Raises UserError if one is lacking."""
+    config = config_of_networks(f)
+    networks = Networks(Generator(config), Discriminator(config))
+    for prefix, network in zip(("G/", "D/"), networks, strict=True):
+        state = {key: f[prefix + key] for key in f.below(prefix) if "resample_filter" not in key}
+        difference = network.load_state_dict(state, strict=False)
+        # Super-resolution takes no noise.
+        lacking = [key for key in difference.missing_keys if "noise_const" not in key]
+        if lacking or difference.unexpected_keys:
+            key = prefix + [*lacking, *difference.unexpected_keys][0]
+            raise UserError(f"{f.path}: '{key}' is in only one of the file and the network")
+    return networks
+
+
+@torch.no_grad()
+def check_networks(f: Fixture) -> Iterator[Quantity]:
+    generator, discriminator = networks_of(f)
+    latent = generator.latent(f["z"])
+    yield f.compare("ws", latent.w)
+    for key in f.below("ws_trunc"):
+        truncation, cutoff = re.fullmatch(r"([\d.]+)_cutoff(\d+)", key).groups()
+        cut = generator.latent(f["z"], truncation=float(truncation), cutoff=int(cutoff))
+        yield f.compare(f"ws_trunc{key}", cut.ws)
+    yield f.compare("pose", latent.pose)
+    cam2world = generator.cam2world(latent.pose)
+    yield f.compare("cam2world", cam2world)
+
+    planes = generator.planes(latent.ws)
+    texels = planes.flatten(1, 2)[: len(f["planes_every8"]), :, ::8, ::8]
+    yield f.compare("planes_every8", texels)
+
+    view = generator.render(planes, latent.ws[:, -1], cam2world[:, None], f["intrinsics"]).select(0)
+    stride = view.image.shape[-1] // f["image_strided"].shape[-1]
+    yield f.compare("image_strided", view.image[:, :, ::stride, ::stride])
+    yield f.compare("image_mean", view.image.mean(dim=(2, 3)))
+    yield f.compare("image_raw", view.raw)
+    yield f.compare("depth", view.depth)
+
+    opinion = discriminator(view.image, view.raw)
+    yield f.compare("D_pose", opinion.pose)
+    yield f.compare("D_score", opinion.score)
+
+
+# --- One training step
+
+
+class Step(NamedTuple):
+    """What the four phases of a loss file are computed from. points, nearby: [B, N, 3]."""
+
+    networks: Networks
+    draws: losses.Draws
+    real: Tensor
+    points: Tensor
+    nearby: Tensor
+
+
+class Outcome(NamedTuple):
+    """What a phase gave. reports: under the reference's names. gradients: None where there is none."""
+
+    reports: dict[str, float]
+    gradients: dict[str, Tensor | None]
+
+
+PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
+
+
+def step_of(f: Fixture) -> Step:
+    """The step of a loss file; the file of its networks must lie beside it."""
+    name, _, mirror = f.name.removeprefix("loss_").rpartition("_")
+    networks = networks_of(Fixture(f.path.with_name(f"networks_{name}.npz")))
+    with torch.no_grad():
+        for key, parameter in networks.generator.named_parameters():
+            if key.endswith("noise_strength"):
+                parameter.zero_()
+    config = networks.generator.config
+    # A file says 'horizontal' for ShapeNet's own kind too.
+    kind = next(known for known in config.camera.mirrors if known.endswith(mirror))
+    points = 2 * f["Greg/density_points"] - 1
+    nearby = points + config.loss.density_step * f["Greg/density_perturbation_std1"]
+    draws = losses.Draws(f["z"], f["intrinsics"], kind)
+    return Step(networks, draws, f["real_seed_image"], points, nearby)
+
+
+def run_phase(step: Step, name: str) -> Outcome:
+    """Loss and gradients of one of PHASES, rays sampled at the middles of their intervals."""
+    generator, discriminator = step.networks
+    plain = losses.Spectacles()
+    with (
+        mock.patch.object(training.generator, "random_draws", rendering.fixed_draws),
+        _scores_given_by(discriminator) as scores,
+    ):
+        if name == "Gmain":
+            phase = losses.generator_main(generator, discriminator, step.draws, plain)
+        elif name == "Greg":
+            phase = losses.generator_density(generator, step.draws.z, step.points, step.nearby)
+        elif name == "Dmain":
+            phase = losses.discriminator_main(generator, discriminator, step.draws, step.real, plain)
+        else:
+            phase = losses.discriminator_r1(generator, discriminator, step.real, plain)
+    trained = generator if name.startswith("G") else discriminator
+    names, parameters = zip(*trained.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(phase.loss, parameters, allow_unused=True)
+    reports = _reports(name, phase, scores, generator.config.loss)
+    return Outcome(reports, dict(zip(names, gradients, strict=True)))
+
+
+@contextlib.contextmanager
+def _scores_given_by(discriminator: Discriminator) -> Iterator[list[Tensor]]:
+    scores: list[Tensor] = []
+    hook = discriminator.register_forward_hook(lambda *call: scores.append(call[-1].score))
+    try:
+        yield scores
+    finally:
+        hook.remove()
+
+
+def _reports(
+    name: str, phase: losses.Phase, scores: list[Tensor], weights: LossConfig
+) -> dict[str, float]:
+    """Everything that the reference reports of a phase, under its names."""
+    terms = {key: value.mean() for key, value in phase.terms.items()}
+    if name == "Gmain":
+        reports = {
+            "Loss/G/loss": terms["G/loss_own_view"],
+            "Loss/G/loss_flip": terms["G/loss_mirrored"],
+            "Loss/G/posegloss": terms["G/pose_pull"] * weights.pull_weight,
+        }
+    elif name == "Dmain":
+        reports = {
+            "Loss/D/loss_Dcam": terms["D/pose_error"],
+            "Loss/D/loss_Dgen": terms["D/loss_own_view"],
+            "Loss/D/loss_Dgen_flip": terms["D/loss_mirrored"],
+            "Loss/D/loss": phase.loss - terms["D/pose_error"] * weights.pose_weight,
+        }
+    elif name == "Dreg":
+        reports = {"Loss/r1_penalty": terms["D/r1_penalty"], "Loss/D/reg": phase.loss}
+    else:
+        reports = {}
+    judged = ("real",) if name == "Dreg" else ("fake", "fake_flip", "real")
+    for which, score in zip(judged, scores, strict=False):
+        reports[f"Loss/scores/{which}"] = score.mean()
+        reports[f"Loss/signs/{which}"] = score.sign().mean()
+    return {key: float(value) for key, value in reports.items()}
+
+
+def check_phase(f: Fixture, name: str) -> list[Quantity]:
+    """Reports, gradients and their norms, after the units that lie on a kink are settled."""
+    step = step_of(f)
+    outcome = run_phase(step, name)
+    reports = compare_reports(f, name, outcome)
+    gradients = compare_gradients(f, name, outcome)
+    kinks: list[Quantity] = []
+    if all(q.ok for q in reports) and not all(q.ok for q in gradients):
+        gradients, kinks = settle_kinks(f, name, step, gradients)
+    return reports + gradients + kinks
+
+
+def compare_reports(f: Fixture, name: str, outcome: Outcome) -> list[Quantity]:
+    quantities = []
+    for key, (theirs,) in f.json(f"{name}/reports").items():
+        ours = outcome.reports.get(key, math.nan)  # a report unknown here is a miss
+        error = relative_error(torch.tensor(ours), torch.tensor(theirs))
+        quantities.append(Quantity(f"{name}/{key}", error, OUTPUT_TOLERANCE))
+    return quantities
+
+
+def compare_gradients(f: Fixture, name: str, outcome: Outcome) -> list[Quantity]:
+    """The norm of every gradient, the values of those that are stored, and which there are."""
+    norms = dict(zip(f.json(f"{name}/grad_names"), f[f"{name}/grad_norms"], strict=True))
+    largest = max(norms.values()).item()
+    stored = f.below(f"{name}/grad/")
+    quantities = []
+    for key, norm in norms.items():
+        ours = outcome.gradients[key]
+        ours = torch.zeros(()) if ours is None else ours
+        pairs = {f"{name}/norm/{key}": (ours.norm(), norm)}
+        if key in stored:
+            pairs[f"{name}/grad/{key}"] = (ours, f[f"{name}/grad/{key}"])
+        for label, pair in pairs.items():
+            if norm < NEGLIGIBLE * largest:
+                error, tolerance = relative_error(*pair, scale=largest), 10 * NEGLIGIBLE
+                label += " (relative to the largest gradient)"
+            else:
+                error, tolerance = relative_error(*pair), GRADIENT_TOLERANCE
+            quantities.append(Quantity(label, error, tolerance))
+    strangers = [
+        key
+        for key, gradient in outcome.gradients.items()
+        if gradient is not None and key not in norms and not key.endswith("noise_strength")
+    ]
+    quantities.append(Quantity(f"{name}/number of gradients that should not be", len(strangers), 0))
+    return quantities
+
+
+# --- Kinks
+#
+# A leaky ReLU bends at zero. Where its input is zero up to rounding, two correct implementations may
+# take different slopes: no output shows it, but the gradients of all layers below differ. Such a
+# unit is no error, so when gradients miss, the units that lie on a kink are tried on its other side.
+
+ON_KINK = 5e-6  # distance, relative to the layer's RMS: some forty roundings of float32
+NOTICEABLE = 1e-4  # share of its layer's gradient by which a unit must matter to be tried
+MOST_TRIALS = 12
+LARGEST_EFFECT = 0.05  # relative error of a gradient that is still blamed on kinks
+
+
+class Unit(NamedTuple):
+    """An activation on a kink. call: number of its bias_act within the phase; index: in its flattened
+    input; distance: from the kink, relative to the layer's RMS."""
+
+    layer: str
+    call: int
+    index: int
+    distance: float
+
+
+class KinkWatch:
+    """While entered, finds units on kinks, and puts the chosen ones on the other side.
+
+    found: how much the gradient of its layer would change if a unit moved, relative to that
+    gradient's norm; known after the backward pass.
+    """
+
+    def __init__(self, networks: Networks, moved: Iterable[Unit] = ()):
+        self.found: dict[Unit, float] = {}
+        self._moved = list(moved)
+        self._networks = networks
+        self._path: list[str] = []
+        self._calls = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> "KinkWatch":
+        self._undo.enter_context(mock.patch.object(training.layers, "bias_act", self._bias_act))
+        for network in self._networks:
+            for name, module in network.named_modules():
+                enter = module.register_forward_pre_hook(partial(self._entered, name))
+                leave = module.register_forward_hook(self._left)
+                self._undo.callback(enter.remove)
+                self._undo.callback(leave.remove)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._undo.close()
+
+    def _entered(self, name: str, *_) -> None:
+        self._path.append(name)
+
+    def _left(self, *_) -> None:
+        self._path.pop()
+
+    def _bias_act(self, x: Tensor, bias: Tensor | None = None, *, dim: int = 1, **options) -> Tensor:
+        call, self._calls = self._calls, self._calls + 1
+        if bias is not None:
+            x = x + bias.to(x.dtype).reshape([-1 if i == dim else 1 for i in range(x.ndim)])
+        flat = x.detach().flatten()
+        scale = flat.square().mean().sqrt()
+        units = []
+        for kink in _kinks(**options):
+            near = (flat - kink).abs() < ON_KINK * scale
+            for index in near.nonzero().flatten().tolist():
+                distance = ((flat[index] - kink).abs() / scale).item()
+                units.append((Unit(self._path[-1], call, index, distance)))
+                if units[-1] in self._moved:
+                    ...
+        return bias_act(x, None, dim=dim, **options)

@@ -1,0 +1,56 @@
+"""Running mean and spread of whatever training reports, over a tick and all processes.
+
+Nothing is read back from the device until `collect`, so reporting costs no synchronisation.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import distributed
+
+
+class Stat(NamedTuple):
+    """Number of values reported, their mean, and their standard deviation."""
+
+    count: int
+    mean: float
+    std: float
+
+
+class StatsCollector:
+    """Adds up count, sum and sum of squares of each named quantity."""
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self._moments: dict[str, Tensor] = {}
+
+    def report(self, name: str, values: Tensor | float) -> None:
+        """Count every element of `values`."""
+        values = torch.as_tensor(values, device=self.device).detach().flatten().double()
+        moments = torch.stack([values.new_tensor(values.numel()), values.sum(), values.square().sum()])
+        previous = self._moments.get(name)
+        self._moments[name] = moments if previous is None else previous + moments
+
+    def collect(self) -> dict[str, Stat]:
+        """What all processes reported since the last call. All must have reported the same names."""
+        names = sorted(self._moments)
+        if not names:
+            return {}
+        total = distributed.all_reduce_sum(torch.stack([self._moments[name] for name in names]))
+        self._moments = {}
+        return {name: _stat(*row) for name, row in zip(names, total.tolist(), strict=True)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What has been reported and not yet collected."""
+        return dict(self._moments)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._moments = {name: moments.to(self.device) for name, moments in state.items()}
+
+
+def _stat(count: float, total: float, squares: float) -> Stat:
+    mean = total / count
+    return Stat(int(count), mean, math.sqrt(max(squares / count - mean**2, 0)))

@@ -1,0 +1,467 @@
+"""The training loop: data, the four phases of a step, moving average, ticks, snapshots.
+
+`Trainer` holds all that changes while training, so its state is all that a resume needs; `train`
+runs it and keeps the run folder. Several processes run the same code; the first one writes.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dnnlib import StopSignals, UserError
+from torch_utils import distributed, ops
+from torch_utils.training_stats import StatsCollector
+
+from . import checkpoint, losses, pictures
+from .augment import AdaController, Augmentation
+from .config import Config, OptimConfig
+from .dataset import ImageDataset, training_batches
+from .discriminator import Discriminator
+from .generator import Generator
+from .losses import Draws, Phase, Spectacles
+from .reporting import Reporter
+from .run_folder import checkpoints, kimg_tag
+
+PICTURED = 32  # latents and photographs in the pictures of a snapshot
+_INNER_DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class TrainingDiverged(UserError):
+    """Losses or gradients were not finite too many steps in a row."""
+
+
+class Trainer:
+    """Networks, optimisers, augmentation, counters and random states of a run.
+
+    config: the run's. dataset: the photographs. device: where this process computes. All processes
+    start from the same weights; each draws its own latents and photographs.
+    """
+
+    def __init__(self, config: Config, dataset: ImageDataset, device: torch.device):
+        if config.generator.pose != "learned":
+            raise UserError("generator.pose=given cannot be trained, only sampled: use 'learned'")
+        self.config, self.dataset, self.device = config, dataset, device
+        torch.manual_seed(config.run.seed)
+        self.generator = Generator(config).to(device)
+        self.discriminator = Discriminator(config).to(device)
+        self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self._set_precision()
+        loss, optim, augment = config.loss, config.optim, config.augment
+        self.g_optimiser = _adam(self.generator, optim.g_lr, optim, loss.density_every)
+        self.d_optimiser = _adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
+        self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0).to(device)
+        self.ada = AdaController(
+            self.augmentation, augment.kimg, target=augment.target, interval=augment.every
+        )
+        self.stats = StatsCollector(device)
+        self.steps = 0
+        self.bad_steps = 0  # in a row
+        torch.manual_seed(config.run.seed * 1_000_003 + 1 + distributed.rank())
+        self._batches: Iterator[Tensor] | None = None
+        self._culprit = ""
+
+    @property
+    def images_seen(self) -> int:
+        return self.steps * self.config.run.batch
+
+    @property
+    def kimg(self) -> float:
+        return self.images_seen / 1000
+
+    def step(self) -> None:
+        """One iteration: G, its density term, D, its R1 term, then the moving average.
+
+        Raises TrainingDiverged after too many steps in a row whose gradients were not finite.
+        """
+        g, d, loss = self.generator, self.discriminator, self.config.loss
+        g.raw_resolution = raw_resolution_at(self.config, self.kimg)
+        augment = None if self.config.augment.mode == "noaug" else self.augmentation
+        seen = Spectacles(blur_sigma_at(self.config, self.kimg), augment)
+        reals = self._split(self._next_reals())
+        updates = [
+            self._update(
+                self.g_optimiser,
+                (losses.generator_main(g, d, self._draws(z), seen) for z in self._latents()),
+            )
+        ]
+        if loss.density_weight and self.steps % loss.density_every == 0:
+            phases = (
+                losses.generator_density(g, z, *losses.density_draws(g, len(z), self.device))
+                for z in self._latents()
+            )
+            updates.append(self._update(self.g_optimiser, phases, scale=loss.density_every))
+        latents = self._latents()
+        self._track_mean_w(torch.cat(latents))
+        phases = (
+            losses.discriminator_main(g, d, self._draws(z), real, seen)
+            for z, real in zip(latents, reals, strict=True)
+        )
+        updates.append(d_terms := self._update(self.d_optimiser, phases))
+        if loss.gamma and self.steps % loss.r1_every == 0:
+            phases = (losses.discriminator_r1(g, d, real, seen) for real in reals)
+            updates.append(self._update(self.d_optimiser, phases, scale=loss.r1_every))
+        self.steps += 1
+        self._count_bad_step(bad=not all(updates))
+        if d_terms and self.config.augment.mode == "ada":
+            signs = torch.stack([terms["D/sign_real"].sum() for terms in d_terms]).sum()
+            self.ada.step(distributed.all_reduce_sum(signs).item(), self.config.run.batch)
+        self.stats.report("augment/p", self.augmentation.p)
+        self._move_average()
+
+    def _update(
+        self, optimiser: torch.optim.Optimizer, phases: Iterable[Phase], scale: float = 1
+    ) -> list[dict[str, Tensor]]:
+        """Step along the mean gradient of a phase over micro-batches and processes.
+
+        Parameters that the phase does not reach are left alone. scale makes up for a phase that is
+        not run in every step. Returns the micro-batches' loss terms; none, and nothing has changed,
+        when a gradient is not finite.
+        """
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        optimiser.zero_grad(set_to_none=True)
+        rounds = self._per_process // self._per_pass
+        terms = []
+        for phase in phases:
+            (phase.loss * (scale / rounds)).backward(inputs=parameters)
+            terms.append(phase.terms)
+        distributed.average_gradients(parameters)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not nn.utils.get_total_norm(gradients).isfinite():
+            self._culprit = self._find_culprit(terms)
+            return []
+        for name, values in (item for part in terms for item in part.items()):
+            self.stats.report(name, values)
+        optimiser.step()
+        return terms
+
+    def _find_culprit(self, terms: list[dict[str, Tensor]]) -> str:
+        """The first loss term, else the first gradient, that is not finite in this process."""
+        for name, values in (item for part in terms for item in part.items()):
+            if not values.isfinite().all():
+                return f"loss term {name}"
+        for network in (self.generator, self.discriminator):
+            for name, parameter in network.named_parameters():
+                if parameter.grad is not None and not parameter.grad.isfinite().all():
+                    return f"gradient of {type(network).__name__}.{name}"
+        return "a gradient in another process"
+
+    def _count_bad_step(self, bad: bool) -> None:
+        self.stats.report("steps_skipped", float(bad))
+        self.bad_steps = self.bad_steps + 1 if bad else 0
+        if self.bad_steps >= self.config.run.max_bad_steps:
+            raise TrainingDiverged(
+                f"{self.bad_steps} steps in a row were not finite, last: {self._culprit}; "
+                "resume an earlier checkpoint with smaller learning rates or more R1"
+            )
+
+    @torch.no_grad()
+    def _track_mean_w(self, z: Tensor) -> None:
+        w = self.generator.mapping(z).mean(dim=0, keepdim=True)
+        self.generator.mapping.update_w_avg(distributed.all_reduce_mean(w))
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        """Exponential moving average of the weights; buffers are copied."""
+        run, optim = self.config.run, self.config.optim
+        half_life = 1000 * (optim.ema_kimg or run.batch * 10 / 32)
+        if optim.ema_rampup is not None:
+            half_life = min(half_life, self.images_seen * optim.ema_rampup)
+        decay = 0.5 ** (run.batch / max(half_life, 1e-8))
+        averaged, current = self.averaged_generator, self.generator
+        torch._foreach_lerp_(
+            list(averaged.parameters()), list(current.parameters()), weight=1 - decay
+        )
+        torch._foreach_copy_(list(averaged.buffers()), list(current.buffers()))
+        averaged.raw_resolution = current.raw_resolution
+
+    @property
+    def _per_process(self) -> int:
+        return self.config.run.batch // distributed.world_size()
+
+    @property
+    def _per_pass(self) -> int:
+        return self.config.run.batch_gpu or self._per_process
+
+    def _split(self, batch: Tensor) -> list[Tensor]:
+        return list(batch.split(self._per_pass))
+
+    def _latents(self) -> list[Tensor]:
+        shape = (self._per_process, self.config.generator.z_dim)
+        return self._split(torch.randn(shape, device=self.device))
+
+    def _draws(self, z: Tensor) -> Draws:
+        """What else chance decides, beside the latents."""
+        config, intrinsics, mirror, mixing = self.config, self.generator.intrinsics, None, None
+        if config.camera.intrinsics == "labels" and self.dataset.all_intrinsics is not None:
+            known = self.dataset.all_intrinsics
+            intrinsics = known[torch.randint(len(known), (len(z),))].to(self.device)
+        if mirrors := config.camera.mirrors:
+            mirror = mirrors[torch.randint(len(mirrors), ())]
+        if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:
+            start = torch.randint(1, self.generator.backbone.synthesis.num_ws, ())
+            mixing = (torch.randn_like(z), int(start))
+        return Draws(z, intrinsics, mirror, mixing)
+
+    def _next_reals(self) -> Tensor:
+        """This process's share of the next photographs, [B, 3, R, R] in [-1, 1]."""
+        if self._batches is None:
+            run = self.config.run
+            self._batches = training_batches(
+                self.dataset,
+                self._per_process,
+                seed=run.seed,
+                start=self.images_seen,
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+                workers=self.config.data.workers,
+                pin_memory=self.device.type == "cuda",
+            )
+        images = next(self._batches).to(self.device, non_blocking=True)
+        return images.to(torch.float32) / 127.5 - 1
+
+    def _set_precision(self) -> None:
+        choice = self.config.run.precision
+        if choice == "auto":
+            choice = "fp16" if self.device.type == "cuda" else "fp32"
+        for network in (self.generator, self.discriminator, self.averaged_generator):
+            network.set_inner_dtype(_INNER_DTYPES[choice])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resume needs; to be called by all processes, complete on the first."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        random = {"cpu": distributed.gather_on_first(torch.get_rng_state())}
+        if self.device.type == "cuda":
+            random["cuda"] = distributed.gather_on_first(torch.cuda.get_rng_state(self.device))
+        return parts | {"steps": self.steps, "bad_steps": self.bad_steps, "random": random}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken. Raises UserError when the networks differ."""
+        for name, part in self._parts().items():
+            try:
+                part.load_state_dict(state[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"the checkpoint's {name} does not fit this configuration "
+                    f"({str(error).splitlines()[0]}): resume with the run's own settings"
+                ) from error
+        self.steps, self.bad_steps = state["steps"], state["bad_steps"]
+        random, rank = state["random"], distributed.rank()
+        if len(random["cpu"]) != distributed.world_size():
+            raise UserError(
+                f"the checkpoint was written by {len(random['cpu'])} processes: "
+                f"resume with --gpus {len(random['cpu'])}"
+            )
+        torch.set_rng_state(random["cpu"][rank])
+        if self.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"][rank], self.device)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "G": self.generator,
+            "D": self.discriminator,
+            "G_ema": self.averaged_generator,
+            "g_optimiser": self.g_optimiser,
+            "d_optimiser": self.d_optimiser,
+            "augmentation": self.augmentation,
+            "ada": self.ada,
+            "stats": self.stats,
+        }
+
+
+def _adam(network: nn.Module, lr: float, optim: OptimConfig, every: int) -> torch.optim.Adam:
+    """Adam, slowed down a little to make room for a regulariser that steps every `every` steps.
+
+    StyleGAN2, appendix B: lr * c and beta^c with c = k / (k + 1).
+    """
+    c = every / (every + 1)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    betas = (optim.beta1**c, optim.beta2**c)
+    return torch.optim.Adam(parameters, lr=lr * c, betas=betas, eps=optim.eps, fused=True)
+
+
+def blur_sigma_at(config: Config, kimg: float) -> float:
+    """Blur of D's images, in pixels: falls linearly to zero."""
+    duration = config.loss.blur_kimg * config.run.batch / 32
+    return config.loss.blur_sigma * max(1 - kimg / duration, 0) if duration else 0.0
+
+
+def raw_resolution_at(config: Config, kimg: float) -> int:
+    """Resolution of the rendering: grows linearly where the configuration says so."""
+    rendering = config.rendering
+    start, end = rendering.raw_resolution, rendering.raw_resolution_end
+    if end is None:
+        return start
+    return round(start + (end - start) * min(kimg / rendering.raw_growth_kimg, 1))
+
+
+def device_of(config: Config) -> torch.device:
+    """Where this process computes."""
+    if config.run.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def open_dataset(config: Config) -> ImageDataset:
+    """The photographs of a run. Raises UserError for bad data."""
+    data = config.data
+    return ImageDataset(
+        data.path, data.resolution, data.crop, data.mirror, data.max_images, config.run.seed
+    )
+
+
+def train(config: Config, folder: Path, resume: Path | None = None) -> int | None:
+    """Train to `config.run.kimg`, in a run folder; called in every process.
+
+    A folder that holds checkpoints is gone on with, from the newest that is whole. resume: a network
+    file to start a new run from. Returns the number of the signal that ended it early, or None.
+    Raises UserError for bad data or files, TrainingDiverged.
+    """
+    trainer = Trainer(config, open_dataset(config), device_of(config))
+    run = _Run(trainer, folder)
+    try:
+        run.prepare(resume)
+        with StopSignals() as stop:
+            run.go(stop)
+    finally:
+        run.reporter.close()
+    return stop.received
+
+
+class _Run:
+    """A trainer at work in its folder: ticks, snapshots, checkpoints."""
+
+    def __init__(self, trainer: Trainer, folder: Path):
+        self.trainer, self.folder, self.config = trainer, folder, trainer.config
+        self.tick, self.tick_started_at = 0, 0  # number, images seen
+        self.notes = [f"{len(trainer.dataset)} images of {trainer.dataset.name}"]
+        if checkpoints(folder):
+            state, notes = checkpoint.load_newest(checkpoints(folder))
+            trainer.load_state_dict(state["trainer"])
+            self.tick, self.tick_started_at = state["tick"], state["tick_started_at"]
+            self.notes += notes
+        self.is_first = distributed.rank() == 0
+        self.reporter = Reporter(
+            folder if self.is_first else None, self.config.run.kimg, trainer.kimg
+        )
+
+    def prepare(self, weights: Path | None) -> None:
+        """Start from the weights of another network; say what is about to happen."""
+        trainer = self.trainer
+        if weights is not None and trainer.steps == 0:
+            checkpoint.start_from(weights, trainer.generator, trainer.discriminator)
+            trainer.averaged_generator.load_state_dict(trainer.generator.state_dict())
+            self.notes.append(f"starting from the weights of {weights}")
+        labelled = trainer.dataset.all_intrinsics is not None
+        if self.config.camera.intrinsics == "labels" and not labelled:
+            self.notes.append(
+                f"no camera labels: all images get the preset's focal length "
+                f"{self.config.camera.focal:.4f}"
+            )
+        where = f"{distributed.world_size()} process(es) on {trainer.device.type}"
+        for note in [*self.notes, where, ops.status()]:
+            self.reporter.say(note)
+        if self.is_first and trainer.steps == 0:
+            pictures.save_grid(self._photographs(), self.folder / "reals.png")
+            self._save_pictures()
+
+    def go(self, stop: StopSignals) -> None:
+        """Step until the end, or until asked to stop; then save."""
+        trainer, run = self.trainer, self.config.run
+        clock, counted_from = time.time(), trainer.images_seen
+        stopped = False
+        while trainer.kimg < run.kimg and not stopped:
+            trainer.step()
+            self.reporter.progress(trainer.kimg)
+            stopped = distributed.any_process(stop.received is not None, trainer.device)
+            finished = trainer.kimg >= run.kimg
+            if trainer.images_seen - self.tick_started_at >= run.tick * 1000 or finished:
+                seconds = (time.time() - clock) / (trainer.images_seen - counted_from) * 1000
+                self._end_tick(seconds)
+                if self.tick % run.snap == 0 or finished:
+                    self._snapshot()
+                clock, counted_from = time.time(), trainer.images_seen
+        if stopped and not finished:
+            self._save_checkpoint()
+            self.reporter.say(
+                f"stopped at {trainer.kimg:.2f} kimg; to go on, run the same command with "
+                "--resume latest"
+            )
+
+    def _end_tick(self, seconds_per_kimg: float) -> None:
+        trainer = self.trainer
+        self.tick += 1
+        self.tick_started_at = trainer.images_seen
+        stats = trainer.stats.collect()
+        self.reporter.tick(self.tick, trainer.kimg, seconds_per_kimg, stats)
+        self.reporter.watch_for_collapse(stats, self.config.rendering.box_warp)
+
+    def _snapshot(self) -> None:
+        self._save_checkpoint()
+        if self.is_first:
+            self._guard_disk(self._save_network)
+            self._guard_disk(self._save_pictures)
+
+    def _save_checkpoint(self) -> None:
+        state = {
+            "trainer": self.trainer.state_dict(),
+            "tick": self.tick,
+            "tick_started_at": self.tick_started_at,
+        }
+        if self.is_first:
+            path = self.folder / f"checkpoint-{kimg_tag(self.trainer.kimg)}.pt"
+            self._guard_disk(lambda: checkpoint.save_checkpoint(path, state, self.config))
+            for old in checkpoints(self.folder)[self.config.run.keep :]:
+                old.unlink()
+
+    def _save_network(self) -> None:
+        trainer = self.trainer
+        provenance = {
+            "kimg": trainer.kimg,
+            "data": trainer.dataset.name,
+            "seed": self.config.run.seed,
+            "torch": torch.__version__,
+        }
+        path = self.folder / f"network-{kimg_tag(trainer.kimg)}.safetensors"
+        checkpoint.save_network(
+            path, trainer.averaged_generator, trainer.discriminator, provenance
+        )
+
+    def _save_pictures(self) -> None:
+        trainer, config = self.trainer, self.config
+        z = np.random.RandomState(config.run.seed).randn(PICTURED, config.generator.z_dim)
+        intrinsics = trainer.dataset.all_intrinsics
+        if config.camera.intrinsics == "labels" and intrinsics is not None:
+            intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
+        else:
+            intrinsics = None
+        pictures.save_snapshot_pictures(
+            self.folder,
+            kimg_tag(trainer.kimg),
+            trainer.averaged_generator,
+            trainer.discriminator,
+            torch.from_numpy(z).float().to(trainer.device),
+            intrinsics,
+            self._photographs().to(trainer.device),
+        )
+
+    def _photographs(self) -> Tensor:
+        """The same few in every snapshot, in [-1, 1]."""
+        dataset = self.trainer.dataset
+        spread = np.linspace(0, len(dataset) - 1, min(PICTURED, len(dataset))).astype(int)
+        return torch.stack([dataset[int(i)] for i in spread]).float() / 127.5 - 1
+
+    def _guard_disk(self, write: Callable[[], None]) -> None:
+        """A full disk costs a file, not the run, unless the configuration wants it to stop."""
+        try:
+            write()
+        except OSError as error:
+            message = f"could not write to {self.folder} ({error.strerror or error})"
+            if self.config.run.write_errors == "stop":
+                raise UserError(f"{message}: make room, then use --resume latest") from error
+            self.reporter.say(f"WARNING: {message}; going on, older files are kept")

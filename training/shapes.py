@@ -1,0 +1,95 @@
+"""From a generator's field to a shape: a grid of densities, its level set as a mesh, files.
+
+The grid covers the cube of side `box_warp` round the world's origin, its faces included:
+density[i, j, k] lies at x_i, y_j, z_k, each running from -box_warp/2 to +box_warp/2.
+"""
+
+import math
+import os
+from typing import NamedTuple
+
+import mrcfile
+import numpy as np
+import skimage.measure
+import torch
+from plyfile import PlyData, PlyElement
+from torch import Tensor
+from tqdm import tqdm
+
+from .generator import Generator
+
+POINTS_AT_ONCE = 2**18  # bounds the memory of evaluating the field
+
+
+class Mesh(NamedTuple):
+    """Triangles in world units. vertices: float32 [V, 3]. faces: int32 [F, 3], counter-clockwise
+    as seen from outside. No surface: V = F = 0."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+@torch.no_grad()
+def density_grid(
+    generator: Generator, planes: Tensor, resolution: int, progress: bool = False
+) -> Tensor:
+    """Density, before the renderer's softplus, of one object on a grid as described above.
+
+    planes: [1, 3, C, H, W]. Returns float32 [R, R, R] in main memory, R = resolution. progress:
+    show a bar.
+    """
+    half = generator.config.rendering.box_warp / 2
+    axis = torch.linspace(-half, half, resolution, device=planes.device)
+    shape = (resolution,) * 3
+    density = torch.empty(math.prod(shape))
+    with tqdm(
+        total=len(density), desc="shape", unit_scale=True, leave=False, disable=not progress
+    ) as bar:
+        for part in density.split(POINTS_AT_ONCE):
+            index = torch.arange(bar.n, bar.n + len(part), device=planes.device)
+            points = torch.stack([axis[i] for i in torch.unravel_index(index, shape)], dim=-1)
+            part.copy_(generator.field(planes, points[None]).sigma.flatten())
+            bar.update(len(part))
+    return density.reshape(shape)
+
+
+def has_surface(density: Tensor, level: float) -> bool:
+    """Whether the density lies on both sides of the level."""
+    return bool(density.min() < level < density.max())
+
+
+def extract_mesh(density: Tensor, level: float, box_warp: float) -> Mesh:
+    """The surface where the density falls to `level`, by marching cubes (Lewiner et al. 2003).
+
+    density: [R, R, R] on a grid as described above. The mesh is closed: where an object leaves the
+    cube, the cube's faces cut it off. Without a surface it is empty.
+    """
+    if not has_surface(density, level):
+        return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
+    # A layer of emptiness round the grid closes the surface, at most a hundredth of a cell outside.
+    emptiness = level - 100 * (density.max().item() - level)
+    padded = np.pad(density.numpy(), 1, constant_values=emptiness)
+    corners, faces, _, _ = skimage.measure.marching_cubes(padded, level, allow_degenerate=False)
+    vertices = ((corners - 1) / (len(density) - 1) - 0.5) * box_warp
+    return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
+
+
+def save_ply(path: str | os.PathLike, mesh: Mesh) -> None:
+    """Write a binary PLY, which mesh viewers and 3D tools read."""
+    axes = [(name, "<f4") for name in "xyz"]
+    vertices = np.ascontiguousarray(mesh.vertices, "<f4").view(axes).reshape(-1)
+    faces = np.zeros(len(mesh.faces), [("vertex_indices", "<i4", (3,))])
+    faces["vertex_indices"] = mesh.faces
+    elements = [PlyElement.describe(vertices, "vertex"), PlyElement.describe(faces, "face")]
+    PlyData(elements, byte_order="<").write(os.fspath(path))
+
+
+def save_mrc(path: str | os.PathLike, density: Tensor, box_warp: float) -> None:
+    """Write densities as an MRC volume (Cheng et al. 2015), which ChimeraX opens.
+
+    Voxel size and origin are set, so that a surface drawn there lies in world units.
+    """
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(density.permute(2, 1, 0).contiguous().numpy())  # x runs fastest in MRC
+        file.voxel_size = box_warp / (len(density) - 1)
+        file.header.origin = (-box_warp / 2,) * 3
