@@ -3,7 +3,7 @@
 A network file (.safetensors) holds the weights of the averaged generator (`G_ema.`) and of the
 discriminator (`D.`), and in its metadata the config, where the weights come from, and the format.
 A training checkpoint (.pt) holds all that moves while training. Nothing in either is ever executed.
-""")
+"""
 
 import json
 import os

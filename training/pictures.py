@@ -114,22 +114,30 @@ def save_pose_plot(path: str | os.PathLike, generated: Tensor, seen: Tensor) -> 
     axes = figure.subplot_mosaic(
         [["yaw", "."], ["both", "pitch"]], width_ratios=(4, 1), height_ratios=(1, 4)
     )
-    groups = (("generator", generated, "tab:blue"), ("photographs, as D sees them", seen, "tab:red"))
-    for label, directions, colour in groups:
-        yaw, pitch = directions.cpu().numpy().T
-        # Few points are drawn larger.
-        size = min(max(3000 / len(yaw), 4), 40)
+    generated, seen = generated.cpu().numpy(), seen.cpu().numpy()
+    yaw_bins, pitch_bins = (
+        np.histogram_bin_edges(angles, bins=40) for angles in np.concatenate([generated, seen]).T
+    )
+    for label, directions, colour in (
+        ("generator", generated, "tab:blue"),
+        ("photographs, as D sees them", seen, "tab:red"),
+    ):
+        yaw, pitch = directions.T
+        size = np.clip(3000 / len(yaw), 4, 40)  # the fewer the points, the larger
         axes["both"].scatter(yaw, pitch, size, colour, alpha=0.5, linewidths=0, label=label)
-        histogram = {"bins": 30, "density": True, "color": colour, "alpha": 0.5}
-        axes["yaw"].hist(yaw, **histogram)
-        axes["pitch"].hist(pitch, orientation="horizontal", **histogram)
+        shares = {"weights": np.full(len(yaw), 1 / len(yaw)), "color": colour, "alpha": 0.5}
+        axes["yaw"].hist(yaw, yaw_bins, **shares)
+        axes["pitch"].hist(pitch, pitch_bins, orientation="horizontal", **shares)
     axes["both"].set(xlabel="yaw (degrees)", ylabel="pitch (degrees)")
-    axes["both"].legend(loc="best")
+    for marker in axes["both"].legend(loc="best").legend_handles:
+        marker.set_sizes([30])
     axes["both"].grid(alpha=0.3)
     axes["yaw"].sharex(axes["both"])
+    axes["yaw"].set(ylabel="share")
+    axes["yaw"].tick_params(labelbottom=False)
     axes["pitch"].sharey(axes["both"])
-    axes["yaw"].set(ylabel="density", yticks=[])
-    axes["pitch"].set(xlabel="density", xticks=[])
+    axes["pitch"].set(xlabel="share")
+    axes["pitch"].tick_params(labelleft=False)
     figure.savefig(path, dpi=100)
 
 

@@ -36,14 +36,15 @@ def density_grid(
     """Density, before the renderer's softplus, of one object on a grid as described above.
 
     planes: [1, 3, C, H, W]. Returns float32 [R, R, R] in main memory, R = resolution. progress:
-    show a bar.
+    show a bar on a terminal.
     """
     half = generator.config.rendering.box_warp / 2
     axis = torch.linspace(-half, half, resolution, device=planes.device)
     shape = (resolution,) * 3
     density = torch.empty(math.prod(shape))
+    hidden = None if progress else True
     with tqdm(
-        total=len(density), desc="shape", unit_scale=True, leave=False, disable=not progress
+        total=len(density), desc="shape", unit="point", unit_scale=True, leave=False, disable=hidden
     ) as bar:
         for part in density.split(POINTS_AT_ONCE):
             index = torch.arange(bar.n, bar.n + len(part), device=planes.device)
@@ -69,7 +70,12 @@ def extract_mesh(density: Tensor, level: float, box_warp: float) -> Mesh:
     # A layer of emptiness round the grid closes the surface, at most a hundredth of a cell outside.
     emptiness = level - 100 * (density.max().item() - level)
     padded = np.pad(density.numpy(), 1, constant_values=emptiness)
-    corners, faces, _, _ = skimage.measure.marching_cubes(padded, level, allow_degenerate=False)
+    corners, faces, _, _ = skimage.measure.marching_cubes(
+        padded,
+        level,
+        gradient_direction="ascent",  # for scikit-image, which winds the other way
+        allow_degenerate=False,
+    )
     vertices = ((corners - 1) / (len(density) - 1) - 0.5) * box_warp
     return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
 

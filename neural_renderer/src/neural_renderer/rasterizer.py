@@ -100,7 +100,7 @@ class Rasterize(torch.nn.Module):
         rgb = alpha = depth = None
         if planes:
             image = planes[0] if len(planes) == 1 else torch.cat(planes, 1)
-            seen = fragments.index, fragments.depth.detach()
+            seen = (plane.detach() for plane in fragments)
             image = self._smooth(_SweptEdges.apply(faces, image, *seen, op, self.view, self.eps))
             rgb = image[:, :3] if self.return_rgb else None
             alpha = image[:, -1] if self.return_alpha else None
@@ -195,8 +195,8 @@ class _SweptEdges(torch.autograd.Function):
     """Leaves an image as it is, and gives it a derivative with respect to vertices."""
 
     @staticmethod
-    def forward(ctx, faces, image, index, depth, op: ModuleType, view: kernels.View, eps: float):
-        ctx.save_for_backward(faces, image, index, depth)
+    def forward(ctx, faces, image, index, weights, depth, op: ModuleType, view, eps):
+        ctx.save_for_backward(faces, image, index, weights, depth)
         ctx.op, ctx.view, ctx.eps = op, view, eps
         return image.view_as(image)
 
@@ -205,22 +205,10 @@ class _SweptEdges(torch.autograd.Function):
     def backward(ctx, grad):
         moved = None
         if ctx.needs_input_grad[0]:
-            faces, image, index, depth = ctx.saved_tensors
-            half = ctx.view.size / 2  # pixels per screen unit
-            position = faces.double()
-            column = (position[..., 0] + 1) * half - 0.5
-            row = (1 - position[..., 1]) * half - 0.5
-            z = position[..., 2].contiguous()
-            grad = grad.contiguous()
-            loss = (grad * image).sum(1)
-            upright = index, depth, image, grad, loss
-            lying = (x.transpose(-1, -2).contiguous() for x in upright)
-            along_x = kernels.Lines(column, row, z, 1, *upright)
-            along_y = kernels.Lines(row, column, z, -1, *lying)
-            moved = torch.zeros_like(faces)
-            moved[..., 0] = half * ctx.op.sweep(along_x, ctx.view, ctx.eps * half)
-            moved[..., 1] = -half * ctx.op.sweep(along_y, ctx.view, ctx.eps * half)
-        return moved, grad, None, None, None, None, None
+            faces, image, *fragments = ctx.saved_tensors
+            fragments = kernels.Fragments(*fragments)
+            moved = ctx.op.sweep(faces, fragments, image, grad.contiguous(), ctx.view, ctx.eps)
+        return moved, grad, None, None, None, None, None, None
 
 
 def _check_faces(faces: Tensor) -> None:

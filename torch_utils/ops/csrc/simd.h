@@ -44,12 +44,26 @@ inline void store(float* to, Vec v, int64_t count) {
     for (int64_t i = 0; i < count; i++) to[i] = v[i];
 }
 
+// Halves are added until one lane is left.
+template <int N>
+inline float sum(const float* lanes) {
+    if constexpr (N == 1) return lanes[0];
+    else {
+        typedef float Half __attribute__((vector_size(2 * N)));
+        Half low, high;
+        std::memcpy(&low, lanes, sizeof low);
+        std::memcpy(&high, lanes + N / 2, sizeof high);
+        low += high;
+        float added[N / 2];
+        std::memcpy(added, &low, sizeof low);
+        return sum<N / 2>(added);
+    }
+}
+
 inline float sum(Vec v) {
     float lanes[kLanes];
     std::memcpy(lanes, &v, sizeof v);
-    for (int width = kLanes / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
-    return lanes[0];
+    return sum<kLanes>(lanes);
 }
 
 // exp(-|x|). With n = round(y / ln 2), exp(y) = 2^n exp(y - n ln 2); the rest is a Taylor series on

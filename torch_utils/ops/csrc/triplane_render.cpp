@@ -241,20 +241,17 @@ void scatter(const Shape& s, const Taps& taps, int64_t count, const float* d_fea
     const int64_t stride = pad(s.channels);
     for (int64_t p = 0; p < count; p++) {
         const int64_t ahead = std::min(p + 4, count - 1);
-        for (int k = 0; k < 12; k++) {
-            const float* texel = d_planes + k / 4 * s.plane_stride + taps.offset[k][ahead];
-            for (int64_t c = 0; c < s.channels; c += 16) __builtin_prefetch(texel + c, 1);
-        }
-        for (int pair = 0; pair < 6; pair++) {
-            if ((taps.row[pair][p] & (owners - 1)) != owner) continue;
-            for (int k = 2 * pair; k < 2 * pair + 2; k++) {
-                float weight = taps.weight[k][p];
-                if (weight == 0) continue;
-                float* texel = d_planes + pair / 2 * s.plane_stride + taps.offset[k][p];
-                for (int64_t c = 0; c < s.channels; c += kLanes) {
-                    Vec df = load(d_features + p * stride + c);
-                    Vec old = load(texel + c, s.channels - c);
-                    store(texel + c, old + weight * df, s.channels - c);
+        for (int64_t c = 0; c < s.channels; c += kLanes) {
+            const int64_t left = s.channels - c;
+            const Vec df = load(d_features + p * stride + c);
+            for (int pair = 0; pair < 6; pair++) {
+                float* plane = d_planes + pair / 2 * s.plane_stride + c;
+                for (int k = 2 * pair; k < 2 * pair + 2; k++)
+                    __builtin_prefetch(plane + taps.offset[k][ahead], 1);
+                if ((taps.row[pair][p] & (owners - 1)) != owner) continue;
+                for (int k = 2 * pair; k < 2 * pair + 2; k++) {
+                    float* texel = plane + taps.offset[k][p];
+                    store(texel, load(texel, left) + taps.weight[k][p] * df, left);
                 }
             }
         }

@@ -6,9 +6,9 @@ from types import ModuleType
 import torch
 
 from . import native, reference
-from .types import Fragments, Lines, View
+from .types import Fragments, View
 
-__all__ = ["Fragments", "Lines", "View", "select"]
+__all__ = ["Fragments", "View", "select"]
 
 
 def select(choice: str | None, device: torch.device) -> ModuleType:

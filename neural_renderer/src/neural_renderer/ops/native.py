@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import build
-from .types import Fragments, Lines, View
+from .types import Fragments, View
 
 
 def problem(device: torch.device) -> str | None:
@@ -25,16 +25,17 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
     return _Sample.apply(textures, fragments.index, fragments.weights, background)
 
 
-def sweep(lines: Lines, view: View, least: float) -> Tensor:
+def sweep(
+    faces: Tensor, fragments: Fragments, image: Tensor, grad: Tensor, view: View, eps: float
+) -> Tensor:
     """See `reference.sweep`."""
-    batch, count = lines.along.shape[:2]
-    grad = torch.zeros_like(lines.along)
+    faces = faces.contiguous()
+    moved = torch.zeros_like(faces)
     _call(
-        "sweep", lines.image, lines.along, lines.across, lines.z, lines.index, lines.depth,
-        lines.image, lines.grad, lines.loss, batch, count, lines.image.shape[1], view.size,
-        int(view.perspective), lines.orientation, least, grad,
+        "sweep", faces, faces, fragments.index, fragments.depth, image, grad, *faces.shape[:2],
+        image.shape[1], view.size, int(view.perspective), eps, moved,
     )  # fmt: skip
-    return grad
+    return moved
 
 
 class _Rasterize(torch.autograd.Function):

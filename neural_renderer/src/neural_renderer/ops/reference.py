@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .types import Fragments, Lines, View
+from .types import Fragments, View
 
 _CHUNK = 1 << 21  # pixels that are looked at together
+_TIE = 1e-4  # depths that differ by less, relatively, hide nothing from each other
 _NOTHING = torch.iinfo(torch.int64).max
 
 
@@ -65,41 +66,80 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
     return image.index_put(pixels, colour).permute(0, 3, 1, 2).contiguous()
 
 
-def sweep(lines: Lines, view: View, least: float) -> Tensor:
-    """d loss / d `lines.along`, by the paper's approximation. [B, F, 3], double.
+def sweep(
+    faces: Tensor, fragments: Fragments, image: Tensor, grad: Tensor, view: View, eps: float
+) -> Tensor:
+    """d loss / d faces of an image of the faces, by the paper's approximation.
 
-    A vertex moves an edge along a line of pixels. Once the edge has swept to the centre of a
-    pixel, at a distance d, that pixel changes its colour by delta I: a pixel outside the face takes
-    on the face's colour at the edge, a pixel that shows the face takes on the colour beyond the
-    edge. The sudden change is replaced by a gradual one, delta I / d (paper, equations 1 to 4),
-    which counts only where it lowers the loss, where the edge is not hidden, and where the pixel
-    that is swept over is not hidden by something nearer.
+    A vertex moves an edge, along x or along y. Once the edge has swept to the centre of a pixel,
+    over a distance d, that pixel changes its colour by delta I: a pixel outside the face takes on
+    the face's colour at the edge, a pixel that shows the face takes on the colour beyond the edge.
+    The sudden change is replaced by a gradual one, delta I / d (paper, equations 1 to 4), which
+    counts only if it lowers the loss, if the edge is not hidden, and if the pixel that is swept
+    over does not show something nearer.
 
     Args:
-        least: the shortest distance d, in pixels, which bounds the derivative.
+        faces: [B, F, 3, 3], as drawn.
+        image: [B, C, S, S], what was drawn.
+        grad: [B, C, S, S], d loss / d image.
+        eps: the shortest distance d, in screen units, which bounds the derivative.
+
+    Returns [B, F, 3, 3], 0 for z.
     """
-    grad = torch.zeros_like(lines.along)
-    pixel = torch.arange(view.size, device=grad.device)
+    half = view.size / 2  # pixels per screen unit
+    x, y, z = faces.double().unbind(-1)
+    column, row = (x + 1) * half - 0.5, (1 - y) * half - 0.5
+    upright = fragments.index, fragments.depth, image, grad
+    lying = (plane.mT for plane in upright)
+    moved = torch.zeros_like(faces)
+    moved[..., 0] = half * _sweep_lines(_Lines(column, row, z, 1, *upright), view, eps * half)
+    moved[..., 1] = -half * _sweep_lines(_Lines(row, column, z, -1, *lying), view, eps * half)
+    return moved
+
+
+class _Lines(NamedTuple):
+    """A batch of images seen as lines of pixels, along which edges are swept."""
+
+    along: Tensor  # [B, F, 3], where vertices lie along the lines, in pixels
+    across: Tensor  # [B, F, 3], in which line
+    z: Tensor  # [B, F, 3]
+    orientation: int  # +1 if a face lies toward larger `along` of its edges of growing `across`
+    index: Tensor  # [B, L, N]
+    depth: Tensor  # [B, L, N]
+    image: Tensor  # [B, C, L, N]
+    grad: Tensor  # [B, C, L, N]
+
+
+def _sweep_lines(lines: _Lines, view: View, least: float) -> Tensor:
+    """d loss / d lines.along, [B, F, 3]."""
+    moved = torch.zeros_like(lines.along)
     for crossing in _crossings(lines, view):
-        image, face, line, inward = crossing.image, crossing.face, crossing.line, crossing.inward
-        pixel_grad = lines.grad[image, :, line]  # [P, C, N]
-        gap = pixel - crossing.at[:, None]
-        distance = torch.where(gap < 0, -1.0, 1.0) * gap.abs().clamp(min=least)
-        beyond = (pixel - crossing.inside[:, None]) * inward[:, None] < 0
-
-        def swept(source: Tensor, counts: Tensor) -> Tensor:
-            colour = lines.image[image, :, line, source]
-            change = torch.einsum("pc,pcn->pn", colour, pixel_grad) - lines.loss[image, line]
-            counts = counts & (change < 0)
-            return (counts * change / distance).sum(1)
-
-        hidden = lines.depth[image, line] < crossing.depth[:, None] * (1 - 1e-4)
-        shown = lines.index[image, line] == face[:, None]
-        slope = swept(crossing.inside, beyond & ~hidden)
-        slope = slope + swept(crossing.outside, ~beyond & shown)
+        slope = _slope(lines, crossing, least)
         for vertex, share in ((crossing.start, 1 - crossing.share), (crossing.end, crossing.share)):
-            grad.index_put_((image, face, vertex), share * slope, accumulate=True)
-    return grad
+            where = crossing.image, crossing.face, vertex
+            moved.index_put_(where, share * slope, accumulate=True)
+    return moved
+
+
+def _slope(lines: _Lines, crossing: "_Crossings", least: float) -> Tensor:
+    """d loss / d crossing.at, [P]."""
+    place = crossing.image, slice(None), crossing.line
+    grad, image = lines.grad[place], lines.image[place]  # [P, C, N]
+    pixel = torch.arange(grad.shape[2], device=grad.device)
+    gap = pixel - crossing.at[:, None]
+    distance = torch.where(gap < 0, -1, 1) * gap.abs().clamp(min=least)
+
+    def swept(source: Tensor, counts: Tensor) -> Tensor:
+        colour = image.gather(2, source[:, None, None].expand(-1, image.shape[1], 1))
+        change = ((colour - image) * grad).sum(1)
+        return (counts * change.clamp(max=0) / distance).sum(1)
+
+    outside = (pixel - crossing.inside[:, None]) * crossing.inward[:, None] < 0
+    hidden = lines.depth[place[::2]] < crossing.depth[:, None] * (1 - _TIE)
+    shown = lines.index[place[::2]] == crossing.face[:, None]
+    onto_others = swept(crossing.inside, outside & ~hidden)
+    off_the_face = swept(crossing.outside, ~outside & shown)
+    return onto_others + off_the_face
 
 
 class _Crossings(NamedTuple):
@@ -118,7 +158,7 @@ class _Crossings(NamedTuple):
     depth: Tensor
 
 
-def _crossings(lines: Lines, view: View) -> Iterator[_Crossings]:
+def _crossings(lines: _Lines, view: View) -> Iterator[_Crossings]:
     visible = torch.zeros(lines.z.shape[:2], dtype=torch.bool, device=lines.z.device)
     images, _, _ = shown = (lines.index >= 0).nonzero(as_tuple=True)
     visible[images, lines.index[shown].long()] = True
@@ -138,7 +178,7 @@ def _crossings(lines: Lines, view: View) -> Iterator[_Crossings]:
         )
 
 
-def _cross(lines: Lines, view: View, image, face, start, end, line) -> _Crossings:
+def _cross(lines: _Lines, view: View, image, face, start, end, line) -> _Crossings:
     a, b = lines.across[image, face, start], lines.across[image, face, end]
     share = (line - a) / (b - a)
     at = lines.along[image, face, start]

@@ -183,7 +183,34 @@ NR_SHARED Texels<T> texels_at(const T weight[3], int size) {
     return out;
 }
 
-// Where an edge of a drawn face crosses one line of pixels. `along` runs along the line in pixels.
+// A direction in which edges are swept: along the rows of the image (0) or along its columns (1).
+// In pixels, `along` runs along these lines, `across` counts them.
+enum Axis { kRows = 0, kColumns = 1 };
+
+template <class T>
+NR_SHARED void to_lines(const T* face, int size, Axis axis, double along[3], double across[3]) {
+    for (int k = 0; k < 3; ++k) {
+        const double column = (double(face[3 * k]) + 1) * size / 2 - 0.5;
+        const double row = (1 - double(face[3 * k + 1])) * size / 2 - 0.5;
+        along[k] = axis == kRows ? column : row;
+        across[k] = axis == kRows ? row : column;
+    }
+}
+
+// d along / d (x or y), in pixels per screen unit.
+NR_SHARED double line_scale(int size, Axis axis) {
+    return axis == kRows ? size / 2.0 : -size / 2.0;
+}
+
+// One edge of a drawn face, from its vertex k to the next.
+struct Edge {
+    double along[2], across[2], z[2];
+    int perspective;
+    int inward;       // +1 where the face lies toward larger positions on a line, else -1
+    int first, end;   // the lines that it crosses
+};
+
+// Where an edge crosses one line of pixels.
 struct Crossing {
     double at;            // position along the line
     double share;         // by which `at` follows the edge's second vertex; the first has 1 - share
@@ -191,37 +218,45 @@ struct Crossing {
     int inside, outside;  // the pixels on either side of the edge
 };
 
-// `inward` is +1 where the face lies toward larger positions, else -1.
-NR_SHARED Crossing cross_line(const double along[2], const double across[2], const double z[2],
-                              int perspective, int line, int inward) {
-    Crossing c;
-    c.share = (line - across[0]) / (across[1] - across[0]);
-    c.at = along[0] + c.share * (along[1] - along[0]);
-    const double inside = inward > 0 ? ceil(c.at) : floor(c.at);
-    c.inside = int(fmin(fmax(inside, -2.0), 1e9));
-    c.outside = c.inside - inward;
-    const double a = (1 - c.share) / (perspective ? z[0] : 1.0);
-    const double b = c.share / (perspective ? z[1] : 1.0);
-    c.depth = (a * z[0] + b * z[1]) / (a + b);
-    return c;
-}
-
-// The first and the last of the lines that lie in [low, high).
+// The first and the last of the integers in [low, high) that exist.
 NR_SHARED void line_range(double low, double high, int size, int* first, int* end) {
     *first = int(fmin(fmax(ceil(low), 0.0), double(size)));
     *end = int(fmin(fmax(ceil(high), 0.0), double(size)));
 }
 
-// One image of a batch per plane, its lines along the direction in which edges are swept.
+// An edge that passes behind the camera has no end to pull on; it crosses no line.
 template <class T>
-struct Sweep {
-    const double *along, *across, *z;          // [batch, count, 3], in pixels; depth
-    const int32_t* index;                      // [batch, size, size]
-    const T *depth, *image, *grad, *loss;      // image and grad: [batch, channels, size, size]
-    int64_t batch, count;
-    int size, perspective;
-    int orientation;  // +1 if the face lies toward larger `along` of an edge with growing `across`
-    double least;     // the shortest distance that an edge is taken to sweep, in pixels
-};
+NR_SHARED Edge make_edge(const T* face, const View& view, Axis axis, const double along[3],
+                         const double across[3], int k) {
+    Edge e;
+    e.perspective = view.perspective;
+    for (int i = 0; i < 2; ++i) {
+        const int vertex = (k + i) % 3;
+        e.along[i] = along[vertex];
+        e.across[i] = across[vertex];
+        e.z[i] = face[3 * vertex + 2];
+    }
+    e.inward = (e.across[1] > e.across[0]) == (axis == kRows) ? 1 : -1;
+    line_range(fmin(e.across[0], e.across[1]), fmax(e.across[0], e.across[1]), view.size, &e.first,
+               &e.end);
+    if (view.perspective && !(e.z[0] > 0 && e.z[1] > 0)) e.end = e.first;
+    return e;
+}
+
+// False if a pixel on either side of the edge is not in the image.
+NR_SHARED bool cross_line(const Edge& e, int line, int size, Crossing* c) {
+    c->share = (line - e.across[0]) / (e.across[1] - e.across[0]);
+    c->at = e.along[0] + c->share * (e.along[1] - e.along[0]);
+    const double inside = e.inward > 0 ? ceil(c->at) : floor(c->at);
+    c->inside = int(fmin(fmax(inside, -2.0), 2.0 * size));
+    c->outside = c->inside - e.inward;
+    const double a = (1 - c->share) / (e.perspective ? e.z[0] : 1.0);
+    const double b = c->share / (e.perspective ? e.z[1] : 1.0);
+    c->depth = (a * e.z[0] + b * e.z[1]) / (a + b);
+    return c->inside >= 0 && c->inside < size && c->outside >= 0 && c->outside < size;
+}
+
+// Depths that differ by less, relatively, hide nothing from each other.
+constexpr double kTie = 1e-4;
 
 }  // namespace nr

@@ -35,15 +35,13 @@ extern "C" const char* nr_sample_backward_##name(                               
     });                                                                                            \
 }                                                                                                  \
 extern "C" const char* nr_sweep_##name(                                                            \
-    const double* along, const double* across, const double* z, const int32_t* index,              \
-    const T* depth, const T* image, const T* grad, const T* loss, int64_t batch, int64_t count,    \
-    int64_t channels, int64_t size, int64_t perspective, int64_t orientation, double least,        \
-    double* grad_along, int64_t place, void* stream) {                                             \
-    const nr::Sweep<T> lines = {                                                                   \
-        along, across, z, index, depth, image, grad, loss, batch, count,                           \
-        int(size), int(perspective), int(orientation), least};                                     \
+    const T* faces, const int32_t* index, const T* depth, const T* image, const T* grad,           \
+    int64_t batch, int64_t count, int64_t channels, int64_t size, int64_t perspective, double eps, \
+    T* grad_faces, int64_t place, void* stream) {                                                  \
+    const nr::View view = {int(size), int(perspective), 0, 0};                                     \
     return run(int(place), stream, [&](auto where) {                                               \
-        sweep(lines, int(channels), grad_along, where);                                            \
+        sweep(faces, index, depth, image, grad, batch, count, int(channels), view, eps,            \
+              grad_faces, where);                                                                  \
     });                                                                                            \
 }
 

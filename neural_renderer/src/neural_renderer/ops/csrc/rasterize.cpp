@@ -22,7 +22,7 @@ namespace {
 using namespace nr;
 
 constexpr int kTile = 32;
-constexpr int64_t kBlock = 512;
+constexpr int64_t kBlock = 256;
 
 template <class Task>
 void parallel_for(int64_t count, int threads, const Task& task) {
@@ -217,95 +217,138 @@ void sample_backward(const int32_t* index, const T* weight, const T* grad_rgb, i
     });
 }
 
-// One line of pixels of an image with C channels, each `stride` after the last.
+// One image with C channels, laid out so that the pixels of a line lie side by side.
 template <class T, int C>
-struct Line {
+struct Lines {
     const int32_t* index;
-    const T *depth, *image, *grad, *loss;
-    int64_t stride;
-
-    // The sum over pixels [begin, end) of the drop of the loss if they took on the colour of pixel
-    // `source`, per distance from `at`; `counts` says which pixels take part (see reference.py).
-    template <class Counts>
-    __attribute__((always_inline)) T swept(int source, double at, int begin, int end, T least, const Counts& counts) const {
-        T colour[C];
-        for (int c = 0; c < C; ++c) colour[c] = image[c * stride + source];
-        const T edge = T(at);
-        T sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int n = begin; n < end; ++n) {
-            T change = -loss[n];
-            for (int c = 0; c < C; ++c) change += colour[c] * grad[c * stride + n];
-            const T gap = std::abs(T(n) - edge);
-            const T slope = change / (gap > least ? gap : least);
-            sum += (change < 0) & counts(n) ? slope : T(0);
-        }
-        return sum;
-    }
+    const T *depth, *grad, *loss;  // grad: C planes; loss: grad . image
+    int64_t pixels;
 };
 
+// The sum over pixels [begin, end) of a line of what the loss would fall by if they took on
+// `colour`, per distance from `at`; `counts` says which pixels take part (see reference.py).
+template <class T, int C, class Counts>
+inline __attribute__((always_inline)) T swept(const Lines<T, C>& line, const T* colour, double at,
+                                              int begin, int end, double least,
+                                              const Counts& counts) {
+    const T edge = T(at), shortest = T(least);
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int n = begin; n < end; ++n) {
+        T change = -line.loss[n];
+        for (int c = 0; c < C; ++c) change += colour[c] * line.grad[c * line.pixels + n];
+        const T gap = std::abs(T(n) - edge);
+        const T slope = change / (gap > shortest ? gap : shortest);
+        sum += (change < 0) & counts(n) ? slope : T(0);
+    }
+    return sum;
+}
+
+// `image` is upright whatever the axis.
 template <class T, int C>
-NR_VERSIONS void sweep_face(const Sweep<T>& s, int64_t b, int32_t f, double* grad_along) {
-    const int64_t base = 3 * (b * s.count + f), pixels = int64_t(s.size) * s.size;
-    const double *along = s.along + base, *across = s.across + base, *z = s.z + base;
-    const bool in_front = !s.perspective || (z[0] > 0 && z[1] > 0 && z[2] > 0);
-    int low = 0, high = s.size;  // where along a line the face can lie
-    if (in_front)
-        line_range(std::min({along[0], along[1], along[2]}),
-                   std::max({along[0], along[1], along[2]}) + 1, s.size, &low, &high);
+NR_VERSIONS void sweep_face(const Lines<T, C>& lines, const T* image, const T* face, int32_t f,
+                            const View& view, Axis axis, double eps, T* grad_face) {
+    const int size = view.size;
+    const int64_t line_stride = axis == kRows ? size : 1, pixel_stride = axis == kRows ? 1 : size;
+    double along[3], across[3];
+    to_lines(face, size, axis, along, across);
+    int low = 0, high = size;  // where along a line the face can lie
+    if (!view.perspective || (face[2] > 0 && face[5] > 0 && face[8] > 0))
+        line_range(std::min({along[0], along[1], along[2]}) - 1,
+                   std::max({along[0], along[1], along[2]}) + 1, size, &low, &high);
+    const double scale = line_scale(size, axis), least = eps * size / 2;
     for (int k = 0; k < 3; ++k) {
-        const int ends[2] = {k, (k + 1) % 3};
-        const double edge_along[2] = {along[ends[0]], along[ends[1]]};
-        const double edge_across[2] = {across[ends[0]], across[ends[1]]};
-        const double edge_z[2] = {z[ends[0]], z[ends[1]]};
-        if (s.perspective && !(edge_z[0] > 0 && edge_z[1] > 0)) continue;
-        const int inward = edge_across[1] > edge_across[0] ? s.orientation : -s.orientation;
-        int first, end;
-        line_range(std::min(edge_across[0], edge_across[1]),
-                   std::max(edge_across[0], edge_across[1]), s.size, &first, &end);
-        for (int l = first; l < end; ++l) {
-            const Crossing c =
-                cross_line(edge_along, edge_across, edge_z, s.perspective, l, inward);
-            if (std::min(c.inside, c.outside) < 0) continue;
-            if (std::max(c.inside, c.outside) >= s.size) continue;
-            const int64_t row = b * pixels + int64_t(l) * s.size;
-            const int64_t planes = b * C * pixels + int64_t(l) * s.size;
-            const Line<T, C> line = {s.index + row,    s.depth + row, s.image + planes,
-                                     s.grad + planes,  s.loss + row,  pixels};
-            if (line.index[c.inside] != f) continue;  // the edge is hidden here
-            const T behind = T(c.depth * (1 - 1e-4)), least = T(s.least);
+        const Edge edge = make_edge(face, view, axis, along, across, k);
+        for (int l = edge.first; l < edge.end; ++l) {
+            const int64_t start = int64_t(l) * size;
+            Crossing c;
+            if (!cross_line(edge, l, size, &c)) continue;
+            if (lines.index[start + c.inside] != f) continue;  // the edge is hidden here
+            const Lines<T, C> line = {lines.index + start, lines.depth + start, lines.grad + start,
+                                      lines.loss + start, lines.pixels};
+            T inside[C], outside[C];
+            for (int i = 0; i < C; ++i) {
+                const T* plane = image + i * lines.pixels + l * line_stride;
+                inside[i] = plane[c.inside * pixel_stride];
+                outside[i] = plane[c.outside * pixel_stride];
+            }
+            const T behind = T(c.depth * (1 - kTie));
             const auto not_hidden = [&](int n) { return line.depth[n] >= behind; };
             const auto shown = [&](int n) { return line.index[n] == f; };
-            T slope;  // of the loss as the edge moves along the line
-            if (inward > 0)
-                slope = line.swept(c.outside, c.at, c.inside, high, least, shown) -
-                        line.swept(c.inside, c.at, 0, c.inside, least, not_hidden);
+            double slope;  // of the loss as the edge moves along the line
+            if (edge.inward > 0)
+                slope = swept(line, outside, c.at, c.inside, high, least, shown) -
+                        swept(line, inside, c.at, 0, c.inside, least, not_hidden);
             else
-                slope = line.swept(c.inside, c.at, c.outside, s.size, least, not_hidden) -
-                        line.swept(c.outside, c.at, low, c.outside, least, shown);
-            grad_along[base + ends[0]] += (1 - c.share) * slope;
-            grad_along[base + ends[1]] += c.share * slope;
+                slope = swept(line, inside, c.at, c.outside, size, least, not_hidden) -
+                        swept(line, outside, c.at, low, c.outside, least, shown);
+            grad_face[3 * k + axis] += T(scale * (1 - c.share) * slope);
+            grad_face[3 * ((k + 1) % 3) + axis] += T(scale * c.share * slope);
         }
     }
 }
 
+template <class V>
+void transpose(const V* from, V* to, int size, int first, int end) {
+    for (int left = 0; left < size; left += kTile)
+        for (int row = first; row < end; ++row)
+            for (int column = left; column < std::min(left + kTile, size); ++column)
+                to[int64_t(column) * size + row] = from[int64_t(row) * size + column];
+}
+
 template <class T, int C>
-void sweep(const Sweep<T>& s, double* grad_along, int threads) {
-    std::vector<uint8_t> visible(s.batch * s.count, 0);
-    const int64_t pixels = int64_t(s.size) * s.size;
-    for (int64_t i = 0; i < s.batch * pixels; ++i)
-        if (s.index[i] >= 0) visible[i / pixels * s.count + s.index[i]] = 1;
-    parallel_blocks(s.batch * s.count, threads, [&](int64_t first, int64_t end) {
-        for (int64_t i = first; i < end; ++i)
-            if (visible[i]) sweep_face<T, C>(s, i / s.count, int32_t(i % s.count), grad_along);
-    });
+void sweep(const T* faces, const int32_t* index, const T* depth, const T* image, const T* grad,
+           int64_t batch, int64_t count, const View& view, double eps, T* grad_faces,
+           int threads) {
+    const int size = view.size;
+    const int64_t pixels = int64_t(size) * size;
+    // Of one image at a time: the loss, and all planes transposed.
+    const std::unique_ptr<T[]> planes(new T[(C + 3) * pixels]);
+    const std::unique_ptr<int32_t[]> index_across(new int32_t[pixels]);
+    T *loss = planes.get(), *loss_across = loss + pixels, *depth_across = loss + 2 * pixels;
+    T* grad_across = loss + 3 * pixels;
+    std::vector<uint8_t> visible(count);
+    for (int64_t b = 0; b < batch; ++b) {
+        const T *own_image = image + b * C * pixels, *own_grad = grad + b * C * pixels;
+        const T* own_depth = depth + b * pixels;
+        const int32_t* own_index = index + b * pixels;
+        parallel_for((size + kTile - 1) / kTile, threads, [&](int64_t block) {
+            const int first = int(block) * kTile, end = std::min(first + kTile, size);
+            for (int64_t i = int64_t(first) * size; i < int64_t(end) * size; ++i) {
+                loss[i] = 0;
+                for (int c = 0; c < C; ++c)
+                    loss[i] += own_image[c * pixels + i] * own_grad[c * pixels + i];
+            }
+            transpose(loss, loss_across, size, first, end);
+            transpose(own_depth, depth_across, size, first, end);
+            transpose(own_index, index_across.get(), size, first, end);
+            for (int c = 0; c < C; ++c)
+                transpose(own_grad + c * pixels, grad_across + c * pixels, size, first, end);
+        });
+        std::fill(visible.begin(), visible.end(), uint8_t(0));
+        for (int64_t i = 0; i < pixels; ++i)
+            if (own_index[i] >= 0) visible[own_index[i]] = 1;
+        const Lines<T, C> rows = {own_index, own_depth, own_grad, loss, pixels};
+        const Lines<T, C> columns = {index_across.get(), depth_across, grad_across, loss_across,
+                                     pixels};
+        parallel_blocks(count, threads, [&](int64_t first, int64_t end) {
+            for (int64_t f = first; f < end; ++f) {
+                if (!visible[f]) continue;
+                const T* face = faces + 9 * (b * count + f);
+                T* grad_face = grad_faces + 9 * (b * count + f);
+                sweep_face(rows, own_image, face, int32_t(f), view, kRows, eps, grad_face);
+                sweep_face(columns, own_image, face, int32_t(f), view, kColumns, eps, grad_face);
+            }
+        });
+    }
 }
 
 template <class T>
-void sweep(const Sweep<T>& s, int channels, double* grad_along, int threads) {
-    if (channels == 1) sweep<T, 1>(s, grad_along, threads);
-    if (channels == 3) sweep<T, 3>(s, grad_along, threads);
-    if (channels == 4) sweep<T, 4>(s, grad_along, threads);
+void sweep(const T* faces, const int32_t* index, const T* depth, const T* image, const T* grad,
+           int64_t batch, int64_t count, int channels, const View& view, double eps,
+           T* grad_faces, int threads) {
+    const auto run = channels == 1 ? sweep<T, 1> : channels == 3 ? sweep<T, 3> : sweep<T, 4>;
+    run(faces, index, depth, image, grad, batch, count, view, eps, grad_faces, threads);
 }
 
 // Runs `call(threads)`; returns what went wrong, or null.
