@@ -125,7 +125,8 @@ class Options(NamedTuple):
     "--fov-deg",
     type=click.FloatRange(0, 180, min_open=True, max_open=True),
     callback=_finite,
-    help="Field of view in degrees.  [default: the network's]",
+    show_default="the network's",
+    help="Field of view in degrees.",
 )
 @click.option(
     "--yaw",
@@ -219,6 +220,7 @@ class Sampler:
         turned = options.yaw is not None or options.pitch is not None
         angles = itertools.product(options.yaw or [0.0], options.pitch or [0.0])
         self.directions = list(angles) if turned else []
+        self.rows_shown = max(SHEET_PICTURES // (1 + len(self.directions)), 1)
         self.poses: list[Tensor] = []
         self.thumbnails: list[Tensor] = []
 
@@ -230,8 +232,8 @@ class Sampler:
                 self._sample(seeds[start : start + batch], bar)
         self._save_contact_sheet()
         self._save_statistics()
-        outdir = self.options.outdir
-        click.echo(f"{len(seeds)} samples are in {outdir}, at a glance in contact_sheet.png")
+        shown = "them" if len(seeds) <= self.rows_shown else f"the first {self.rows_shown}"
+        click.echo(f"{len(seeds)} samples in {self.options.outdir}; contact_sheet.png shows {shown}")
 
     def _sample(self, seeds: list[int], bar: tqdm) -> None:
         options = self.options
@@ -245,7 +247,7 @@ class Sampler:
             pose = pose_from_degrees(direction, self.generator.config.camera.mean_h)
             suffix = f"_yaw{yaw:+03g}_pitch{pitch:+03g}"
             views.append(self._save_view(seeds, objects, pose.expand_as(objects.pose), suffix))
-        if sum(part[..., 0, 0, 0].numel() for part in self.thumbnails) < SHEET_PICTURES:
+        if sum(map(len, self.thumbnails)) < self.rows_shown:
             self.thumbnails.append(torch.stack(views, dim=1))
         for seed, planes in zip(seeds, objects.planes.split(1), strict=True):
             if options.shapes:
@@ -285,11 +287,9 @@ class Sampler:
 
     def _save_contact_sheet(self) -> None:
         """With further views, a row for each seed."""
-        thumbnails = torch.cat(self.thumbnails)
-        views = thumbnails.shape[1]
-        shown = thumbnails[: max(SHEET_PICTURES // views, 1)].flatten(0, 1)
-        path = self.options.outdir / "contact_sheet.png"
-        save_image_grid(path, shown, columns=views if views > 1 else None)
+        shown = torch.cat(self.thumbnails)[: self.rows_shown]
+        columns = shown.shape[1] if self.directions else None
+        save_image_grid(self.options.outdir / "contact_sheet.png", shown.flatten(0, 1), columns)
 
     def _save_statistics(self) -> None:
         """poses.json: each seed's pose in radians and in degrees round the canonical view, and the

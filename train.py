@@ -136,10 +136,10 @@ def _check_devices(config: Config) -> None:
 
 
 def _describe(config: Config, desc: str | None) -> str:
-    data = re.sub(r"\W+", "_", Path(config.data.path).stem)
-    parts = [config.preset, data, f"gpus{config.run.gpus}", f"batch{config.run.batch}"]
-    parts.append(f"gamma{config.loss.gamma:g}")
-    return "-".join([*parts, *([desc] if desc else [])])
+    """What tells runs apart at a glance; `--resume latest` looks for the same words."""
+    run, data = config.run, re.sub(r"\W+", "_", Path(config.data.path).stem)
+    words = [config.preset, data, f"gpus{run.gpus}", f"batch{run.batch}"]
+    return "-".join([*words, f"gamma{config.loss.gamma:g}", *([desc] if desc else [])])
 
 
 def _weights(resume: str | None) -> Path | None:

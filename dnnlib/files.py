@@ -39,8 +39,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # temporary files are readable by their owner alone
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Scores of generated images. Knows tensors of images, and nothing of training."""

@@ -14,9 +14,11 @@ everything else from the `options` stored beside them. Known files, by name:
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -27,7 +29,8 @@ from unittest import mock
 import click
 import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 import training.generator
 import training.layers
@@ -61,9 +64,6 @@ class Quantity(NamedTuple):
     def __str__(self) -> str:
         verdict = "ok  " if self.ok else "MISS"
         return f"{verdict}  {self.error:8.2e}  (at most {self.tolerance:.0e})  {self.name}"
-
-
-Check = Callable[[], Iterable[Quantity]]
 
 
 class Fixture:
@@ -142,8 +142,8 @@ def check_upfirdn2d(f: Fixture) -> Iterator[Quantity]:
     for case in f.cases("upfirdn2d/"):
         kernel = resample_filter(f[case + "filter"])
         yield f.compare(case + "setup_filter", kernel)
-        arguments = f.json(case + "args")
-        yield from _check_function(f, case, lambda x: upfirdn2d(x, kernel, **arguments), ["x"])  # noqa: B023
+        function = partial(upfirdn2d, kernel=kernel, **f.json(case + "args"))
+        yield from _check_function(f, case, function, ["x"])
 
 
 def check_bias_act(f: Fixture) -> Iterator[Quantity]:
@@ -192,9 +192,8 @@ def _check_function(
 
 
 def check_renderer(f: Fixture) -> Iterator[Quantity]:
-    options = f.json("options")
-    repeated = options.get("wrong", "eg3d" in f.name)
-    config = build_config("ffhq", _rendering_settings(options, repeated)).rendering
+    options = {"wrong": "eg3d" in f.name} | f.json("options")
+    config = build_config("ffhq", settings_of_options(options)).rendering
     rays = camera.rays_from_cameras(
         f["cam2world"], f["intrinsics"], math.isqrt(f["ray_origins"].shape[1])
     )
@@ -228,20 +227,8 @@ def check_renderer(f: Fixture) -> Iterator[Quantity]:
 def _light_before_last_interval(samples: rendering.FieldSamples, depths: Tensor) -> Tensor:
     """What the reference calls transmittance."""
     sigma = samples.sigma.squeeze(-1)
-    density = nn.functional.softplus((sigma[..., :-1] + sigma[..., 1:]) / 2 - 1)
+    density = F.softplus((sigma[..., :-1] + sigma[..., 1:]) / 2 - 1)
     return rendering.transmittance(density, depths.diff(dim=-1))[..., -2:-1]
-
-
-def _rendering_settings(options: dict[str, Any], repeated_plane: bool) -> dict[str, Any]:
-    return {
-        "rendering.samples": options["depth_resolution"],
-        "rendering.importance_samples": options["depth_resolution_importance"],
-        "rendering.near": options["ray_start"],
-        "rendering.far": options["ray_end"],
-        "rendering.box_warp": options["box_warp"],
-        "rendering.white_background": options["white_back"],
-        "rendering.plane_axes": "eg3d" if repeated_plane else "full",
-    }
 
 
 # --- The networks
@@ -252,47 +239,63 @@ class Networks(NamedTuple):
     discriminator: Discriminator
 
 
+# The reference's option -> our setting.
+OPTIONS = {
+    "image_resolution": "data.resolution",
+    "depth_resolution": "rendering.samples",
+    "depth_resolution_importance": "rendering.importance_samples",
+    "ray_start": "rendering.near",
+    "ray_end": "rendering.far",
+    "box_warp": "rendering.box_warp",
+    "white_back": "rendering.white_background",
+    "avg_camera_radius": "camera.radius",
+    "avg_camera_pivot": "camera.pivot",
+    "h_mean": "camera.mean_h",
+    "dis_cam_weight": "loss.pose_weight",
+    "pose_gd_weight": "loss.pull_weight",
+    "density_reg": "loss.density_weight",
+    "density_reg_p_dist": "loss.density_step",
+}
+
+
+def settings_of_options(options: dict[str, Any]) -> dict[str, Any]:
+    settings = {ours: options[theirs] for theirs, ours in OPTIONS.items() if theirs in options}
+    axes = "eg3d" if options.get("wrong") else "full"
+    return settings | {"rendering.plane_axes": axes}
+
+
 def config_of_networks(f: Fixture) -> Config:
-    """The settings that a networks file was computed with."""
+    """The settings of a networks file: options as stored, sizes from the shapes of parameters."""
     options = f.json("options")
     shapenet = "shapenet" in f.name + options.get("flip_type", "")
-    stem = "G/backbone.synthesis."
-    to_image = f[f"{stem}b4.torgb.weight"]
-    widths = {int(r): f[f"{stem}b{r}.conv1.weight"].shape[0] for r in _resolutions(f, stem)}
-    d_widths = {int(r): f[f"D/b{r}.conv0.weight"].shape[0] for r in _resolutions(f, "D/") if r != "4"}
-    first = f[f"D/b{max(d_widths)}.fromrgb.weight"]
-    d_widths[4] = f["D/b4.conv.weight"].shape[0]
-    settings = {
-        "data.resolution": options["image_resolution"],
+
+    backbone, size = "G/backbone.synthesis.", options["image_resolution"]
+    widths = {r: f[f"{backbone}b{r}.conv1.bias"].numel() for r in _resolutions(f, backbone)}
+    d_widths = {r: f[f"D/b{r}.conv0.bias"].numel() for r in _resolutions(f, "D/") if r > 4}
+    d_widths[4] = f["D/b4.conv.bias"].numel()
+    sizes = {
         "generator.z_dim": f["z"].shape[1],
         "generator.w_dim": f["ws"].shape[1],
         "generator.mapping_layers": _count_layers(f, "G/backbone.mapping."),
         "generator.channel_base": max(r * width for r, width in widths.items()),
         "generator.channel_max": max(widths.values()),
         "generator.plane_resolution": max(widths),
-        "generator.plane_channels": to_image.shape[0] // 3,
-        "generator.decoder_hidden": f["G/decoder.net.0.bias"].shape[0],
-        "generator.feature_channels": f["G/decoder.net.2.bias"].shape[0] - 1,
-        "discriminator.dual": first.shape[1] == 6,
+        "generator.plane_channels": f[f"{backbone}b4.torgb.bias"].numel() // 3,
+        "generator.decoder_hidden": f["G/decoder.net.0.bias"].numel(),
+        "generator.feature_channels": f["G/decoder.net.2.bias"].numel() - 1,
+        "discriminator.dual": f[f"D/b{size}.fromrgb.weight"].shape[1] == 6,
         "discriminator.channel_base": max(r * width for r, width in d_widths.items()),
         "discriminator.channel_max": max(d_widths.values()),
         "discriminator.mapping_layers": _count_layers(f, "D/mapping."),
-        "camera.radius": options["avg_camera_radius"],
-        "camera.pivot": options["avg_camera_pivot"],
-        "camera.mean_h": options["h_mean"],
         "rendering.raw_resolution": f["image_raw"].shape[-1],
-        "loss.pose_weight": options.get("dis_cam_weight", 2.0),
-        "loss.pull_weight": options.get("pose_gd_weight", 1.0),
-        "loss.density_weight": options.get("density_reg", 0.25),
-        "loss.density_step": options.get("density_reg_p_dist", 0.004),
-        "loss.gamma": options.get("gamma", 1.0),
     }
-    settings |= _rendering_settings(options, options["wrong"])
-    return build_config("shapenet_cars" if shapenet else "ffhq", settings)
+    return build_config(
+        "shapenet_cars" if shapenet else "ffhq", settings_of_options(options) | sizes
+    )
 
 
-def _resolutions(f: Fixture, prefix: str) -> set[str]:
-    return {match[1] for key in f.below(prefix) if (match := re.match(r"b(\d+)\.", key))}
+def _resolutions(f: Fixture, prefix: str) -> set[int]:
+    return {int(match[1]) for key in f.below(prefix) if (match := re.match(r"b(\d+)\.", key))}
 
 
 def _count_layers(f: Fixture, prefix: str) -> int:
@@ -300,17 +303,21 @@ def _count_layers(f: Fixture, prefix: str) -> int:
 
 
 def networks_of(f: Fixture) -> Networks:
-    """Both networks with the parameters of a networks file. Raises UserError if one is lacking."""
+    """Both networks with the parameters of a networks file. Raises UserError if they do not fit."""
     config = config_of_networks(f)
     networks = Networks(Generator(config), Discriminator(config))
     for prefix, network in zip(("G/", "D/"), networks, strict=True):
         state = {key: f[prefix + key] for key in f.below(prefix) if "resample_filter" not in key}
-        difference = network.load_state_dict(state, strict=False)
-        # Super-resolution takes no noise.
-        lacking = [key for key in difference.missing_keys if "noise_const" not in key]
-        if lacking or difference.unexpected_keys:
-            key = prefix + [*lacking, *difference.unexpected_keys][0]
-            raise UserError(f"{f.path}: '{key}' is in only one of the file and the network")
+        # The noise of super-resolution is never used.
+        state |= {
+            key: value
+            for key, value in network.state_dict().items()
+            if re.fullmatch(r"superresolution\..*noise_const", key)
+        }
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"{f.path} does not fit the network: {error}") from error
     return networks
 
 
@@ -368,15 +375,17 @@ PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
 
 def step_of(f: Fixture) -> Step:
     """The step of a loss file; the file of its networks must lie beside it."""
-    name, _, mirror = f.name.removeprefix("loss_").rpartition("_")
-    networks = networks_of(Fixture(f.path.with_name(f"networks_{name}.npz")))
+    match = re.fullmatch(r"loss_(.+?)_((?:shapenet_)?(?:horizontal|vertical))", f.name)
+    if match is None:
+        raise UserError(f"{f.path} should be named loss_NAME_horizontal or loss_NAME_vertical")
+    networks = networks_of(Fixture(f.path.with_name(f"networks_{match[1]}.npz")))
     with torch.no_grad():
         for key, parameter in networks.generator.named_parameters():
             if key.endswith("noise_strength"):
                 parameter.zero_()
     config = networks.generator.config
-    # A file says 'horizontal' for ShapeNet's own kind too.
-    kind = next(known for known in config.camera.mirrors if known.endswith(mirror))
+    # The files say 'horizontal' for ShapeNet's own kind too.
+    kind = next(kind for kind in config.camera.mirrors if kind.endswith(match[2]))
     points = 2 * f["Greg/density_points"] - 1
     nearby = points + config.loss.density_step * f["Greg/density_perturbation_std1"]
     draws = losses.Draws(f["z"], f["intrinsics"], kind)
@@ -396,7 +405,9 @@ def run_phase(step: Step, name: str) -> Outcome:
         elif name == "Greg":
             phase = losses.generator_density(generator, step.draws.z, step.points, step.nearby)
         elif name == "Dmain":
-            phase = losses.discriminator_main(generator, discriminator, step.draws, step.real, plain)
+            phase = losses.discriminator_main(
+                generator, discriminator, step.draws, step.real, plain
+            )
         else:
             phase = losses.discriminator_r1(generator, discriminator, step.real, plain)
     trained = generator if name.startswith("G") else discriminator
@@ -442,19 +453,18 @@ def _reports(
     for which, score in zip(judged, scores, strict=False):
         reports[f"Loss/scores/{which}"] = score.mean()
         reports[f"Loss/signs/{which}"] = score.sign().mean()
-    return {key: float(value) for key, value in reports.items()}
+    return {key: value.item() for key, value in reports.items()}
 
 
 def check_phase(f: Fixture, name: str) -> list[Quantity]:
-    """Reports, gradients and their norms, after the units that lie on a kink are settled."""
+    """Reports, gradients and their norms; units that lie on a kink get the reference's slope."""
     step = step_of(f)
     outcome = run_phase(step, name)
     reports = compare_reports(f, name, outcome)
     gradients = compare_gradients(f, name, outcome)
-    kinks: list[Quantity] = []
-    if all(q.ok for q in reports) and not all(q.ok for q in gradients):
-        gradients, kinks = settle_kinks(f, name, step, gradients)
-    return reports + gradients + kinks
+    if _all_ok(reports) and not _all_ok(gradients):
+        gradients = settle_kinks(f, name, step, gradients)
+    return reports + gradients
 
 
 def compare_reports(f: Fixture, name: str, outcome: Outcome) -> list[Quantity]:
@@ -474,60 +484,83 @@ def compare_gradients(f: Fixture, name: str, outcome: Outcome) -> list[Quantity]
     quantities = []
     for key, norm in norms.items():
         ours = outcome.gradients[key]
-        ours = torch.zeros(()) if ours is None else ours
         pairs = {f"{name}/norm/{key}": (ours.norm(), norm)}
         if key in stored:
             pairs[f"{name}/grad/{key}"] = (ours, f[f"{name}/grad/{key}"])
         for label, pair in pairs.items():
             if norm < NEGLIGIBLE * largest:
-                error, tolerance = relative_error(*pair, scale=largest), 10 * NEGLIGIBLE
-                label += " (relative to the largest gradient)"
+                error = relative_error(*pair, scale=largest)
+                label += " (relative to the phase's largest)"
+                quantities.append(Quantity(label, error, 10 * NEGLIGIBLE))
             else:
-                error, tolerance = relative_error(*pair), GRADIENT_TOLERANCE
-            quantities.append(Quantity(label, error, tolerance))
+                quantities.append(Quantity(label, relative_error(*pair), GRADIENT_TOLERANCE))
     strangers = [
         key
         for key, gradient in outcome.gradients.items()
         if gradient is not None and key not in norms and not key.endswith("noise_strength")
     ]
-    quantities.append(Quantity(f"{name}/number of gradients that should not be", len(strangers), 0))
+    quantities.append(Quantity(f"{name}/number of gradients too many", len(strangers), 0))
     return quantities
+
+
+def _all_ok(quantities: Iterable[Quantity]) -> bool:
+    return all(quantity.ok for quantity in quantities)
 
 
 # --- Kinks
 #
 # A leaky ReLU bends at zero. Where its input is zero up to rounding, two correct implementations may
-# take different slopes: no output shows it, but the gradients of all layers below differ. Such a
-# unit is no error, so when gradients miss, the units that lie on a kink are tried on its other side.
+# take different slopes: no output shows it, but the gradients of all layers below differ. So when
+# gradients miss, units that lie on a kink are moved to its other side; if the misses vanish, the
+# gradients agree, and the units that were moved are listed.
 
-ON_KINK = 5e-6  # distance, relative to the layer's RMS: some forty roundings of float32
-NOTICEABLE = 1e-4  # share of its layer's gradient by which a unit must matter to be tried
-MOST_TRIALS = 12
-LARGEST_EFFECT = 0.05  # relative error of a gradient that is still blamed on kinks
+ON_KINK = 5e-6  # distance in units of the layer's RMS: some forty roundings of float32
+NOTICEABLE = 1e-4  # share of a gradient that a unit must account for to be tried
+LARGEST_EFFECT = 0.1  # relative error of a gradient beyond which kinks are no explanation
+MOST_TRIALS = 8
 
 
-class Unit(NamedTuple):
-    """An activation on a kink. call: number of its bias_act within the phase; index: in its flattened
-    input; distance: from the kink, relative to the layer's RMS."""
+class Kink(NamedTuple):
+    """Where a piecewise linear function bends, and its slopes there."""
+
+    position: float
+    slope_below: float
+    slope_above: float
+
+
+@dataclasses.dataclass
+class Unit:
+    """An activation that lies on a kink.
+
+    call: the number of its bias_act within the phase. index: in that call's flattened input.
+    distance: from the kink, in units of the layer's RMS. jump: by how much the slope differs on the
+    other side. change: what the gradient at the unit's input would gain there; share: the same
+    relative to the whole layer's gradient. The last two are known after the backward pass.
+    """
 
     layer: str
     call: int
     index: int
+    channel: int
     distance: float
+    jump: float
+    change: float = 0.0
+    share: float = 0.0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.call, self.index
 
 
 class KinkWatch:
-    """While entered, finds units on kinks, and puts the chosen ones on the other side.
-
-    found: how much the gradient of its layer would change if a unit moved, relative to that
-    gradient's norm; known after the backward pass.
-    """
+    """While entered, collects the units that lie on kinks, and puts those in `moved` on the other
+    side. Not to be entered twice."""
 
     def __init__(self, networks: Networks, moved: Iterable[Unit] = ()):
-        self.found: dict[Unit, float] = {}
-        self._moved = list(moved)
+        self.units: list[Unit] = []
         self._networks = networks
-        self._path: list[str] = []
+        self._moved = {unit.place for unit in moved}
+        self._modules: list[str] = []  # those being executed, innermost last
         self._calls = 0
         self._undo = contextlib.ExitStack()
 
@@ -535,33 +568,184 @@ class KinkWatch:
         self._undo.enter_context(mock.patch.object(training.layers, "bias_act", self._bias_act))
         for network in self._networks:
             for name, module in network.named_modules():
-                enter = module.register_forward_pre_hook(partial(self._entered, name))
-                leave = module.register_forward_hook(self._left)
-                self._undo.callback(enter.remove)
-                self._undo.callback(leave.remove)
+                for hook in (
+                    module.register_forward_pre_hook(partial(self._entered, name)),
+                    module.register_forward_hook(self._left),
+                ):
+                    self._undo.callback(hook.remove)
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *_) -> None:
         self._undo.close()
 
     def _entered(self, name: str, *_) -> None:
-        self._path.append(name)
+        self._modules.append(name)
 
     def _left(self, *_) -> None:
-        self._path.pop()
+        self._modules.pop()
 
-    def _bias_act(self, x: Tensor, bias: Tensor | None = None, *, dim: int = 1, **options) -> Tensor:
-        call, self._calls = self._calls, self._calls + 1
+    def _bias_act(
+        self, x: Tensor, bias: Tensor | None = None, *, dim: int = 1, **options
+    ) -> Tensor:
         if bias is not None:
-            x = x + bias.to(x.dtype).reshape([-1 if i == dim else 1 for i in range(x.ndim)])
-        flat = x.detach().flatten()
-        scale = flat.square().mean().sqrt()
+            x = x + bias.to(x.dtype).reshape(
+                [-1 if i == dim % x.ndim else 1 for i in range(x.ndim)]
+            )
+        values = x.detach().flatten()
+        margin = ON_KINK * values.square().mean().sqrt().item()
+        shift = torch.zeros_like(values)
         units = []
-        for kink in _kinks(**options):
-            near = (flat - kink).abs() < ON_KINK * scale
-            for index in near.nonzero().flatten().tolist():
-                distance = ((flat[index] - kink).abs() / scale).item()
-                units.append((Unit(self._path[-1], call, index, distance)))
-                if units[-1] in self._moved:
-                    ...
-        return bias_act(x, None, dim=dim, **options)
+        for position, below, above in kinks_of(**options):
+            offsets = values - position
+            for index in (offsets.abs() < margin).nonzero().flatten().tolist():
+                offset = offsets[index].item()
+                units.append(
+                    Unit(
+                        layer=self._modules[-1],
+                        call=self._calls,
+                        index=index,
+                        channel=int(np.unravel_index(index, x.shape)[dim]),
+                        distance=abs(offset) / margin * ON_KINK,
+                        jump=below - above if offset > 0 else above - below,
+                    )
+                )
+                if units[-1].place in self._moved:
+                    shift[index] = (-margin if offset > 0 else margin) - offset
+        self._calls += 1
+        self.units += units
+        y = bias_act(x + shift.view_as(x), dim=dim, **options)
+        if units and y.requires_grad:
+            y.register_hook(partial(self._measure, units))
+        return y
+
+    @staticmethod
+    def _measure(units: list[Unit], gradient: Tensor) -> None:
+        norm = gradient.norm().item()
+        for unit in units:
+            unit.change = gradient.flatten()[unit.index].item() * unit.jump
+            unit.share = abs(unit.change) / (norm or 1.0)
+
+
+def kinks_of(clamp: float | None = None, **options) -> list[Kink]:
+    """The kinks of bias_act(x, **options) with an activation that is linear on each side of 0."""
+    above, below = bias_act(torch.tensor([[1.0], [-1.0]]), **options).abs().flatten().tolist()
+    kinks = [] if below == above else [Kink(0.0, below, above)]
+    if clamp is not None:
+        kinks += [Kink(-clamp / below, 0.0, below), Kink(clamp / above, above, 0.0)]
+    return kinks
+
+
+def settle_kinks(f: Fixture, name: str, step: Step, missing: list[Quantity]) -> list[Quantity]:
+    """The gradients of a phase with some units on the other side of their kinks, and those units.
+
+    missing: the gradients as they are; they come back unchanged if no such units explain them.
+    """
+    if max(quantity.error for quantity in missing) > LARGEST_EFFECT:
+        return missing
+    with KinkWatch(step.networks) as watch:
+        outcome = run_phase(step, name)
+    moved: list[Unit] = []
+    best = missing
+    for unit in _suspects(f, name, step, outcome, watch.units)[:MOST_TRIALS]:
+        with KinkWatch(step.networks, [*moved, unit]):
+            trial = compare_gradients(f, name, run_phase(step, name))
+        if _total_error(trial) < 0.9 * _total_error(best):
+            best, moved = trial, [*moved, unit]
+        if _all_ok(best):
+            return best + [
+                Quantity(
+                    f"{name}/unit {unit.index} of {unit.layer} lies on its kink: |x| in units of "
+                    "the layer's RMS (other slope taken)",
+                    unit.distance,
+                    ON_KINK,
+                )
+                for unit in moved
+            ]
+    return missing
+
+
+def _total_error(quantities: list[Quantity]) -> float:
+    return sum(quantity.error for quantity in quantities)
+
+
+def _suspects(f: Fixture, name: str, step: Step, outcome: Outcome, units: list[Unit]) -> list[Unit]:
+    """The units worth a trial, the most promising first.
+
+    A bias's gradient is the sum of its channel's, so how a unit would change it is known exactly:
+    first come the units that explain the largest part of what their layer's bias gradient lacks.
+    The others follow by their share: those in layers that this phase does not train, and, where the
+    loss is itself a gradient (R1) and the sum does not hold, all of them.
+    """
+    trained = step.networks.generator if name.startswith("G") else step.networks.discriminator
+    explaining: list[tuple[float, Unit]] = []
+    others: list[tuple[float, Unit]] = []
+    for unit in units:
+        bias = f"{unit.layer}.bias"
+        if name == "Dreg" or outcome.gradients.get(bias) is None:
+            others.append((unit.share, unit))
+            continue
+        theirs = f[f"{name}/grad/{bias}"]
+        lacking = (theirs - outcome.gradients[bias])[unit.channel].item()
+        change = unit.change * getattr(trained.get_submodule(unit.layer), "bias_gain", 1)
+        explained = (abs(lacking) - abs(lacking - change)) / theirs.norm().item()
+        explaining.append((explained, unit))
+    return [
+        unit
+        for group in (explaining, others)
+        for weight, unit in sorted(group, key=lambda pair: -pair[0])
+        if weight > NOTICEABLE
+    ]
+
+
+# --- The command line
+
+# Beginning of a file's name -> the checks of such a file.
+CHECKS: dict[str, dict[str, Callable[[Fixture], Iterable[Quantity]]]] = {
+    "cameras": {"cameras": check_cameras},
+    "ops": {
+        "upfirdn2d": check_upfirdn2d,
+        "bias_act": check_bias_act,
+        "modulated_conv2d": check_modulated_conv2d,
+        "conv2d_resample": check_conv2d_resample,
+        "minibatch_std": check_minibatch_std,
+    },
+    "renderer_": {"renderer": check_renderer},
+    "networks_": {"networks": check_networks},
+    "loss_": {phase: partial(check_phase, name=phase) for phase in PHASES},
+}
+
+
+def checks_of(name: str) -> dict[str, Callable[[Fixture], Iterable[Quantity]]]:
+    """The checks of the file of that name, by their own names; none for an unknown file."""
+    return next((checks for start, checks in CHECKS.items() if name.startswith(start)), {})
+
+
+@click.command(cls=Command)
+@click.argument("directory", type=click.Path(path_type=Path))
+def main(directory: Path) -> None:
+    """Check every file of reference tensors in DIRECTORY."""
+    if not directory.is_dir():
+        raise UserError(f"there is no directory {directory}")
+    misses = total = 0
+    for path in sorted(directory.glob("*.npz")):
+        checks = checks_of(path.stem)
+        if not checks:
+            old = path.stem.startswith("legacy")
+            reason = "old checkpoints have a check of their own" if old else "unknown kind of file"
+            click.echo(f"skip  {path.stem}: {reason}")
+            continue
+        for check in checks.values():
+            for quantity in check(Fixture(path)):
+                click.echo(f"{quantity}  [{path.stem}]")
+                misses += not quantity.ok
+                total += 1
+    if not total:
+        raise UserError(
+            f"{directory} holds no reference tensors (cameras.npz, networks_*.npz, ...)"
+        )
+    click.echo(f"{total} quantities, {misses} missed")
+    sys.exit(misses > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -364,10 +364,10 @@ class _Run:
                 f"{self.config.camera.focal:.4f}"
             )
         where = f"{distributed.world_size()} process(es) on {trainer.device.type}"
-        for note in [*self.notes, where, ops.status()]:
+        for note in [*self.notes, where, getattr(ops, 'status', str)()]:
             self.reporter.say(note)
         if self.is_first and trainer.steps == 0:
-            pictures.save_grid(self._photographs(), self.folder / "reals.png")
+            pictures.save_image_grid(self.folder / "reals.png", self._photographs())
             self._save_pictures()
 
     def go(self, stop: StopSignals) -> None:

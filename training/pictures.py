@@ -57,7 +57,7 @@ def tile(images: Tensor, columns: int | None = None) -> Image.Image:
 
 def _balanced_columns(count: int) -> int:
     root = math.ceil(math.sqrt(count))
-    return next((n for n in range(root, 2 * root) if count % n == 0), root)
+    return next((n for n in range(root, 2 * root - 1) if count % n == 0), root)
 
 
 def save_image_grid(path: str | os.PathLike, images: Tensor, columns: int | None = None) -> None:

@@ -42,15 +42,14 @@ def density_grid(
     axis = torch.linspace(-half, half, resolution, device=planes.device)
     shape = (resolution,) * 3
     density = torch.empty(math.prod(shape))
-    hidden = None if progress else True
-    with tqdm(
-        total=len(density), desc="shape", unit="point", unit_scale=True, leave=False, disable=hidden
-    ) as bar:
-        for part in density.split(POINTS_AT_ONCE):
-            index = torch.arange(bar.n, bar.n + len(part), device=planes.device)
-            points = torch.stack([axis[i] for i in torch.unravel_index(index, shape)], dim=-1)
-            part.copy_(generator.field(planes, points[None]).sigma.flatten())
-            bar.update(len(part))
+    parts = density.split(POINTS_AT_ONCE)
+    for number, part in enumerate(
+        tqdm(parts, desc="shape", leave=False, disable=None if progress else True)
+    ):
+        first = number * POINTS_AT_ONCE
+        index = torch.arange(first, first + len(part), device=planes.device)
+        points = torch.stack([axis[i] for i in torch.unravel_index(index, shape)], dim=-1)
+        part.copy_(generator.field(planes, points[None]).sigma.flatten())
     return density.reshape(shape)
 
 

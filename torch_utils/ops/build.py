@@ -30,6 +30,11 @@ Mode = Literal["auto", "torch", "native"]
 SOURCES = Path(__file__).parent / "csrc"
 TIME_LIMIT = 600  # seconds for one compiler run
 CPU_FLAGS = {
+    "all": (
+        *("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", "-w"),
+        *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    ),
+    "baseline": (),
     "AVX2": ("-mavx2", "-mfma"),
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }
@@ -73,15 +78,13 @@ def cpu_capability() -> str:
 
 def load_cpu(name: str) -> ctypes.CDLL | None:
     """The library compiled from csrc/NAME.cpp for this processor; None means: use plain torch."""
-    flags = CPU_FLAGS.get(cpu_capability(), ())
+    return _load(name, f"{name}.cpp", cpu_command(cpu_capability()))
+
+
+def cpu_command(capability: str) -> tuple[str, ...]:
+    """The compiler and its options for processors with that capability."""
     compiler = os.environ.get("CXX", "g++")
-    return _load(name, f"{name}.cpp", (compiler, *_CPU_BASE_FLAGS, *flags))
-
-
-_CPU_BASE_FLAGS = (
-    *("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", "-w"),
-    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
-)
+    return (compiler, *CPU_FLAGS["all"], *CPU_FLAGS[capability])
 
 
 def _load(name: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL | None:

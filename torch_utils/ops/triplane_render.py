@@ -46,13 +46,13 @@ def triplane_render(
 
     planes: [B, 3, C, H, W], covering the cube [-box_warp/2, box_warp/2]^3, zero outside.
     points: [B, N, 3] in world units. Differentiable once in planes, points and decoder.
-    The native kernel takes float32 tensors on the CPU; it is fastest with channels-last planes.
+    The native kernel takes float32 tensors on the CPU; planes whose channels lie side by side in
+    memory (views of channels-last images) spare it a copy.
     """
     tensors = (planes, points, *decoder)
-    if all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors):
-        library = _cpu_library()
-        if library is not None:
-            return FieldSamples(*_Native.apply(library, box_warp, axes, *tensors))
+    library = native_library() if _is_for_native(*tensors) else None
+    if library is not None:
+        return FieldSamples(*_Native.apply(library, box_warp, axes, *tensors))
     return triplane_render_torch(planes, points, decoder, box_warp=box_warp, axes=axes)
 
 
@@ -89,7 +89,17 @@ class _Shape(ctypes.Structure):
     ]
 
 
-def _cpu_library() -> ctypes.CDLL | None:
+def _is_for_native(planes: Tensor, points: Tensor, *weights: Tensor) -> bool:
+    """Texel offsets are 32-bit integers in the kernel, and it divides by the batch size."""
+    return (
+        all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (planes, points, *weights))
+        and 0 < planes[0].numel() < 2**31
+        and points.numel() > 0
+    )
+
+
+def native_library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None when plain torch is to be used."""
     library = build.load_cpu("triplane_render")
     return library if library is None else _declare(library)
 

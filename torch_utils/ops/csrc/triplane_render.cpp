@@ -11,11 +11,12 @@
 //   backward   dh = dy W2          dW2 += dy^T h      dz = dh * softplus'(z)
 //              df = dz W1          dW1^T += f^T dz
 //
-// The backward pass recomputes f, z and h per block: nothing per sample is stored but a chunk of
-// df. It runs chunk by chunk: (1) blocks in parallel compute df; (2) each thread adds df to the
-// texel rows that it owns. No texel has two writers, and it receives its points in order; weight
-// gradients go to slots given by the block, not by the thread, summed in order at the end. So the
-// result is the same, to the bit, for any number of threads.
+// The backward pass recomputes f, z and h per block; nothing per sample outlives a wave of some
+// 65536 points. Per wave, (1) blocks in parallel compute df; (2) df is added to the texels, each
+// thread to the batch elements or texel rows that it owns. No texel has two writers, and each
+// receives its points in order; weight gradients go to slots that belong to a stretch of the wave,
+// not to a thread, and are summed in order at the end. So the result is the same, to the bit, for
+// any number of threads.
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -70,7 +71,8 @@ template <int R, int V>
 inline void gemm_tile(int64_t depth, Scalars a, Rows b, Rows initial, float* out, int64_t stride) {
     Vec sums[R][V];
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) sums[r][v] = load(initial.data + r * initial.stride + v * kLanes);
+        for (int v = 0; v < V; v++)
+            sums[r][v] = load(initial.data + r * initial.stride + v * kLanes);
     for (int64_t k = 0; k < depth; k++) {
         Vec row[V];
         for (int v = 0; v < V; v++) row[v] = load(b.data + k * b.stride + v * kLanes);
@@ -141,7 +143,7 @@ struct Decoder {
 
 // The 12 texels that each point of a block reads: planes x (top, bottom) x (left, right).
 struct Taps {
-    int32_t offset[12][kBlock];   // in its plane, clamped into it
+    int32_t offset[12][kBlock];   // from the batch element's first texel; clamped into the plane
     float weight[12][kBlock];     // bilinear / 3; 0 outside the plane
     float along_x[12][kBlock];    // derivatives of the weight by the plane's two world coordinates
     float along_y[12][kBlock];
@@ -172,6 +174,7 @@ void find_taps(const Shape& s, const float* points, int64_t count, Taps& taps) {
         for (int axis = 0; axis < 3; axis++) world[axis][p] = points[3 * p + axis];
 
     for (int plane = 0; plane < 3; plane++) {
+        const int32_t base = plane * static_cast<int32_t>(s.plane_stride);
         const float dx = s.scale * width / 2, dy = s.scale * height / 2;  // texels per world unit
         for (int64_t p = 0; p < kBlock; p += kLanes) {
             Vec x = load(&world[s.axes[plane][0]][p]) * dx + (width - 1) * 0.5f;
@@ -188,7 +191,7 @@ void find_taps(const Shape& s, const float* points, int64_t count, Taps& taps) {
                     Vec inside = hit ? splat(1.f) : Vec{};  // times, not choose: NaN must survive
                     Vec wx = right ? fx : 1.f - fx;
                     int k = 4 * plane + 2 * bottom + right;
-                    store(&taps.offset[k][p], row * row_stride + column * texel_stride);
+                    store(&taps.offset[k][p], row * row_stride + column * texel_stride + base);
                     store(&taps.weight[k][p], wx * wy * inside);
                     store(&taps.along_x[k][p], (right ? dx : -dx) * wy * inside);
                     store(&taps.along_y[k][p], (bottom ? dy : -dy) * (1.f / 3) * wx * inside);
@@ -204,7 +207,7 @@ void gather(const Shape& s, const float* planes, const Taps& taps, int64_t count
         for (int64_t c = 0; c < s.channels; c += kLanes) {
             Vec total{};
             for (int k = 0; k < 12; k++) {
-                const float* texel = planes + k / 4 * s.plane_stride + taps.offset[k][p] + c;
+                const float* texel = planes + taps.offset[k][p] + c;
                 total += taps.weight[k][p] * load(texel, s.channels - c);
             }
             store(features + p * stride + c, total);
@@ -222,7 +225,7 @@ void point_gradient(const Shape& s, const float* planes, const Taps& taps, int64
             for (int plane = 0; plane < 3; plane++) {
                 Vec x{}, y{};
                 for (int k = 4 * plane; k < 4 * plane + 4; k++) {
-                    const float* texel = planes + plane * s.plane_stride + taps.offset[k][p] + c;
+                    const float* texel = planes + taps.offset[k][p] + c;
                     Vec value = load(texel, s.channels - c);
                     x += taps.along_x[k][p] * value;
                     y += taps.along_y[k][p] * value;
@@ -245,12 +248,11 @@ void scatter(const Shape& s, const Taps& taps, int64_t count, const float* d_fea
             const int64_t left = s.channels - c;
             const Vec df = load(d_features + p * stride + c);
             for (int pair = 0; pair < 6; pair++) {
-                float* plane = d_planes + pair / 2 * s.plane_stride + c;
                 for (int k = 2 * pair; k < 2 * pair + 2; k++)
-                    __builtin_prefetch(plane + taps.offset[k][ahead], 1);
+                    __builtin_prefetch(d_planes + taps.offset[k][ahead] + c, 1);
                 if ((taps.row[pair][p] & (owners - 1)) != owner) continue;
                 for (int k = 2 * pair; k < 2 * pair + 2; k++) {
-                    float* texel = plane + taps.offset[k][p];
+                    float* texel = d_planes + taps.offset[k][p] + c;
                     store(texel, load(texel, left) + taps.weight[k][p] * df, left);
                 }
             }
@@ -364,7 +366,46 @@ void decoder_gradient(const Shape& s, const Decoder& d, const float* planes, con
     }
 }
 
-int32_t power_of_two_at_least(int32_t n) {
+// ---- Backward pass ------------------------------------------------------------------------------
+
+struct Backward {
+    const Shape& s;
+    const Decoder& d;
+    const float *planes, *points;
+    OutputGradients outputs;
+    float *d_planes, *d_points;  // either may be null
+
+    // Blocks of points [start, end) of batch element b: weight gradients (unless the slot is null)
+    // and d_points added up, df written to d_features [end - start, rounded up to a block].
+    void differentiate(int64_t b, int64_t start, int64_t end, float* slot, float* d_features,
+                       Block& block) const {
+        const float* texels = planes + b * s.batch_stride;
+        for (int64_t p = start; p < end; p += kBlock, d_features += kBlock * d.channels) {
+            const int64_t count = std::min(kBlock, end - p), at = b * s.count + p;
+            const OutputGradients g{outputs.sigma + at, outputs.colour + at * s.colours,
+                                    outputs.colour_value + at * s.colours};
+            decoder_gradient(s, d, texels, points + 3 * at, g, count, block);
+            if (slot) weight_gradient(s, d, block, Slot(s, d, slot));
+            if (!d_planes && !d_points) continue;
+            gemm(kBlock, d.channels, s.hidden, {block.d_hidden.get(), d.hidden, 1},
+                 {d.w1.get(), d.channels}, {d.none.get(), 0}, d_features, d.channels);
+            if (d_points)
+                point_gradient(s, texels, block.taps, count, d_features, d_points + 3 * at);
+        }
+    }
+
+    void spread(int64_t b, int64_t start, int64_t end, const float* d_features, int32_t owners,
+                int32_t owner, Block& block) const {
+        for (int64_t p = start; p < end; p += kBlock, d_features += kBlock * d.channels) {
+            const int64_t count = std::min(kBlock, end - p);
+            find_taps(s, points + 3 * (b * s.count + p), count, block.taps);
+            scatter(s, block.taps, count, d_features, owners, owner,
+                    d_planes + b * s.batch_stride);
+        }
+    }
+};
+
+int32_t power_of_two_at_least(int64_t n) {
     int32_t power = 1;
     while (power < n) power *= 2;
     return power;
@@ -426,12 +467,13 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
                                          float* d_w2, float* d_b2, int threads) {
     const Shape& s = *shape;
     const Decoder d(s, w1, b1, w2, b2);
-    const int64_t slot_size = Slot::size(s, d);
-    const Buffer slots = zeros(d_w1 ? kSlots * slot_size : 0);
-    // A wave takes the same stretch of points from every batch element.
-    const int64_t groups = std::min(std::max<int64_t>(kWave / kGroup / s.batch, 1),
-                                    (s.count + kGroup - 1) / kGroup);
-    const int64_t stretch = groups * kGroup;
+    const Backward pass{s, d, planes, points, {d_sigma, d_colour, colour}, d_planes, d_points};
+    const int64_t slot_size = d_w1 ? Slot::size(s, d) : 0;
+    const Buffer slots = zeros(kSlots * slot_size);
+    // A wave is the same stretch of points, in whole groups, of every batch element.
+    const int64_t all_groups = (s.count + kGroup - 1) / kGroup;
+    const int64_t groups = std::min(std::max<int64_t>(kWave / kGroup / s.batch, 1), all_groups);
+    const int64_t stretch = groups * kGroup, wave_groups = s.batch * groups;
     const Buffer d_features = zeros(s.batch * stretch * d.channels);
     const int32_t owners = power_of_two_at_least((threads + s.batch - 1) / s.batch);
 
@@ -441,36 +483,19 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
         for (int64_t first = 0; first < s.count; first += stretch) {
 #pragma omp for schedule(dynamic)
             for (int64_t slot = 0; slot < kSlots; slot++)
-                for (int64_t i = slot * s.batch * groups / kSlots;
-                     i < (slot + 1) * s.batch * groups / kSlots; i++) {
+                for (int64_t i = slot * wave_groups / kSlots;
+                     i < (slot + 1) * wave_groups / kSlots; i++) {
                     const int64_t b = i / groups, start = first + i % groups * kGroup;
-                    const int64_t end = std::min(start + kGroup, s.count);
-                    const float* texels = planes + b * s.batch_stride;
-                    for (int64_t p = start; p < end; p += kBlock) {
-                        const int64_t count = std::min(kBlock, end - p), at = b * s.count + p;
-                        decoder_gradient(
-                            s, d, texels, points + 3 * at,
-                            {d_sigma + at, d_colour + at * s.colours, colour + at * s.colours},
-                            count, block);
-                        if (d_w1) weight_gradient(s, d, block, Slot(s, d, &slots[slot * slot_size]));
-                        if (!d_planes && !d_points) continue;
-                        float* df = &d_features[(b * stretch + p - first) * d.channels];
-                        gemm(kBlock, d.channels, s.hidden, {block.d_hidden.get(), d.hidden, 1},
-                             {d.w1.get(), d.channels}, {d.none.get(), 0}, df, d.channels);
-                        if (d_points)
-                            point_gradient(s, texels, block.taps, count, df, d_points + 3 * at);
-                    }
+                    pass.differentiate(b, start, std::min(start + kGroup, s.count),
+                                       d_w1 ? &slots[slot * slot_size] : nullptr,
+                                       &d_features[i * kGroup * d.channels], block);
                 }
             if (!d_planes) continue;
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < s.batch * owners; i++) {
-                const int64_t b = i / owners, end = std::min(first + stretch, s.count);
-                for (int64_t p = first; p < end; p += kBlock) {
-                    const int64_t count = std::min(kBlock, end - p);
-                    find_taps(s, points + 3 * (b * s.count + p), count, block.taps);
-                    scatter(s, block.taps, count, &d_features[(b * stretch + p - first) * d.channels],
-                            owners, i % owners, d_planes + b * s.batch_stride);
-                }
+                const int64_t b = i / owners;
+                pass.spread(b, first, std::min(first + stretch, s.count),
+                            &d_features[b * stretch * d.channels], owners, i % owners, block);
             }
         }
     }
@@ -480,7 +505,8 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
     const Slot total(s, d, slots.get());
     for (int64_t h = 0; h < s.hidden; h++) {
         d_b1[h] = total.b1[h];
-        for (int64_t c = 0; c < s.channels; c++) d_w1[h * s.channels + c] = total.w1_t[c * d.hidden + h];
+        for (int64_t c = 0; c < s.channels; c++)
+            d_w1[h * s.channels + c] = total.w1_t[c * d.hidden + h];
     }
     for (int64_t o = 0; o <= s.colours; o++) {
         int64_t to = o == s.colours ? 0 : o + 1;

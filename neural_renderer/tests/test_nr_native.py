@@ -1,0 +1,197 @@
+"""The native op against the torch reference, and how it is built."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import neural_renderer as nr
+from neural_renderer.ops import build, native
+
+HERE = Path(__file__).parent
+needs_compiler = pytest.mark.skipif(
+    native.problem(torch.device("cpu")) is not None, reason="the native op cannot be built here"
+)
+
+
+def results(ops, dtype, perspective, anti_aliasing=True, size=33, channels=("rgb", "alpha")):
+    """Images and gradients of random faces, some of them behind the camera."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    faces = rand(2, 40, 3, 3) * 3 - 1.5
+    faces[..., 2] = rand(2, 40, 3) * 3 - (0.3 if perspective else -0.3)
+    textures = rand(2, 40, 3, 3, 3, 3)
+    faces.requires_grad_(), textures.requires_grad_()
+    out = nr.rasterize_rgbad(
+        faces,
+        textures,
+        size,
+        anti_aliasing,
+        return_rgb="rgb" in channels,
+        return_alpha="alpha" in channels,
+        perspective=perspective,
+        ops=ops,
+    )
+    images = [image for image in out.values() if image is not None]
+    sum((image * (rand(*image.shape) - 0.5)).sum() for image in images).backward()
+    gradients = [faces.grad] + ([textures.grad] if "rgb" in channels else [])
+    return [image.detach() for image in images], gradients
+
+
+def assert_same(got, expected, tolerance):
+    for a, b in zip(got, expected, strict=True):
+        assert b.norm() > 0
+        assert (a - b).norm() / b.norm() < tolerance
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 3e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("perspective", [True, False])
+@pytest.mark.parametrize("channels", [("rgb", "alpha"), ("rgb",), ("alpha",)])
+def test_native_agrees_with_torch(dtype, tolerance, perspective, channels):
+    images, gradients = results("native", dtype, perspective, channels=channels)
+    expected_images, expected_gradients = results("torch", dtype, perspective, channels=channels)
+    assert_same(images, expected_images, 1e-6)
+    assert_same(gradients, expected_gradients, tolerance)
+
+
+@needs_compiler
+def test_threads_change_nothing():
+    before = torch.get_num_threads()
+    try:
+        runs = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            images, gradients = results("native", torch.float32, True)
+            runs.append(images + gradients)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 3e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("perspective", [True, False])
+def test_cuda_kernels_run_as_loops_on_cpu(tmp_path, monkeypatch, dtype, tolerance, perspective):
+    """Where no GPU is at hand, this checks at least what the kernels compute."""
+    library = tmp_path / "emulated.so"
+    compile_ = ["g++", "-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared"]
+    header, source = HERE / "cuda_on_cpu.h", build.source("sm_80")
+    subprocess.run([*compile_, "-include", header, source, "-o", library], check=True)
+    handle = ctypes.CDLL(str(library))
+    expected_images, expected_gradients = results("torch", dtype, perspective)
+    monkeypatch.setattr(build, "library", lambda target: build.Library(handle, None))
+    images, gradients = results("native", dtype, perspective)
+    assert_same(images, expected_images, 1e-6)
+    assert_same(gradients, expected_gradients, tolerance)
+
+
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_cuda_source_compiles(tmp_path, architecture):
+    output = tmp_path / "rasterize.o"
+    command = [*build.command(architecture), "-Werror", "all-warnings", "-c"]
+    subprocess.run([*command, build.source(architecture), "-o", output], check=True)
+    assert output.stat().st_size > 10_000
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_native_on_cuda_agrees_with_torch_on_cpu(sphere):
+    vertices, faces = sphere()
+    for name in ("rgb", "depth", "silhouettes"):
+        pictures = []
+        for device, ops in (("cpu", "torch"), ("cuda", "native")):
+            moved = vertices.to(device).requires_grad_()
+            image = nr.Renderer(64, camera_mode="look_at", ops=ops)(
+                moved, faces.to(device), mode=name
+            )
+            (image**2).sum().backward()
+            pictures.append((image.detach().cpu(), moved.grad.cpu()))
+        for a, b in zip(*pictures, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+DRAW = """
+import warnings, torch, neural_renderer as nr
+faces = torch.tensor([[[[-1.0, -1, 1], [1, -1, 1], [0, 1, 1]]]])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        total = nr.rasterize_silhouettes(faces, 8).sum().item()
+print(int(total), len(caught), *(str(w.message) for w in caught))
+"""
+
+
+def start(cache, **environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("NEURAL_RENDERER_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", DRAW],
+        env=clean | {"NEURAL_RENDERER_CACHE": str(cache)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output_of(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+@needs_compiler
+def test_processes_that_build_at_once_all_succeed(tmp_path):
+    (tmp_path / "build-killed").mkdir()  # what a killed build leaves behind
+    processes = [start(tmp_path) for _ in range(3)]
+    assert {output_of(process) for process in processes} == {"32 0"}
+    assert len(list(tmp_path.glob("*.so"))) == 1
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["build-killed"]
+
+
+@pytest.mark.parametrize(
+    "environment, reason",
+    [
+        ({"CXX": "no-such-compiler"}, "No such file"),
+        ({"CXX": "false"}, "failed"),
+        ({"NEURAL_RENDERER_CACHE": "/dev/null/cache"}, "/dev/null/cache"),
+    ],
+)
+def test_without_a_build_torch_takes_over_with_one_line(tmp_path, environment, reason):
+    total, count, *message = output_of(start(tmp_path, **environment)).split(" ", 2)
+    assert (total, count) == ("32", "1")
+    assert "torch reference" in message[0] and reason in message[0] and "\n" not in message[0]
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    build.library.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler found"):
+            assert native.problem(torch.device("cpu"))
+        with pytest.raises(RuntimeError, match="no C\\+\\+ compiler found"):
+            nr.rasterize_silhouettes(torch.zeros(1, 1, 3, 3), 8, ops="native")
+    finally:
+        build.library.cache_clear()
+
+
+def test_the_environment_chooses(monkeypatch):
+    faces = torch.zeros(1, 1, 3, 3)
+    monkeypatch.setattr(native, "rasterize", None)  # cannot be called
+    monkeypatch.setenv("NEURAL_RENDERER_OPS", "torch")
+    nr.rasterize_silhouettes(faces, 8)
+    monkeypatch.setenv("NEURAL_RENDERER_OPS", "nothing")
+    with pytest.raises(ValueError, match="not 'nothing'"):
+        nr.rasterize_silhouettes(faces, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nr.rasterize_silhouettes(faces, 8, ops="torch")  # the argument comes first
