@@ -233,7 +233,9 @@ class Sampler:
         self._save_contact_sheet()
         self._save_statistics()
         shown = "them" if len(seeds) <= self.rows_shown else f"the first {self.rows_shown}"
-        click.echo(f"{len(seeds)} samples in {self.options.outdir}; contact_sheet.png shows {shown}")
+        click.echo(
+            f"{len(seeds)} samples in {self.options.outdir}; contact_sheet.png shows {shown}"
+        )
 
     def _sample(self, seeds: list[int], bar: tqdm) -> None:
         options = self.options

@@ -14,7 +14,6 @@ everything else from the `options` stored beside them. Known files, by name:
 """
 
 import contextlib
-import dataclasses
 import json
 import math
 import re
@@ -33,7 +32,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import training.generator
-import training.layers
 from dnnlib import Command, UserError
 from torch_utils.ops import bias_act, resample_filter, triplane_render, upfirdn2d
 from torch_utils.ops.triplane_render import DecoderWeights
@@ -41,6 +39,8 @@ from training import camera, layers, losses, rendering
 from training.config import Config, LossConfig, build_config
 from training.discriminator import Discriminator
 from training.generator import Generator
+
+from .kinks import ON_KINK, KinkWatch, Unit
 
 DATA = Path(__file__).parent / "data" / "parity"
 
@@ -364,7 +364,7 @@ class Step(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a phase gave. reports: under the reference's names. gradients: None where there is none."""
+    """What a phase gave. reports: under the reference's names. gradients: by parameter, or None."""
 
     reports: dict[str, float]
     gradients: dict[str, Tensor | None]
@@ -395,7 +395,7 @@ def step_of(f: Fixture) -> Step:
 def run_phase(step: Step, name: str) -> Outcome:
     """Loss and gradients of one of PHASES, rays sampled at the middles of their intervals."""
     generator, discriminator = step.networks
-    plain = losses.Spectacles()
+    plain, real = losses.Spectacles(), step.real
     with (
         mock.patch.object(training.generator, "random_draws", rendering.fixed_draws),
         _scores_given_by(discriminator) as scores,
@@ -405,11 +405,9 @@ def run_phase(step: Step, name: str) -> Outcome:
         elif name == "Greg":
             phase = losses.generator_density(generator, step.draws.z, step.points, step.nearby)
         elif name == "Dmain":
-            phase = losses.discriminator_main(
-                generator, discriminator, step.draws, step.real, plain
-            )
+            phase = losses.discriminator_main(generator, discriminator, step.draws, real, plain)
         else:
-            phase = losses.discriminator_r1(generator, discriminator, step.real, plain)
+            phase = losses.discriminator_r1(generator, discriminator, real, plain)
     trained = generator if name.startswith("G") else discriminator
     names, parameters = zip(*trained.named_parameters(), strict=True)
     gradients = torch.autograd.grad(phase.loss, parameters, allow_unused=True)
@@ -483,10 +481,13 @@ def compare_gradients(f: Fixture, name: str, outcome: Outcome) -> list[Quantity]
     stored = f.below(f"{name}/grad/")
     quantities = []
     for key, norm in norms.items():
-        ours = outcome.gradients[key]
+        theirs = f[f"{name}/grad/{key}"] if key in stored else None
+        ours = outcome.gradients.get(key)
+        if ours is None:
+            ours = torch.zeros(()) if theirs is None else torch.zeros_like(theirs)
         pairs = {f"{name}/norm/{key}": (ours.norm(), norm)}
-        if key in stored:
-            pairs[f"{name}/grad/{key}"] = (ours, f[f"{name}/grad/{key}"])
+        if theirs is not None:
+            pairs[f"{name}/grad/{key}"] = (ours, theirs)
         for label, pair in pairs.items():
             if norm < NEGLIGIBLE * largest:
                 error = relative_error(*pair, scale=largest)
@@ -507,132 +508,11 @@ def _all_ok(quantities: Iterable[Quantity]) -> bool:
     return all(quantity.ok for quantity in quantities)
 
 
-# --- Kinks
-#
-# A leaky ReLU bends at zero. Where its input is zero up to rounding, two correct implementations may
-# take different slopes: no output shows it, but the gradients of all layers below differ. So when
-# gradients miss, units that lie on a kink are moved to its other side; if the misses vanish, the
-# gradients agree, and the units that were moved are listed.
+# --- Kinks (see tests/kinks.py)
 
-ON_KINK = 5e-6  # distance in units of the layer's RMS: some forty roundings of float32
 NOTICEABLE = 1e-4  # share of a gradient that a unit must account for to be tried
 LARGEST_EFFECT = 0.1  # relative error of a gradient beyond which kinks are no explanation
 MOST_TRIALS = 8
-
-
-class Kink(NamedTuple):
-    """Where a piecewise linear function bends, and its slopes there."""
-
-    position: float
-    slope_below: float
-    slope_above: float
-
-
-@dataclasses.dataclass
-class Unit:
-    """An activation that lies on a kink.
-
-    call: the number of its bias_act within the phase. index: in that call's flattened input.
-    distance: from the kink, in units of the layer's RMS. jump: by how much the slope differs on the
-    other side. change: what the gradient at the unit's input would gain there; share: the same
-    relative to the whole layer's gradient. The last two are known after the backward pass.
-    """
-
-    layer: str
-    call: int
-    index: int
-    channel: int
-    distance: float
-    jump: float
-    change: float = 0.0
-    share: float = 0.0
-
-    @property
-    def place(self) -> tuple[int, int]:
-        return self.call, self.index
-
-
-class KinkWatch:
-    """While entered, collects the units that lie on kinks, and puts those in `moved` on the other
-    side. Not to be entered twice."""
-
-    def __init__(self, networks: Networks, moved: Iterable[Unit] = ()):
-        self.units: list[Unit] = []
-        self._networks = networks
-        self._moved = {unit.place for unit in moved}
-        self._modules: list[str] = []  # those being executed, innermost last
-        self._calls = 0
-        self._undo = contextlib.ExitStack()
-
-    def __enter__(self) -> "KinkWatch":
-        self._undo.enter_context(mock.patch.object(training.layers, "bias_act", self._bias_act))
-        for network in self._networks:
-            for name, module in network.named_modules():
-                for hook in (
-                    module.register_forward_pre_hook(partial(self._entered, name)),
-                    module.register_forward_hook(self._left),
-                ):
-                    self._undo.callback(hook.remove)
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._undo.close()
-
-    def _entered(self, name: str, *_) -> None:
-        self._modules.append(name)
-
-    def _left(self, *_) -> None:
-        self._modules.pop()
-
-    def _bias_act(
-        self, x: Tensor, bias: Tensor | None = None, *, dim: int = 1, **options
-    ) -> Tensor:
-        if bias is not None:
-            x = x + bias.to(x.dtype).reshape(
-                [-1 if i == dim % x.ndim else 1 for i in range(x.ndim)]
-            )
-        values = x.detach().flatten()
-        margin = ON_KINK * values.square().mean().sqrt().item()
-        shift = torch.zeros_like(values)
-        units = []
-        for position, below, above in kinks_of(**options):
-            offsets = values - position
-            for index in (offsets.abs() < margin).nonzero().flatten().tolist():
-                offset = offsets[index].item()
-                units.append(
-                    Unit(
-                        layer=self._modules[-1],
-                        call=self._calls,
-                        index=index,
-                        channel=int(np.unravel_index(index, x.shape)[dim]),
-                        distance=abs(offset) / margin * ON_KINK,
-                        jump=below - above if offset > 0 else above - below,
-                    )
-                )
-                if units[-1].place in self._moved:
-                    shift[index] = (-margin if offset > 0 else margin) - offset
-        self._calls += 1
-        self.units += units
-        y = bias_act(x + shift.view_as(x), dim=dim, **options)
-        if units and y.requires_grad:
-            y.register_hook(partial(self._measure, units))
-        return y
-
-    @staticmethod
-    def _measure(units: list[Unit], gradient: Tensor) -> None:
-        norm = gradient.norm().item()
-        for unit in units:
-            unit.change = gradient.flatten()[unit.index].item() * unit.jump
-            unit.share = abs(unit.change) / (norm or 1.0)
-
-
-def kinks_of(clamp: float | None = None, **options) -> list[Kink]:
-    """The kinks of bias_act(x, **options) with an activation that is linear on each side of 0."""
-    above, below = bias_act(torch.tensor([[1.0], [-1.0]]), **options).abs().flatten().tolist()
-    kinks = [] if below == above else [Kink(0.0, below, above)]
-    if clamp is not None:
-        kinks += [Kink(-clamp / below, 0.0, below), Kink(clamp / above, above, 0.0)]
-    return kinks
 
 
 def settle_kinks(f: Fixture, name: str, step: Step, missing: list[Quantity]) -> list[Quantity]:
@@ -699,8 +579,10 @@ def _suspects(f: Fixture, name: str, step: Step, outcome: Outcome, units: list[U
 
 # --- The command line
 
+Check = Callable[[Fixture], Iterable[Quantity]]
+
 # Beginning of a file's name -> the checks of such a file.
-CHECKS: dict[str, dict[str, Callable[[Fixture], Iterable[Quantity]]]] = {
+CHECKS: dict[str, dict[str, Check]] = {
     "cameras": {"cameras": check_cameras},
     "ops": {
         "upfirdn2d": check_upfirdn2d,
@@ -715,9 +597,17 @@ CHECKS: dict[str, dict[str, Callable[[Fixture], Iterable[Quantity]]]] = {
 }
 
 
-def checks_of(name: str) -> dict[str, Callable[[Fixture], Iterable[Quantity]]]:
+def checks_of(name: str) -> dict[str, Check]:
     """The checks of the file of that name, by their own names; none for an unknown file."""
     return next((checks for start, checks in CHECKS.items() if name.startswith(start)), {})
+
+
+def _attempt(check: Check, path: Path) -> Iterator[Quantity]:
+    """The quantities of a check; a file that cannot be read or used is a miss."""
+    try:
+        yield from check(Fixture(path))
+    except (UserError, KeyError, RuntimeError, ValueError) as error:
+        yield Quantity(f"cannot be checked: {str(error).splitlines()[0]}", math.inf, 0)
 
 
 @click.command(cls=Command)
@@ -735,7 +625,7 @@ def main(directory: Path) -> None:
             click.echo(f"skip  {path.stem}: {reason}")
             continue
         for check in checks.values():
-            for quantity in check(Fixture(path)):
+            for quantity in _attempt(check, path):
                 click.echo(f"{quantity}  [{path.stem}]")
                 misses += not quantity.ok
                 total += 1

@@ -67,10 +67,14 @@ def save_network(
 
 
 def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
-    """Read a network file. Raises UserError, one line, for anything that is not one."""
+    """Read a network file, or an old .pkl. Raises UserError, one line, for anything else."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"network file {path} does not exist")
+    if path.suffix == ".pkl":
+        from .legacy import load_legacy  # which itself returns this module's `Network`
+
+        return load_legacy(path, device)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

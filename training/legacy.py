@@ -120,7 +120,6 @@ def _restore(
     """
     with torch.device("meta"):
         outline = cls(config)
-    _require_same_arithmetic(outline, stored)
     tensors = {name: stored.tensor(name) for name in outline.state_dict()}
     for name, expected in outline.state_dict().items():
         if tensors[name] is None:
@@ -130,6 +129,7 @@ def _restore(
             raise UserError(f"{stored.name!r}: tensor {name} has shape {found}, not {wanted}")
         if not tensors[name].storage.dtype.is_floating_point:
             raise UserError(f"{stored.name!r}: tensor {name} does not hold real numbers")
+    _require_same_arithmetic(outline, stored)
     if sum(tensor.nbytes for tensor in tensors.values()) > available_bytes:
         raise UserError(f"{stored.name!r} has more weights than the file has bytes")
     network = cls(config)
@@ -251,7 +251,7 @@ def _generator_sizes(stored: Record) -> dict[str, Any]:
         "generator.plane_channels": _size(stored, f"backbone.synthesis.{top}.torgb.bias")[0] // 3,
         "generator.decoder_hidden": _size(stored, "decoder.net.0.weight")[0],
         "generator.feature_channels": _size(stored, "decoder.net.2.weight")[0] - 1,
-        **_widths(stored, "generator"),
+        **_widths(stored, "generator", blocks[-1]),
     }
 
 
@@ -261,20 +261,27 @@ def _discriminator_sizes(stored: Record) -> dict[str, Any]:
     if not mapping:
         raise UserError(f"{stored.name!r} does not score images given their pose")
     resolution = _setting(stored.settings(), "img_resolution")
+    if not isinstance(resolution, int):
+        raise UserError(f"{stored.name!r} judges images of {resolution!r} px")
     epilogue = as_dict(arguments.get("epilogue_kwargs"))
     return {
         "discriminator.dual": _size(stored, f"b{resolution}.fromrgb.weight")[1] == 6,
         "discriminator.mapping_layers": _layer_count(mapping),
         "discriminator.group_size": _setting(epilogue, "mbstd_group_size", 4),
         "discriminator.half_precision_blocks": _setting(arguments, "num_fp16_res", 4),
-        **_widths(stored, "discriminator"),
+        **_widths(stored, "discriminator", resolution),
     }
 
 
-def _widths(stored: Record, section: str) -> dict[str, Any]:
+def _widths(stored: Record, section: str, resolution: int) -> dict[str, Any]:
     arguments = as_dict(stored.settings().get("_init_kwargs"))
+    base = _setting(arguments, "channel_base", 32768)
+    if not isinstance(base, int) or base < resolution:
+        raise UserError(
+            f"{stored.name!r} has channel_base {base!r}: no channels at {resolution} px"
+        )
     return {
-        f"{section}.channel_base": _setting(arguments, "channel_base", 32768),
+        f"{section}.channel_base": base,
         f"{section}.channel_max": _setting(arguments, "channel_max", 512),
     }
 

@@ -5,6 +5,8 @@ import torch
 
 from neural_renderer.ops import native
 
+torch.set_num_threads(1)  # the pictures are small: more threads would cost more than they give
+
 
 @pytest.fixture(params=["torch", "native"])
 def ops(request):

@@ -122,22 +122,26 @@ def test_eps_bounds_the_gradient(ops):
         assert grad.abs().sum() == 0  # one pixel, so that nothing lies beyond the edge
         alpha = nr.rasterize_silhouettes(faces, 3, anti_aliasing=False, eps=eps, ops=ops)
         grad = torch.autograd.grad(alpha[0, 1, 1], faces)[0]
-        assert grad[0, 0, :, 0].sum() == pytest.approx(expected, rel=0.02)
+        assert grad[0, 0, :, 0].sum() == pytest.approx(expected, rel=0.05)
 
 
-def random_faces(seed, low):
-    torch.manual_seed(seed)
-    faces = torch.rand(1, 6, 3, 3, dtype=torch.float64) * 2 - 1
-    faces[..., 2] = low + 2 * torch.rand(1, 6, 3, dtype=torch.float64)
+def random_faces(count):
+    torch.manual_seed(0)
+    faces = torch.rand(1, count, 3, 3, dtype=torch.float64) * 3 - 1.5
+    faces[..., 2] = 1 + 2 * torch.rand(1, count, 3, dtype=torch.float64)
     return faces.requires_grad_()
+
+
+def both_sides(faces):
+    return torch.cat((faces, faces.flip(2)), 1)
 
 
 @pytest.mark.parametrize("perspective", [True, False])
 def test_depth_gradient_is_exact(ops, perspective):
-    faces = random_faces(0, 1.0)
+    faces = random_faces(6)
 
     def depth(faces):
-        return nr.rasterize_depth(faces, 12, perspective=perspective, ops=ops)
+        return nr.rasterize_depth(both_sides(faces), 12, perspective=perspective, ops=ops)
 
     assert (depth(faces) < 100).sum() > 50
     assert torch.autograd.gradcheck(depth, faces, eps=1e-7, atol=1e-5)
@@ -158,9 +162,15 @@ def test_depth_gradient_is_exact_behind_the_camera_too(ops):
 
 @pytest.mark.parametrize("cube", [1, 2, 3])
 def test_texture_gradient_is_exact(ops, cube):
-    faces = random_faces(1, 1.0).detach()
-    textures = torch.rand(1, 6, cube, cube, cube, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda t: nr.rasterize(faces, t, 6, ops=ops), textures)
+    a, b, c, d = (-1, -1, 1), (1, -0.5, 2), (0.9, 1, 3), (-0.8, 0.8, 1.5)
+    faces = torch.tensor([[[a, b, c], [a, c, d]]], dtype=torch.float64)
+    textures = torch.rand(1, 2, cube, cube, cube, 3, dtype=torch.float64, requires_grad=True)
+
+    def colours(textures):
+        return nr.rasterize(faces, textures, 4, ops=ops)
+
+    assert (colours(textures) > 0).sum() > 30
+    assert torch.autograd.gradcheck(colours, textures)
 
 
 def test_colours_reach_the_light(ops, sphere):

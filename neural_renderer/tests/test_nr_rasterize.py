@@ -49,10 +49,10 @@ def test_equally_near_faces_show_the_first(ops):
 def test_faces_beyond_near_and_far_are_cut(ops):
     sloping = triangle((-5, -5, 1), (5, -5, 9), (0, 5, 5), dtype=torch.float64)
     depth = nr.rasterize_depth(
-        sloping, 32, anti_aliasing=False, near=3, far=6, perspective=False, ops=ops
+        sloping, 32, anti_aliasing=False, near=4.5, far=5.5, perspective=False, ops=ops
     )
-    drawn = depth[depth < 6]
-    assert 3 < drawn.min() < 3.1 and 5.9 < drawn.max() < 6
+    drawn = depth[depth < 5.5]  # the plane is z = 5 + 0.8 x
+    assert 4.5 < drawn.min() < 4.56 and 5.44 < drawn.max() < 5.5
 
 
 def test_weights_are_correct_in_perspective(ops):

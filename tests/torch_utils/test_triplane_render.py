@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+
 from torch_utils.ops import build, set_mode, triplane_render
 from torch_utils.ops.triplane_render import (
     PLANE_AXES,
@@ -85,9 +86,7 @@ def test_twin_has_the_gradients_that_finite_differences_show():
     inputs = _inputs((2, 5, 3, 4, 6, 4, 2))
 
     def function(planes, points, *weights):
-        return tuple(
-            triplane_render_torch(planes, points, DecoderWeights(*weights), box_warp=1.3)
-        )
+        return tuple(triplane_render_torch(planes, points, DecoderWeights(*weights), box_warp=1.3))
 
     assert torch.autograd.gradcheck(function, inputs)
 
@@ -106,13 +105,19 @@ def test_memory_layout_of_the_planes_does_not_matter():
 
 
 def test_planes_shared_by_a_batch_get_the_sum_of_its_gradients():
-    planes, *rest = _inputs((3, 50, 16, 8, 8, 8, 4), torch.float32)
-    planes = planes[:1].detach().requires_grad_()
-    render = _run(lambda p, *a, **k: triplane_render(p.expand(3, -1, -1, -1, -1), *a, **k),
-                  [planes, *rest])  # fmt: skip
-    twin = _run(lambda p, *a, **k: triplane_render_torch(p.expand(3, -1, -1, -1, -1), *a, **k),
-                [planes.detach().double().requires_grad_(), *(t.detach().double().requires_grad_() for t in rest)])  # fmt: skip
-    assert max(_error(a, e) for a, e in zip(render, twin, strict=True)) < 5e-6
+    inputs = _inputs((3, 50, 16, 8, 8, 8, 4), torch.float32)
+    inputs[0] = inputs[0].detach()[:1].requires_grad_()
+
+    def shared(render):
+        return lambda planes, *rest, **options: render(
+            planes.expand(3, *[-1] * 4), *rest, **options
+        )
+
+    expected = _run(
+        shared(triplane_render_torch), [t.detach().double().requires_grad_() for t in inputs]
+    )
+    actual = _run(shared(triplane_render), inputs)
+    assert max(_error(a, e) for a, e in zip(actual, expected, strict=True)) < 5e-6
 
 
 @pytest.mark.parametrize("wanted", [[0], [1], [2, 5], [0, 1], [1, 3, 4]], ids=str)
@@ -210,7 +215,9 @@ def test_nothing_per_sample_is_kept_for_the_backward_pass():
 def test_other_types_take_the_twin():
     inputs = _inputs((1, 10, 4, 4, 4, 4, 2))
     expected = _run(triplane_render_torch, inputs)
-    assert all(torch.equal(a, e) for a, e in zip(_run(triplane_render, inputs), expected, strict=True))
+    assert all(
+        torch.equal(a, e) for a, e in zip(_run(triplane_render, inputs), expected, strict=True)
+    )
 
 
 CAPABILITY_SCRIPT = """

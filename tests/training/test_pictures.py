@@ -9,26 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tiny import SIZES
 from training import pictures, toy
 from training.camera import cam2world_from_pose
 from training.config import Config, build_config
 from training.discriminator import Discriminator
 from training.generator import Generator
-
-SIZES = {
-    "generator.z_dim": 8,
-    "generator.w_dim": 8,
-    "generator.channel_base": 128,
-    "generator.channel_max": 8,
-    "generator.plane_resolution": 16,
-    "generator.plane_channels": 4,
-    "generator.decoder_hidden": 8,
-    "generator.feature_channels": 4,
-    "discriminator.channel_base": 256,
-    "discriminator.channel_max": 8,
-    "rendering.samples": 4,
-    "rendering.importance_samples": 4,
-}
 
 
 def small_config(preset: str = "toy", **changes) -> Config:
@@ -58,7 +44,8 @@ def test_grid_tiles_row_by_row_pixel_by_pixel(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("count", "layout"), [(1, (1, 1)), (4, (2, 2)), (5, (2, 3)), (7, (3, 3)), (11, (3, 4)), (32, (4, 8))]
+    ("count", "layout"),
+    [(1, (1, 1)), (4, (2, 2)), (5, (2, 3)), (7, (3, 3)), (11, (3, 4)), (32, (4, 8))],
 )
 def test_grid_is_balanced_by_default(count, layout):
     grid = pictures.tile(torch.zeros(count, 3, 2, 2))
@@ -177,9 +164,7 @@ def test_snapshot_shows_what_the_generator_renders(tmp_path):
 
 
 def test_snapshot_of_a_super_resolved_network_has_raw_pictures(tmp_path):
-    config = small_config(
-        "cats", **{"data.resolution": 128, "rendering.raw_resolution": 16}
-    )
+    config = small_config("cats", **{"data.resolution": 128, "rendering.raw_resolution": 16})
     snapshot(tmp_path / "run", config, count=2)
     assert read(tmp_path / "run/fakes-7.png").shape == (3, 128, 256)
     assert read(tmp_path / "run/raw-7.png").shape == (3, 16, 32)
@@ -208,9 +193,7 @@ def test_snapshot_changes_neither_networks_nor_random_states(tmp_path):
     randomness = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
     def make(tag: str) -> list[bytes]:
-        pictures.save_snapshot_pictures(
-            tmp_path / "run", tag, generator, discriminator, *arguments
-        )
+        pictures.save_snapshot_pictures(tmp_path / "run", tag, generator, discriminator, *arguments)
         return [path.read_bytes() for path in sorted((tmp_path / "run").glob(f"*-{tag}.png"))]
 
     first = make("1")

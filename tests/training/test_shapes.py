@@ -6,7 +6,7 @@ import pytest
 import torch
 from plyfile import PlyData
 
-from training.config import build_config
+from tests.tiny import tiny_config
 from training.generator import Generator
 from training.shapes import Mesh, density_grid, extract_mesh, has_surface, save_mrc, save_ply
 
@@ -41,15 +41,7 @@ def euler_characteristic(mesh: Mesh) -> int:
 
 def small_generator(**changes) -> Generator:
     torch.manual_seed(0)
-    sizes = {
-        "generator.z_dim": 8,
-        "generator.w_dim": 8,
-        "generator.channel_base": 128,
-        "generator.channel_max": 8,
-        "generator.plane_channels": 4,
-        "generator.decoder_hidden": 8,
-    }
-    return Generator(build_config("toy", sizes | changes))
+    return Generator(tiny_config(**changes))
 
 
 @pytest.mark.parametrize("box_warp", [1.0, 1.6])
@@ -98,8 +90,8 @@ def test_no_surface_gives_an_empty_mesh(level):
 
 def test_grid_holds_the_field_at_its_points(monkeypatch):
     monkeypatch.setattr("training.shapes.POINTS_AT_ONCE", 100)  # many parts, the last one short
-    generator = small_generator(**{"rendering.box_warp": 1.6})
-    planes = torch.randn(1, 3, 4, 32, 32)
+    generator = small_generator(rendering__box_warp=1.6)
+    planes = torch.randn(1, 3, 4, 16, 16)
     density = density_grid(generator, planes, 9)
     points = coordinates(9, 1.6).reshape(1, -1, 3)
     expected = generator.field(planes, points).sigma.reshape(9, 9, 9)

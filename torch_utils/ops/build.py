@@ -1,10 +1,10 @@
 """Compile the native kernels on first use and load them, or say why not.
 
 The kernels know nothing of torch: they take pointers, sizes and (on a GPU) a stream, through a C
-interface. So a build takes a second instead of a minute, and serves any version of torch.
+interface. So a build takes a second instead of a minute, and no part of it can disagree with torch.
 
-    source + compiler + flags --hash--> cache/ops/NAME-HASH.so   there already?   load it
-                                                                 otherwise        compile, rename
+    sources + compiler + flags --hash--> CACHE/ops/NAME-HASH.so, there already?  load it
+                                                                 otherwise       compile, rename
 
 There is no lock to go stale: each process compiles to a private file and renames it into place.
 Processes that start together compile the same thing, and the last rename wins.
@@ -15,6 +15,7 @@ import functools
 import hashlib
 import logging
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -126,8 +127,10 @@ def build(name: str, source: str, command: tuple[str, ...]) -> Path:
 
 
 def _key(executable: str, command: tuple[str, ...]) -> str:
+    """Names what the binary depends on: compiler, flags, processor, torch, CUDA and the sources."""
     version = subprocess.run([executable, "--version"], capture_output=True, timeout=60).stdout
-    digest = hashlib.sha256(f"{command} {os.uname().machine}".encode() + version)
+    environment = (command, platform.machine(), torch.__version__, torch.version.cuda)
+    digest = hashlib.sha256(repr(environment).encode() + version)
     for file in sorted(SOURCES.iterdir()):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -70,7 +70,7 @@ def triplane_render_torch(
         padding_mode="zeros",
         align_corners=False,
     )
-    features = features.reshape(batch, 3, -1, count).mean(dim=1)
+    features = features.reshape(batch, 3, planes.shape[2], count).mean(dim=1)
     hidden = F.softplus(decoder.w1 @ features + decoder.b1[:, None])
     out = (decoder.w2 @ hidden + decoder.b2[:, None]).mT
     # The widened sigmoid of mip-NeRF lets colours reach 0 and 1 with finite weights.

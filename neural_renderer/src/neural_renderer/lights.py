@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .camera import Vector
+from .checks import check_textures
 
 
 def lighting(
@@ -21,6 +22,7 @@ def lighting(
     The light is ambient + directional x max(0, normal . direction), where the normal of a face is
     (v0 - v1) x (v2 - v1), of length 1. Colours and direction are [3] or [B, 3].
     """
+    check_textures(textures, faces)
     v0, v1, v2 = faces.unbind(2)
     normals = F.normalize(torch.linalg.cross(v0 - v1, v2 - v1), dim=-1)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import ops as kernels
+from .checks import check_faces, check_textures
 
 IMAGE_SIZE = 256
 NEAR = 0.1
@@ -86,12 +87,14 @@ class Rasterize(torch.nn.Module):
 
         Raises ValueError if the shapes, types or devices do not fit together.
         """
-        _check_faces(faces)
+        check_faces(faces)
         op = kernels.select(self.ops, faces.device)
         fragments = op.rasterize(faces, self.view)
         planes = []
         if self.return_rgb:
-            _check_textures(textures, faces)
+            if textures is None:
+                raise ValueError("colours need textures, [batch, faces, T, T, T, 3]")
+            check_textures(textures, faces)
             background = torch.as_tensor(self.background_color).to(faces)
             planes.append(op.sample(textures, fragments, background))
         if self.return_alpha:
@@ -209,26 +212,3 @@ class _SweptEdges(torch.autograd.Function):
             fragments = kernels.Fragments(*fragments)
             moved = ctx.op.sweep(faces, fragments, image, grad.contiguous(), ctx.view, ctx.eps)
         return moved, grad, None, None, None, None, None, None
-
-
-def _check_faces(faces: Tensor) -> None:
-    if faces.ndim != 4 or faces.shape[2:] != (3, 3):
-        raise ValueError(f"faces must be [batch, faces, 3, 3], not {list(faces.shape)}")
-    if faces.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"faces must be float32 or float64, not {faces.dtype}")
-
-
-def _check_textures(textures: Tensor | None, faces: Tensor) -> None:
-    if textures is None:
-        raise ValueError("colours need textures, [batch, faces, T, T, T, 3]")
-    cube = textures.shape[2] if textures.ndim == 6 else 0
-    if cube < 1 or textures.shape != (*faces.shape[:2], cube, cube, cube, 3):
-        raise ValueError(
-            f"textures must be [batch={faces.shape[0]}, faces={faces.shape[1]}, T, T, T, 3], "
-            f"not {list(textures.shape)}"
-        )
-    if textures.dtype != faces.dtype or textures.device != faces.device:
-        raise ValueError(
-            f"textures ({textures.dtype}, {textures.device}) must match faces "
-            f"({faces.dtype}, {faces.device})"
-        )

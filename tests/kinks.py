@@ -1,0 +1,137 @@
+"""Units of a network that lie on a kink of their activation.
+
+A leaky ReLU bends at zero. Where its input is zero up to rounding, two correct implementations may
+take different slopes: no output shows it, but the gradients of all layers below differ. To compare
+gradients with another implementation's, such units can be found and put on the other side.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import training.layers
+from torch_utils.ops import bias_act
+
+ON_KINK = 5e-6  # distance in units of the layer's RMS: some forty roundings of float32
+
+
+class Kink(NamedTuple):
+    """Where a piecewise linear function bends, and its slopes there."""
+
+    position: float
+    slope_below: float
+    slope_above: float
+
+
+@dataclasses.dataclass
+class Unit:
+    """An activation that lies on a kink.
+
+    call: the number of its bias_act within the phase. index: in that call's flattened input.
+    distance: from the kink, in units of the layer's RMS. jump: by how much the slope differs on the
+    other side. change: what the gradient at the unit's input would gain there; share: the same
+    relative to the whole layer's gradient. The last two are known after the backward pass.
+    """
+
+    layer: str
+    call: int
+    index: int
+    channel: int
+    distance: float
+    jump: float
+    change: float = 0.0
+    share: float = 0.0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.call, self.index
+
+
+class KinkWatch:
+    """While entered, collects the units that lie on kinks, and puts those in `moved` on the other
+    side. Not to be entered twice."""
+
+    def __init__(self, networks: Iterable[nn.Module], moved: Iterable[Unit] = ()):
+        self.units: list[Unit] = []
+        self._networks = networks
+        self._moved = {unit.place for unit in moved}
+        self._modules: list[str] = []  # those being executed, innermost last
+        self._calls = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> "KinkWatch":
+        self._undo.enter_context(mock.patch.object(training.layers, "bias_act", self._bias_act))
+        for network in self._networks:
+            for name, module in network.named_modules():
+                for hook in (
+                    module.register_forward_pre_hook(partial(self._entered, name)),
+                    module.register_forward_hook(self._left),
+                ):
+                    self._undo.callback(hook.remove)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._undo.close()
+
+    def _entered(self, name: str, *_) -> None:
+        self._modules.append(name)
+
+    def _left(self, *_) -> None:
+        self._modules.pop()
+
+    def _bias_act(
+        self, x: Tensor, bias: Tensor | None = None, *, dim: int = 1, **options
+    ) -> Tensor:
+        if bias is not None:
+            x = x + bias.to(x.dtype).reshape(
+                [-1 if i == dim % x.ndim else 1 for i in range(x.ndim)]
+            )
+        values = x.detach().flatten()
+        margin = ON_KINK * values.square().mean().sqrt().item()
+        shift = torch.zeros_like(values)
+        units = []
+        for position, below, above in kinks_of(**options):
+            offsets = values - position
+            for index in (offsets.abs() < margin).nonzero().flatten().tolist():
+                offset = offsets[index].item()
+                units.append(
+                    Unit(
+                        layer=self._modules[-1],
+                        call=self._calls,
+                        index=index,
+                        channel=int(np.unravel_index(index, x.shape)[dim]),
+                        distance=abs(offset) / margin * ON_KINK,
+                        jump=below - above if offset > 0 else above - below,
+                    )
+                )
+                if units[-1].place in self._moved:
+                    shift[index] = (-margin if offset > 0 else margin) - offset
+        self._calls += 1
+        self.units += units
+        y = bias_act(x + shift.view_as(x), dim=dim, **options)
+        if units and y.requires_grad:
+            y.register_hook(partial(self._measure, units))
+        return y
+
+    @staticmethod
+    def _measure(units: list[Unit], gradient: Tensor) -> None:
+        norm = gradient.norm().item()
+        for unit in units:
+            unit.change = gradient.flatten()[unit.index].item() * unit.jump
+            unit.share = abs(unit.change) / (norm or 1.0)
+
+
+def kinks_of(clamp: float | None = None, **options) -> list[Kink]:
+    """The kinks of bias_act(x, **options) with an activation that is linear on each side of 0."""
+    above, below = bias_act(torch.tensor([[1.0], [-1.0]]), **options).abs().flatten().tolist()
+    kinks = [] if below == above else [Kink(0.0, below, above)]
+    if clamp is not None:
+        kinks += [Kink(-clamp / below, 0.0, below), Kink(clamp / above, above, 0.0)]
+    return kinks

@@ -1,0 +1,201 @@
+"""The command line of train.py, in processes of its own: whole runs, and mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner
+
+import train
+from tests.tiny import tiny_arguments, write_photographs
+from training.toy import make_toy_dataset
+
+ROOT = Path(__file__).parents[1]
+SHORT = ["--kimg", "0.012", "--tick", "0.008", "--snap", "1"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "train.py", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def complaint(*arguments: object) -> str:
+    """The one line with which a command line is refused."""
+    result = CliRunner().invoke(train.main, [str(argument) for argument in arguments])
+    assert result.exit_code in (1, 2), result.output
+    assert "Traceback" not in result.output
+    (line,) = (line for line in result.output.splitlines() if line.startswith("Error:"))
+    return line
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("data") / "discs")
+
+
+@pytest.fixture(scope="module")
+def toy_heads(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("toy") / "heads.zip"
+    make_toy_dataset(path, 16, 32, seed=0, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(toy_heads, tmp_path_factory) -> Path:
+    """The folder of a run on a few toy heads."""
+    outdir = tmp_path_factory.mktemp("runs")
+    arguments = ["--cfg", "toy", "--data", toy_heads, *tiny_arguments(), *SHORT]
+    result = run("--outdir", outdir, *arguments)
+    assert result.returncode == 0, result.stderr
+    (folder,) = outdir.iterdir()
+    return folder
+
+
+def test_run_folder_holds_what_is_promised(finished):
+    assert finished.name == "00000-toy-heads-gpus1-batch4-gamma1"
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.json", "log.txt", "stats.jsonl", "reals.png"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    for tag in ("000000.01", "000000.00"):
+        wanted = {f"{kind}-{tag}.png" for kind in ("fakes", "depth", "normals", "yaws", "poses")}
+        assert wanted <= names
+    assert "network-000000.01.safetensors" in names and "checkpoint-000000.01.pt" in names
+
+
+def test_stats_and_log_agree(finished):
+    records = [json.loads(line) for line in (finished / "stats.jsonl").read_text().splitlines()]
+    assert [record["tick"] for record in records] == [1, 2]
+    assert [record["kimg"] for record in records] == [0.008, 0.012]
+    for key in ("G/loss_own_view", "D/loss_real", "G/relief", "pose/generated_h_std"):
+        assert all(isinstance(record[key], float) for record in records)
+    log = (finished / "log.txt").read_text()
+    assert log.count("s/kimg") == 2 and "kimg 0.01/0.012" in log
+    assert json.loads((finished / "config.json").read_text())["run"]["kimg"] == 0.012
+
+
+@pytest.mark.parametrize("tampering", ["deleted", "corrupted"])
+def test_training_never_reads_the_ground_truth(toy_heads, finished, tampering, tmp_path):
+    """Poses, depths and identities of the toy set leave no trace in the weights."""
+    data = tmp_path / "heads.zip"
+    with zipfile.ZipFile(toy_heads) as source, zipfile.ZipFile(data, "w") as target:
+        for name in source.namelist():
+            if name != "ground_truth.npz":
+                target.writestr(name, source.read(name))
+            elif tampering == "corrupted":
+                target.writestr(name, b"not what it was")
+    arguments = ["--cfg", "toy", "--data", data, *tiny_arguments(), *SHORT]
+    result = run("--outdir", tmp_path / "runs", *arguments)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    name = "network-000000.01.safetensors"
+    found, expected = (safetensors.torch.load_file(path / name) for path in (folder, finished))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_custom_trains_on_any_folder_and_suggests_gamma(photographs, tmp_path):
+    sizes = ["--set", "data.resolution=32", "--set", "rendering.raw_resolution=32"]
+    arguments = [*tiny_arguments(), *sizes, "--set", "discriminator.dual=false", "--kimg", "0.004"]
+    result = run("--outdir", tmp_path, "--cfg", "custom", "--data", photographs, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "--gamma is not given: taking 0.0512" in result.stdout
+    (folder,) = tmp_path.iterdir()
+    assert json.loads((folder / "config.json").read_text())["loss"]["gamma"] == 0.0512
+
+
+def test_two_processes_train(photographs, tmp_path):
+    arguments = ["--cfg", "toy", "--data", photographs, *tiny_arguments(), "--kimg", "0.008"]
+    result = run("--outdir", tmp_path, *arguments, "--gpus", 2, "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    (folder,) = tmp_path.iterdir()
+    assert "2 process(es) on cpu" in (folder / "log.txt").read_text()
+    assert (folder / "network-000000.01.safetensors").exists()
+
+
+def test_dry_run_prints_the_configuration_and_writes_nothing(photographs, tmp_path):
+    arguments = ["--outdir", tmp_path / "runs", "--cfg", "cats", "--data", photographs, "--dry-run"]
+    result = run(*arguments, "--mirror", "true", "--aug", "ada", "--set", "loss.blur_sigma=3")
+    config = json.loads(result.stdout)
+    assert config["data"]["mirror"] is True and config["augment"]["mode"] == "ada"
+    assert config["loss"] | {"gamma": 5.0, "blur_sigma": 3.0} == config["loss"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_starting_from_a_network_file_takes_its_weights(finished, toy_heads, tmp_path):
+    network = finished / "network-000000.01.safetensors"
+    arguments = ["--cfg", "toy", "--data", toy_heads, *tiny_arguments(), "--kimg", "0.004"]
+    still = ["--set", "optim.g_lr=1e-12", "--set", "optim.d_lr=1e-12"]
+    result = run("--outdir", tmp_path, *arguments, *still, "--resume", network)
+    assert result.returncode == 0, result.stderr
+    (folder,) = tmp_path.iterdir()
+    new = safetensors.torch.load_file(folder / "network-000000.00.safetensors")
+    old = safetensors.torch.load_file(network)
+    name = "D.b8.conv0.weight"
+    torch.testing.assert_close(new[name], old[name], rtol=0, atol=1e-6)
+
+
+def test_mistakes_get_one_clear_line(photographs, tmp_path):
+    start = ["--outdir", tmp_path / "runs", "--cfg", "toy"]
+    empty, corrupt, notes = tmp_path / "empty.zip", tmp_path / "corrupt", tmp_path / "notes.txt"
+    zipfile.ZipFile(empty, "w").close()
+    corrupt.mkdir()
+    (corrupt / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    notes.write_text("not a zip")
+    network = tmp_path / "bad.safetensors"
+    network.write_bytes(b"\0" * 100)
+    expected = {
+        ("--data", tmp_path / "nowhere"): "no such data set",
+        ("--data", empty): "no images in",
+        ("--data", notes): "neither a folder nor a readable zip",
+        ("--data", photographs, "--batch", 7, "--gpus", 2): "7 is not divisible by gpus 2",
+        ("--data", photographs, "--batch", 8, "--batch-gpu", 3): "not divisible by batch_gpu 3",
+        ("--data", photographs, "--set", "loss.gama=1"): "did you mean 'loss.gamma'",
+        ("--data", photographs, "--set", "loss.gamma=x"): "should be a valid number",
+        ("--data", photographs, "--set", "loss.gamma=1", "--gamma", 2): "given twice",
+        ("--data", photographs, "--batch", "many"): "'many' is not a valid integer",
+        ("--data", photographs, "--resume", network): "bad.safetensors",
+        ("--data", photographs, "--resume", "latest"): "no run 'toy-discs",
+        ("--data", photographs, "--resume", tmp_path / "gone"): "not a run folder",
+        ("--data", photographs, "--precision", "fp16"): "needs CUDA",
+    }
+    if not torch.cuda.is_available():
+        expected[("--data", photographs, "--device", "cuda")] = "sees no CUDA device"
+    for arguments, message in expected.items():
+        assert message in complaint(*start, *arguments)
+    assert "needs --data" in complaint("--outdir", tmp_path, "--cfg", "cats")
+    assert "broken.png" in complaint(*start, "--data", corrupt, "--batch", 1)
+    (tmp_path / "file").write_text("")
+    unwritable = ["--outdir", tmp_path / "file" / "runs", "--cfg", "toy", "--data", photographs]
+    assert "choose another folder" in complaint(*unwritable)
+
+
+def test_at_most_thirty_options():
+    """The command line is frozen: a new option is a decision."""
+    names = {option.name for option in train.main.params}
+    assert names == {
+        *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
+        *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
+        *("desc", "settings", "dry_run"),
+    }
+
+
+@pytest.mark.parametrize("script", ["ffhq.sh", "cats.sh", "shapenet_cars.sh"])
+def test_dataset_scripts(script, photographs, tmp_path):
+    without = subprocess.run([ROOT / script], capture_output=True, text=True)
+    assert without.returncode == 2 and without.stderr.startswith("usage:")
+    result = subprocess.run(
+        [ROOT / script, photographs, "--gpus", "1", "--dry-run"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHON": sys.executable},
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["preset"] == script.removesuffix(".sh")

@@ -1,0 +1,296 @@
+"""The losses' own promises; their numbers and gradients agree with the reference in test_parity."""
+
+import copy
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.small import DUAL, PLAIN, small_discriminator, small_generator
+from training import losses
+from training.camera import intrinsics_from_focal
+from training.discriminator import Discriminator
+from training.generator import Generator, View
+
+BATCH = 4
+PLAINLY = losses.Spectacles()
+
+
+class Step(NamedTuple):
+    generator: Generator
+    discriminator: Discriminator
+    draws: losses.Draws
+    real: Tensor
+
+    def run(self, phase: str, seen: losses.Spectacles = PLAINLY) -> losses.Phase:
+        torch.manual_seed(0)  # the depths along rays
+        g, d, draws, real = self
+        if phase == "generator_density":
+            return losses.generator_density(
+                g, draws.z, *losses.density_draws(g, BATCH, torch.device("cpu"))
+            )
+        if phase == "generator_main":
+            return losses.generator_main(g, d, draws, seen)
+        if phase == "discriminator_main":
+            return losses.discriminator_main(g, d, draws, real, seen)
+        return losses.discriminator_r1(g, d, real, seen)
+
+
+PHASES = ("generator_main", "generator_density", "discriminator_main", "discriminator_r1")
+
+
+def step(sizes=PLAIN, mirror: str | None = "horizontal", **changes) -> Step:
+    generator, discriminator = (
+        small_generator(sizes, **changes),
+        small_discriminator(sizes, **changes),
+    )
+    size = generator.config.data.resolution
+    draws = losses.Draws(torch.randn(BATCH, 16), intrinsics_from_focal(4.2647), mirror)
+    return Step(generator, discriminator, draws, torch.randn(BATCH, 3, size, size))
+
+
+def gradients(phase: losses.Phase, network: torch.nn.Module) -> dict[str, Tensor]:
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    found = torch.autograd.grad(phase.loss, parameters, allow_unused=True)
+    return {name: g for name, g in zip(names, found, strict=True) if g is not None}
+
+
+# --- How much work a phase does
+
+
+@pytest.mark.parametrize(
+    "phase, backbone, trunk",
+    [
+        ("generator_main", [BATCH], [BATCH, BATCH]),
+        ("generator_density", [BATCH], []),
+        ("discriminator_main", [BATCH], [BATCH, BATCH, BATCH]),
+        ("discriminator_r1", [], [BATCH]),
+    ],
+)
+@pytest.mark.parametrize("sizes", [PLAIN, DUAL], ids=["plain", "dual"])
+def test_each_latent_passes_the_backbone_once_and_each_image_the_trunk(
+    sizes, phase, backbone, trunk
+):
+    s = step(sizes)
+    passes: dict[str, list[int]] = {"backbone": [], "trunk": [], "epilogue": []}
+
+    def count(name, module):
+        module.register_forward_hook(lambda _, inputs, __: passes[name].append(len(inputs[0])))
+
+    count("backbone", s.generator.backbone.synthesis)
+    count("trunk", s.discriminator.blocks()[0])
+    count("epilogue", s.discriminator.b4)
+    s.run(phase)
+    assert passes == {"backbone": backbone, "trunk": trunk, "epilogue": trunk}
+
+
+def test_single_view_where_no_mirror_is_drawn():
+    s = step(mirror=None)
+    terms = s.run("generator_main").terms
+    assert "G/loss_own_view" in terms and "G/loss_mirrored" not in terms
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("sizes", [PLAIN, DUAL], ids=["plain", "dual"])
+def test_phases_leave_everything_as_it_was(sizes, phase):
+    s = step(sizes)
+    state = copy.deepcopy([network.state_dict() for network in (s.generator, s.discriminator)])
+    z, real = s.draws.z.clone(), s.real.clone()
+    result = s.run(phase, losses.Spectacles(sigma=1.0, augment=lambda image, raw: (-image, raw)))
+    result.loss.backward(
+        inputs=[s.generator.decoder.net["0"].weight, s.discriminator.b4.out.weight]
+    )
+    assert torch.equal(s.draws.z, z) and torch.equal(s.real, real)
+    assert not s.real.requires_grad and s.real.grad is None
+    after = [network.state_dict() for network in (s.generator, s.discriminator)]
+    for old, new in zip(state, after, strict=True):
+        assert all(torch.equal(old[key], new[key]) for key in old)
+    assert not any(term.requires_grad for term in result.terms.values())
+
+
+# --- What a phase teaches whom
+
+
+def test_discriminator_phases_teach_the_generator_nothing():
+    s = step()
+    for phase in ("discriminator_main", "discriminator_r1"):
+        assert gradients(s.run(phase), s.generator) == {}
+
+
+def test_pull_moves_only_the_pose_head():
+    with_pull, without = step(loss__pull_weight=1.0), step(loss__pull_weight=0.0)
+    pulled = gradients(with_pull.run("generator_main"), with_pull.generator)
+    free = gradients(without.run("generator_main"), without.generator)
+    assert pulled.keys() == free.keys()
+    moved = {name for name in pulled if not torch.allclose(pulled[name], free[name], atol=1e-7)}
+    head = {name for name in pulled if ".affine_layer" in name}
+    assert len(head) == 4 and moved == head
+
+
+def test_pose_error_moves_only_trunk_and_pose_head():
+    taught, untaught = step(loss__pose_weight=1.0), step(loss__pose_weight=0.0)
+    with_pose = gradients(taught.run("discriminator_main"), taught.discriminator)
+    without = gradients(untaught.run("discriminator_main"), untaught.discriminator)
+    moved = {n for n in with_pose if not torch.allclose(with_pose[n], without[n], atol=1e-7)}
+    assert {"b4.cam_out1.weight", "b4.cam_out2.bias", "b4.conv.weight", "b32.conv0.weight"} <= moved
+    assert not any(name.startswith(("b4.fc", "b4.out", "mapping")) for name in moved)
+
+
+def test_weights_scale_their_terms():
+    for phase, changes in [
+        ("generator_density", {"loss__density_weight": 0.5}),  # twice the preset's
+        ("discriminator_r1", {"loss__gamma": 2.0}),
+    ]:
+        torch.testing.assert_close(step(**changes).run(phase).loss, 2 * step().run(phase).loss)
+
+
+def test_density_term_is_zero_for_a_field_without_variation():
+    s = step()
+    s.generator.decoder.net["0"].weight.data.zero_()
+    assert s.run("generator_density").loss.item() == 0
+    assert step().run("generator_density").loss.item() > 0
+
+
+def test_density_draws():
+    s = step(loss__density_points=5000, loss__density_step=0.01)
+    points, nearby = losses.density_draws(s.generator, 2, torch.device("cpu"))
+    assert points.shape == nearby.shape == (2, 5000, 3)
+    assert -1 <= points.min() < -0.99 and 0.99 < points.max() <= 1
+    assert (nearby - points).std().item() == pytest.approx(0.01, rel=0.05)
+
+
+def test_style_mixing_changes_the_image_and_not_the_pose():
+    s = step()
+    other = torch.randn(BATCH, 16)
+
+    def generate(start):
+        torch.manual_seed(0)
+        mixing = None if start is None else (other, start)
+        return losses.generate(s.generator, s.draws._replace(mixing=mixing))
+
+    num_ws = s.generator.backbone.synthesis.num_ws
+    plain, plain_views = generate(None)
+    for start in (1, num_ws - 1):
+        mixed, views = generate(start)
+        assert torch.equal(mixed.pose, plain.pose)
+        assert not torch.allclose(views[0].image, plain_views[0].image, atol=1e-3)
+    assert torch.equal(generate(num_ws)[1][0].image, plain_views[0].image)
+
+
+# --- R1
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.8])
+def test_r1_against_finite_differences(sigma):
+    """The penalty, and its gradient in D's weights: in float64, with steps that cross no kink."""
+    s = step(loss__gamma=3.0)
+    s.discriminator.double()
+    s = s._replace(real=s.real.double())
+    seen, h = losses.Spectacles(sigma), 1e-8
+    phase = s.run("discriminator_r1", seen)
+
+    # The score is conditioned on the pose as it was seen, through which no gradient goes.
+    pose = s.discriminator(losses.blur(s.real, sigma)).pose.detach()
+
+    def score(real: Tensor) -> Tensor:
+        return s.discriminator(losses.blur(real, sigma), condition=pose).score.sum()
+
+    real, direction = s.real.clone().requires_grad_(), torch.randn_like(s.real)
+    (gradient,) = torch.autograd.grad(score(real), real)
+    slope = (score(real + h * direction) - score(real - h * direction)).item() / (2 * h)
+    assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-5)
+    penalty = gradient.square().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(phase.terms["D/r1_penalty"], penalty)
+    torch.testing.assert_close(phase.loss, 1.5 * penalty.mean())
+
+    weights = [m.weight for n, m in s.discriminator.named_modules() if n.endswith("conv0")]
+    ours = torch.autograd.grad(phase.loss, weights)
+    directions = [torch.randn_like(weight) for weight in weights]
+
+    def moved(distance: float) -> float:
+        d = copy.deepcopy(s.discriminator)
+        blocks = [m for n, m in d.named_modules() if n.endswith("conv0")]
+        for block, direction in zip(blocks, directions, strict=True):
+            block.weight.data.add_(distance * direction)
+        return s._replace(discriminator=d).run("discriminator_r1", seen).loss.item()
+
+    slope = (moved(h) - moved(-h)) / (2 * h)
+    products = [(a * b).sum().item() for a, b in zip(ours, directions, strict=True)]
+    assert sum(products) == pytest.approx(slope, rel=1e-4)
+
+
+def test_r1_reaches_through_the_augmentation_to_the_photographs():
+    def steeper(image, raw):  # the same values with twice the slope
+        return 2 * image - image.detach(), raw if raw is None else 2 * raw - raw.detach()
+
+    for sizes in (PLAIN, DUAL):
+        s = step(sizes)
+        plain = s.run("discriminator_r1")
+        augmented = s.run("discriminator_r1", losses.Spectacles(augment=steeper))
+        torch.testing.assert_close(augmented.loss, 4 * plain.loss)
+
+
+def test_r1_counts_the_raw_image_as_an_input_of_its_own():
+    def blind(image, raw):
+        return image.detach() + 0 * image, raw
+
+    s = step(DUAL)
+    both = s.run("discriminator_r1").terms["D/r1_penalty"]
+    raw_only = s.run("discriminator_r1", losses.Spectacles(augment=blind)).terms["D/r1_penalty"]
+    assert (0 < raw_only).all() and (raw_only < both).all()
+
+
+# --- What images pass on their way to D
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.7])
+def test_blur_of_a_point_is_the_kernel(sigma):
+    image = torch.zeros(1, 2, 31, 31)
+    image[..., 15, 15] = 1
+    x = torch.arange(31) - 15.0
+    taps = torch.exp2(-((x / sigma) ** 2)) * (x.abs() <= math.floor(3 * sigma))
+    taps = taps / taps.sum()
+    expected = torch.outer(taps, taps).expand(1, 2, 31, 31)
+    torch.testing.assert_close(losses.blur(image, sigma), expected)
+
+
+def test_no_blur_once_it_has_faded():
+    image = torch.randn(1, 3, 8, 8)
+    assert losses.blur(image, 0.0) is image
+    assert torch.equal(losses.blur(image, 0.3), image)
+
+
+def test_images_are_blurred_once_and_then_augmented():
+    s = step(DUAL)
+    seen = []
+
+    def watch(image, raw):
+        seen.append((image, raw))
+        return image, raw
+
+    s.run("discriminator_main", losses.Spectacles(2.0, watch))
+    assert len(seen) == 3
+    image, raw = seen[-1]
+    torch.testing.assert_close(image, losses.blur(s.real, 2.0))
+    small = torch.nn.functional.interpolate(s.real, size=16, mode="bilinear")
+    torch.testing.assert_close(raw, losses.blur(small, 2.0))
+
+
+def test_single_discrimination_augments_no_raw_image():
+    s = step(PLAIN)
+    seen = []
+    s.run("discriminator_main", losses.Spectacles(0, lambda *pair: seen.append(pair[1]) or pair))
+    assert seen == [None, None, None]
+
+
+def test_relief_is_the_spread_of_what_is_opaque():
+    depth = torch.tensor([[1.0, 3.0], [9.0, 9.0]]).expand(2, 1, 2, 2)
+    opacity = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).expand(2, 1, 2, 2)
+    view = View(depth, depth, depth, opacity)
+    torch.testing.assert_close(losses.relief(view), torch.ones(2))
+    flat_view = view._replace(depth=torch.full_like(depth, 2.0))
+    torch.testing.assert_close(losses.relief(flat_view), torch.zeros(2))
+    nothing = view._replace(opacity=torch.zeros_like(opacity))
+    assert losses.relief(nothing).isfinite().all()
