@@ -2,7 +2,16 @@
 
 from .cli import Command
 from .errors import UserError
-from .files import atomic_write, cache_dir
+from .files import append_line, atomic_write, cache_dir, remove_leftovers
 from .signals import EXIT_STATUS_BASE, StopSignals
 
-__all__ = ["EXIT_STATUS_BASE", "Command", "StopSignals", "UserError", "atomic_write", "cache_dir"]
+__all__ = [
+    "EXIT_STATUS_BASE",
+    "Command",
+    "StopSignals",
+    "UserError",
+    "append_line",
+    "atomic_write",
+    "cache_dir",
+    "remove_leftovers",
+]

@@ -32,7 +32,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path; on success its file takes the place of `path`, else it vanishes.
 
     The data is on disk (fsync) before the rename, so a crash leaves the old file or the new one,
-    never half of one.
+    never half of one; at worst a leftover that `remove_leftovers` finds.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -47,6 +47,28 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed in `atomic_write` left in a folder.
+
+    Only for a folder in which nobody else is writing.
+    """
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def append_line(path: str | os.PathLike, line: str) -> None:
+    """Add a line to a text file, whole or not at all. Raises OSError."""
+    with open(path, "ab", buffering=0) as file:
+        size, data = file.tell(), f"{line}\n".encode()
+        try:
+            written = file.write(data)
+            if written < len(data):  # the disk is full; the rest tells in which way
+                file.write(data[written:])
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def _umask() -> int:

@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT as a polite request: finish what is being done, then stop."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable
@@ -10,12 +11,12 @@ EXIT_STATUS_BASE = 128  # a shell's convention for "ended by signal n"
 class StopSignals:
     """While entered, remembers the first SIGINT or SIGTERM instead of dying of it.
 
-    received: its number, or None. forward_to: processes that are to hear of it too.
+    received: its number, or None. Only the main thread can enter.
     """
 
-    def __init__(self, forward_to: Iterable[int] = ()):
+    def __init__(self):
         self.received: int | None = None
-        self._forward_to = tuple(forward_to)
+        self._listeners: tuple[int, ...] = ()
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -27,7 +28,17 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def forward_to(self, processes: Iterable[int]) -> None:
+        """Let other processes, by their ids, hear of all signals; at once of one already here."""
+        self._listeners = tuple(processes)
+        if self.received:
+            self._forward(self.received)
+
     def _handle(self, number: int, _frame) -> None:
         self.received = self.received or number
-        for process in self._forward_to:
-            os.kill(process, number)
+        self._forward(number)
+
+    def _forward(self, number: int) -> None:
+        for process in self._listeners:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(process, number)

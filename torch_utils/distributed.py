@@ -4,19 +4,22 @@ A process started by torchrun finds its place in the environment; `launch` start
 Alone, every function here does nothing.
 """
 
-import contextlib
+import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from dnnlib import StopSignals, UserError
+from dnnlib import EXIT_STATUS_BASE, StopSignals, UserError
+
+GRACE_SECONDS = 10  # for the other processes to end when one has failed
 
 T = TypeVar("T")
 
@@ -33,67 +36,85 @@ def launched_by_torchrun() -> bool:
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def launch(function: Callable[..., T], processes: int, device: str, *args: Any) -> T | int | None:
+def launch(function: Callable[..., T], processes: int, device: str, *args: Any) -> T:
     """Call function(*args) in `processes` processes that know each other; wait for all of them.
 
-    device: 'cpu' or 'cuda'. A single process, or one that torchrun started, returns the function's
-    result; started here, several return the signal that asked them to stop, or None. Raises
-    UserError when torchrun started another number of processes, and the UserError of any process.
+    device: 'cpu' or 'cuda'. Returns what the function returns in the first process, and in a
+    process that torchrun started, what it returns there. Raises UserError when torchrun started
+    another number of processes, when a process was killed, and the UserError of any process.
     """
     if launched_by_torchrun():
         started = int(os.environ["WORLD_SIZE"])
         if started != processes:
-            raise UserError(f"torchrun started {started} processes, but --gpus says {processes}")
-        with _group(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), started, device, "env://"):
-            return function(*args)
+            raise UserError(
+                f"torchrun started {started} processes, but --gpus says {processes}: "
+                f"add --gpus {started}"
+            )
+        _join(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), started, device, "env://")
+        result = function(*args)
+        dist.destroy_process_group()
+        return result
     if processes == 1:
         return function(*args)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (processes, device, Path(folder), function, args)
-        context = torch.multiprocessing.spawn(
-            _spawned, arguments, nprocs=processes, join=False
-        )
-        with StopSignals(forward_to=context.pids()) as stop:
-            try:
-                while not context.join():
-                    pass
-            except torch.multiprocessing.ProcessExitedException as error:
-                for message in Path(folder).glob("error-*"):
-                    raise UserError(message.read_text()) from error
-                raise
-        return stop.received
+    return _spawn(function, processes, device, *args)
 
 
-def _spawned(index: int, processes: int, device: str, folder: Path, function, args) -> None:
+def _spawn(function: Callable[..., T], processes: int, device: str, *args: Any) -> T:
+    with tempfile.TemporaryDirectory() as name, StopSignals() as stop:
+        folder, results = Path(name), multiprocessing.get_context("spawn").SimpleQueue()
+        arguments = (processes, device, folder, results, function, args)
+        context = torch.multiprocessing.spawn(_work, arguments, nprocs=processes, join=False)
+        stop.forward_to(context.pids())
+        try:
+            while not context.join(grace_period=GRACE_SECONDS):
+                pass
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            if stop.received:  # before there was anything to finish
+                sys.exit(EXIT_STATUS_BASE + stop.received)
+            for message in folder.glob("error-*"):
+                raise UserError(message.read_text()) from error
+            if isinstance(error, ProcessExitedException):
+                raise UserError(f"{error}, the others were stopped: try --resume latest") from error
+            raise
+        return results.get()
+
+
+def _work(index: int, processes: int, device: str, folder: Path, results, function, args) -> None:
+    """What each spawned process does."""
     if device == "cpu":  # each process would take all cores otherwise
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    _join(index, index, processes, device, (folder / "store").as_uri())
     try:
-        with _group(index, index, processes, device, (folder / "store").as_uri()):
-            function(*args)
+        result = function(*args)
     except UserError as error:  # hand over the one line, not a traceback
         (folder / f"error-{index}").write_text(str(error))
         sys.exit(1)
+    if index == 0:
+        results.put(result)
+    dist.destroy_process_group()  # not after an error: it would wait for those who still work
 
 
-@contextlib.contextmanager
-def _group(
-    index: int, local_index: int, processes: int, device: str, meeting_point: str
-) -> Iterator[None]:
+def _join(index: int, local_index: int, processes: int, device: str, meeting_point: str) -> None:
     if device == "cuda":
         torch.cuda.set_device(local_index)
-    backend = "nccl" if device == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=meeting_point, rank=index, world_size=processes)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
-def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors by those of the first process."""
-    if world_size() > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor.detach(), src=0)
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` returns, or its UserError, in the first process: in all of them."""
+    if world_size() == 1:
+        return make()
+    outcome: list[Any] = [None]
+    if rank() == 0:
+        try:
+            outcome = [make()]
+        except UserError as error:
+            outcome = [error]
+    dist.broadcast_object_list(outcome, device=torch.device("cpu"))
+    if isinstance(outcome[0], UserError):
+        raise outcome[0]
+    return outcome[0]
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -108,11 +129,13 @@ def all_reduce_mean(tensor: Tensor) -> Tensor:
     return all_reduce_sum(tensor).div_(world_size())
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in at least one process; all learn the same."""
+def largest(number: int) -> int:
+    """The largest of the numbers that the processes name; does not wait for a GPU's work."""
     if world_size() == 1:
-        return flag
-    return bool(all_reduce_sum(torch.tensor(float(flag), device=device)) > 0)
+        return number
+    found = torch.tensor(number)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
@@ -126,7 +149,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def gather_on_first(tensor: Tensor) -> list[Tensor] | None:
-    """Tensors of all processes, in order of rank, on the first; None on the others."""
+    """Tensors of one shape, in main memory, of all processes in order of rank; None on the others."""
     if world_size() == 1:
         return [tensor]
     found = [torch.empty_like(tensor) for _ in range(world_size())]

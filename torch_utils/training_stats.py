@@ -4,7 +4,7 @@ Nothing is read back from the device until `collect`, so reporting costs no sync
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,12 +43,21 @@ class StatsCollector:
         self._moments = {}
         return {name: _stat(*row) for name, row in zip(names, total.tolist(), strict=True)}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What has been reported and not yet collected."""
-        return dict(self._moments)
+    def state_dict(self) -> dict[str, Any]:
+        """What has been reported and not yet collected: by all processes on the first.
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._moments = {name: moments.to(self.device) for name, moments in state.items()}
+        To be called by all, which must have reported the same names.
+        """
+        names = sorted(self._moments)
+        moments = torch.zeros(len(names), 3, dtype=torch.float64)
+        for row, name in zip(moments, names, strict=True):
+            row.copy_(self._moments[name])
+        return {"names": names, "moments": distributed.gather_on_first(moments)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back this process's part of a `state_dict` that the first one saved."""
+        own = state["moments"][distributed.rank()].to(self.device)
+        self._moments = dict(zip(state["names"], own, strict=True))
 
 
 def _stat(count: float, total: float, squares: float) -> Stat:

@@ -5,11 +5,15 @@ discriminator (`D.`), and in its metadata the config, where the weights come fro
 A training checkpoint (.pt) holds all that moves while training. Nothing in either is ever executed.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+import subprocess
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -25,6 +29,8 @@ from .generator import Generator
 FORMAT = "pof3d-network"
 CHECKPOINT_FORMAT = "pof3d-training"
 FORMAT_VERSION = 1
+
+T = TypeVar("T")
 
 
 class Network(NamedTuple):
@@ -62,8 +68,8 @@ def save_network(
         "raw_resolution": str(generator.raw_resolution),
         "provenance": json.dumps(dict(provenance)),
     }
-    with atomic_write(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata)
+    with atomic_write(path) as temporary:  # bytes, since safetensors' own files hide a full disk
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
@@ -83,14 +89,11 @@ def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") ->
         raise UserError(f"{path} is not a readable network file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} is a safetensors file, but not one of PoF3D's networks")
-    version = int(metadata["format_version"])
-    if version > FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format version {version}; this code reads up to {FORMAT_VERSION}: update it"
-        )
-    config = config_from_dict(json.loads(metadata["config"]))
+    version = _described(path, metadata, "format_version", int)
+    _refuse_newer(path, version)
+    config = config_from_dict(_described(path, metadata, "config", json.loads))
     generator = Generator(config)
-    generator.raw_resolution = int(metadata["raw_resolution"])
+    generator.raw_resolution = _described(path, metadata, "raw_resolution", int)
     _load_weights(generator, tensors, "G_ema.", path)
     discriminator = None
     if any(name.startswith("D.") for name in tensors):
@@ -98,7 +101,27 @@ def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") ->
         _load_weights(discriminator, tensors, "D.", path)
         discriminator.eval().requires_grad_(False).to(device)
     generator.eval().requires_grad_(False).to(device)
-    return Network(generator, discriminator, config, json.loads(metadata["provenance"]))
+    provenance = _described(path, metadata, "provenance", json.loads)
+    return Network(generator, discriminator, config, provenance)
+
+
+def _described(
+    path: Path, metadata: Mapping[str, str], key: str, parse: Callable[[str], T]
+) -> T:
+    """One entry of a network file's metadata. Raises UserError where it is missing or broken."""
+    if key not in metadata:
+        raise UserError(f"{path} lacks '{key}' in its metadata: save the network again")
+    try:
+        return parse(metadata[key])
+    except ValueError as error:
+        raise UserError(f"{path}: '{key}' in its metadata cannot be read ({error})") from error
+
+
+def _refuse_newer(path: Path, version: int) -> None:
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}; this code reads up to {FORMAT_VERSION}: update it"
+        )
 
 
 def _stored(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
@@ -137,29 +160,67 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
             ) from error
 
 
+def code_version() -> str:
+    """The git revision of this code, '-dirty' where files differ from it; else the package's."""
+    root = Path(__file__).parents[1]
+    if (root / ".git").exists():
+        describe = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=40"]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.check_output(
+                [*describe, "--exclude=*"], stderr=subprocess.DEVNULL, text=True
+            ).strip()
+    return re.search(r'^version = "(.+)"', (root / "pyproject.toml").read_text(), re.M)[1]
+
+
 def save_checkpoint(path: Path, state: Mapping[str, Any], config: Config) -> None:
-    """Write all training state atomically. state: tensors, numbers, strings and their containers."""
+    """Write all training state atomically. state: tensors, numbers, strings and their containers.
+
+    Raises OSError when the disk is full.
+    """
     record = {
         "format": CHECKPOINT_FORMAT,
         "format_version": FORMAT_VERSION,
         "config": config.model_dump_json(),
         **state,
     }
-    with atomic_write(path) as temporary:
-        torch.save(record, temporary)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(record, file)
+        except RuntimeError as error:  # what torch makes of an error in file.write
+            raise error.__context__ or error from None
 
 
-def load_newest(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
-    """The first checkpoint of `paths` (newest first) that is whole, and lines that say what was
-    found. Raises UserError when none is."""
-    notes = []
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote. Raises UserError unless every byte of it is there."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            flipped = archive.testzip()  # torch.load does not look at checksums
+        if flipped:
+            raise zipfile.BadZipFile(f"wrong checksum of {flipped}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever these readers raise on a broken file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is damaged ({reason})") from error
+    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} is not a training checkpoint")
+    _refuse_newer(path, state["format_version"])
+    return state
+
+
+class Found(NamedTuple):
+    """A checkpoint that is whole. faults: what is wrong with each of the newer ones."""
+
+    path: Path
+    state: dict[str, Any]
+    faults: list[str]
+
+
+def load_newest(paths: Sequence[Path]) -> Found:
+    """The first of `paths` (newest first) that is whole. Raises UserError when none is."""
+    faults: list[str] = []
     for path in paths:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["format"] == CHECKPOINT_FORMAT:
-                return state, [*notes, f"resuming from {path}"]
-            notes.append(f"WARNING: {path} is not a training checkpoint; trying the one before")
-        except Exception as error:  # whatever torch's readers raise on a broken file
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            notes.append(f"WARNING: {path} is damaged ({reason}); trying the one before")
-    raise UserError("; ".join(notes) + "; none is left: start the run anew without --resume")
+            return Found(path, load_checkpoint(path), faults)
+        except UserError as error:
+            faults.append(str(error))
+    raise UserError("; ".join([*faults, "no checkpoint is left: start the run anew"]))
