@@ -81,18 +81,29 @@ def main(
     if dry_run:
         click.echo(config.model_dump_json(indent=2))
         return
-    if resume == "latest":
-        folder = latest_run_folder(outdir, description)
-    elif resume is not None and _weights(resume) is None:
-        folder = _run_folder_of(Path(resume))
-    else:
-        folder = new_run_folder(outdir, description)
-    (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
-    click.echo(f"run folder: {folder}")
     kind = "cuda" if config.run.device != "cpu" and torch.cuda.is_available() else "cpu"
-    received = distributed.launch(train, config.run.gpus, kind, config, folder, _weights(resume))
+    received = distributed.launch(
+        _train, config.run.gpus, kind, config, outdir, description, resume
+    )
     if received:
         sys.exit(EXIT_STATUS_BASE + received)
+
+
+def _train(config: Config, outdir: Path, description: str, resume: str | None) -> int | None:
+    """In every process: agree on the run folder, and train there."""
+
+    def run_folder() -> Path:
+        if resume == "latest":
+            folder = latest_run_folder(outdir, description)
+        elif resume is not None and _weights(resume) is None:
+            folder = _run_folder_of(Path(resume))
+        else:
+            folder = new_run_folder(outdir, description)
+        click.echo(f"run folder: {folder}")
+        return folder
+
+    named = None if resume in (None, "latest") else Path(resume)
+    return train(config, distributed.from_first(run_folder), named)
 
 
 def _configure(
@@ -150,10 +161,13 @@ def _weights(resume: str | None) -> Path | None:
 
 def _run_folder_of(path: Path) -> Path:
     """The run folder that --resume names, itself or by one of its checkpoints."""
-    folder = path if path.is_dir() else path.parent
-    if not path.exists() or not checkpoints(folder):
-        raise UserError(f"--resume {path}: not a run folder with checkpoints, nor a network file")
-    return folder
+    known = checkpoints(path if path.is_dir() else path.parent)
+    if not known or not (path.is_dir() or path in known):
+        raise UserError(
+            f"--resume {path}: neither a run folder with checkpoints, nor a checkpoint-*.pt in one, "
+            "nor a network file"
+        )
+    return known[0].parent
 
 
 if __name__ == "__main__":

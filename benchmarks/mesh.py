@@ -59,9 +59,9 @@ def forward_and_backward(ops: str) -> Callable[[], None]:
 
 
 def large_forward(ops: str) -> Callable[[], None]:
-    """Colours, depth and alpha of a mesh of 100 k faces."""
+    """Colours, depth and alpha of a mesh of 100 k faces, each of the size of a few pixels."""
     vertices, faces = torus(316, 158)
-    textures = torch.rand(*faces.shape[:2], 4, 4, 4, 3)
+    textures = torch.rand(*faces.shape[:2], 2, 2, 2, 3)
     renderer = Renderer(512, camera_mode="look_at", ops=ops)
     renderer.eye = get_points_from_angles(2.7, 20, 30)
 

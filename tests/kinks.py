@@ -7,7 +7,7 @@ gradients with another implementation's, such units can be found and put on the 
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 from unittest import mock
@@ -34,10 +34,11 @@ class Kink(NamedTuple):
 class Unit:
     """An activation that lies on a kink.
 
-    call: the number of its bias_act within the phase. index: in that call's flattened input.
-    distance: from the kink, in units of the layer's RMS. jump: by how much the slope differs on the
-    other side. change: what the gradient at the unit's input would gain there; share: the same
-    relative to the whole layer's gradient. The last two are known after the backward pass.
+    call: the number of its bias_act since the watch began. index: in that call's flattened input.
+    distance: from the kink, in units of the layer's RMS. move: what to add to its input to bring it
+    to the other side; jump: by how much the slope differs there. change: what the gradient at its
+    input would gain there; share: the same relative to the gradient of the whole layer. The last
+    two are known after the backward pass.
     """
 
     layer: str
@@ -45,23 +46,20 @@ class Unit:
     index: int
     channel: int
     distance: float
+    move: float
     jump: float
     change: float = 0.0
     share: float = 0.0
 
-    @property
-    def place(self) -> tuple[int, int]:
-        return self.call, self.index
-
 
 class KinkWatch:
-    """While entered, collects the units that lie on kinks, and puts those in `moved` on the other
-    side. Not to be entered twice."""
+    """While entered, collects the units that lie on kinks; or, given such units, moves them to the
+    other side. To be entered once."""
 
-    def __init__(self, networks: Iterable[nn.Module], moved: Iterable[Unit] = ()):
+    def __init__(self, networks: Iterable[nn.Module], moved: Sequence[Unit] = ()):
         self.units: list[Unit] = []
         self._networks = networks
-        self._moved = {unit.place for unit in moved}
+        self._moved = moved
         self._modules: list[str] = []  # those being executed, innermost last
         self._calls = 0
         self._undo = contextlib.ExitStack()
@@ -90,35 +88,38 @@ class KinkWatch:
         self, x: Tensor, bias: Tensor | None = None, *, dim: int = 1, **options
     ) -> Tensor:
         if bias is not None:
-            x = x + bias.to(x.dtype).reshape(
-                [-1 if i == dim % x.ndim else 1 for i in range(x.ndim)]
-            )
-        values = x.detach().flatten()
-        margin = ON_KINK * values.square().mean().sqrt().item()
-        shift = torch.zeros_like(values)
-        units = []
-        for position, below, above in kinks_of(**options):
-            offsets = values - position
-            for index in (offsets.abs() < margin).nonzero().flatten().tolist():
-                offset = offsets[index].item()
-                units.append(
-                    Unit(
-                        layer=self._modules[-1],
-                        call=self._calls,
-                        index=index,
-                        channel=int(np.unravel_index(index, x.shape)[dim]),
-                        distance=abs(offset) / margin * ON_KINK,
-                        jump=below - above if offset > 0 else above - below,
-                    )
-                )
-                if units[-1].place in self._moved:
-                    shift[index] = (-margin if offset > 0 else margin) - offset
-        self._calls += 1
+            x = x + bias.to(x.dtype).reshape([-1] + [1] * (x.ndim - 1 - dim % x.ndim))
+        call, self._calls = self._calls, self._calls + 1
+        if self._moved:
+            moves = torch.zeros_like(x).flatten()
+            for unit in self._moved:
+                if unit.call == call:
+                    moves[unit.index] = unit.move
+            return bias_act(x + moves.view_as(x), dim=dim, **options)
+        y = bias_act(x, dim=dim, **options)
+        units = list(self._units_of(x.detach(), call, dim, kinks_of(**options)))
         self.units += units
-        y = bias_act(x + shift.view_as(x), dim=dim, **options)
         if units and y.requires_grad:
             y.register_hook(partial(self._measure, units))
         return y
+
+    def _units_of(self, x: Tensor, call: int, dim: int, kinks: list[Kink]) -> Iterator[Unit]:
+        values = x.flatten()
+        scale = values.square().mean().sqrt().item()
+        for position, below, above in kinks:
+            offsets = values - position
+            for index in (offsets.abs() < ON_KINK * scale).nonzero().flatten().tolist():
+                offset = offsets[index].item()
+                side = 1 if offset > 0 else -1
+                yield Unit(
+                    layer=self._modules[-1],
+                    call=call,
+                    index=index,
+                    channel=int(np.unravel_index(index, x.shape)[dim]),
+                    distance=abs(offset) / scale,
+                    move=-side * ON_KINK * scale - offset,
+                    jump=side * (below - above),
+                )
 
     @staticmethod
     def _measure(units: list[Unit], gradient: Tensor) -> None:

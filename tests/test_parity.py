@@ -160,3 +160,30 @@ def test_moving_a_unit_changes_its_gradient_as_foretold_and_hardly_its_value():
     torch.testing.assert_close(after, expected)
     assert moved.change == pytest.approx(-0.8 * 2**0.5)
     torch.testing.assert_close(gradient(), before)  # and the patch is gone
+
+
+def test_a_unit_on_its_kink_is_settled_and_listed(tmp_path):
+    """As if the reference had taken the other slope of one unit."""
+    name = "loss_ffhq_128_horizontal"
+    f = parity.fixture(name)
+    step = parity.step_of(f)
+    with kinks.KinkWatch(step.networks) as watch:
+        parity.run_phase(step, "Dreg")
+    unit = max(watch.units, key=lambda unit: unit.share)
+    with kinks.KinkWatch(step.networks, [unit]):
+        theirs = parity.run_phase(step, "Dreg").gradients
+
+    norms = np.array([theirs[key].norm().item() for key in f.json("Dreg/grad_names")])
+    stored = {key: theirs[key].numpy() for key in f.below("Dreg/grad/")}
+    changes = {f"Dreg/grad/{key}": lambda _, key=key: stored[key] for key in stored}
+    copy(tmp_path, "networks_ffhq_128")
+    path = copy(tmp_path, name, changes | {"Dreg/grad_norms": lambda _: norms})
+
+    as_they_are = parity.compare_gradients(
+        parity.Fixture(path), "Dreg", parity.run_phase(step, "Dreg")
+    )
+    assert not all(quantity.ok for quantity in as_they_are)
+    settled = parity.check_phase(parity.Fixture(path), "Dreg")
+    assert all(quantity.ok for quantity in settled)
+    (listed,) = [quantity.name for quantity in settled if "kink" in quantity.name]
+    assert f"unit {unit.index} of {unit.layer}" in listed

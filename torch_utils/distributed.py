@@ -138,6 +138,16 @@ def largest(number: int) -> int:
     return int(found)
 
 
+def any_process(flag: bool, device: torch.device | None = None) -> bool:
+    """Whether the flag is set in at least one process; all learn the same."""
+    return bool(largest(flag))
+
+
+def barrier() -> None:
+    """Wait for all processes to come here."""
+    largest(0)
+
+
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace each gradient by its mean over processes, in one message."""
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -149,7 +159,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def gather_on_first(tensor: Tensor) -> list[Tensor] | None:
-    """Tensors of one shape, in main memory, of all processes in order of rank; None on the others."""
+    """All processes' tensors, in main memory and of one shape, by rank; None on the others."""
     if world_size() == 1:
         return [tensor]
     found = [torch.empty_like(tensor) for _ in range(world_size())]

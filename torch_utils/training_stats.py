@@ -30,12 +30,13 @@ class StatsCollector:
     def report(self, name: str, values: Tensor | float) -> None:
         """Count every element of `values`."""
         values = torch.as_tensor(values, device=self.device).detach().flatten().double()
-        moments = torch.stack([values.new_tensor(values.numel()), values.sum(), values.square().sum()])
+        count = values.new_tensor(values.numel())
+        moments = torch.stack([count, values.sum(), values.square().sum()])
         previous = self._moments.get(name)
         self._moments[name] = moments if previous is None else previous + moments
 
     def collect(self) -> dict[str, Stat]:
-        """What all processes reported since the last call. All must have reported the same names."""
+        """What all processes, with the same names in each, reported since the last call."""
         names = sorted(self._moments)
         if not names:
             return {}
@@ -44,9 +45,9 @@ class StatsCollector:
         return {name: _stat(*row) for name, row in zip(names, total.tolist(), strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been reported and not yet collected: by all processes on the first.
+        """What has been reported and not yet collected; as for `collect`, all processes call it.
 
-        To be called by all, which must have reported the same names.
+        Complete on the first.
         """
         names = sorted(self._moments)
         moments = torch.zeros(len(names), 3, dtype=torch.float64)

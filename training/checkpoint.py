@@ -6,6 +6,7 @@ A training checkpoint (.pt) holds all that moves while training. Nothing in eith
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -91,7 +92,7 @@ def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") ->
         raise UserError(f"{path} is a safetensors file, but not one of PoF3D's networks")
     version = _described(path, metadata, "format_version", int)
     _refuse_newer(path, version)
-    config = config_from_dict(_described(path, metadata, "config", json.loads))
+    config = _described(path, metadata, "config", _config_from_json)
     generator = Generator(config)
     generator.raw_resolution = _described(path, metadata, "raw_resolution", int)
     _load_weights(generator, tensors, "G_ema.", path)
@@ -105,22 +106,24 @@ def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") ->
     return Network(generator, discriminator, config, provenance)
 
 
-def _described(
-    path: Path, metadata: Mapping[str, str], key: str, parse: Callable[[str], T]
-) -> T:
+def _config_from_json(text: str) -> Config:
+    return config_from_dict(json.loads(text))
+
+
+def _described(path: Path, metadata: Mapping[str, str], key: str, parse: Callable[[str], T]) -> T:
     """One entry of a network file's metadata. Raises UserError where it is missing or broken."""
     if key not in metadata:
         raise UserError(f"{path} lacks '{key}' in its metadata: save the network again")
     try:
         return parse(metadata[key])
-    except ValueError as error:
+    except (ValueError, RecursionError, UserError) as error:
         raise UserError(f"{path}: '{key}' in its metadata cannot be read ({error})") from error
 
 
 def _refuse_newer(path: Path, version: int) -> None:
     if version > FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {version}; this code reads up to {FORMAT_VERSION}: update it"
+            f"{path} has format version {version}: update this code, which reads {FORMAT_VERSION}"
         )
 
 
@@ -160,6 +163,7 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
             ) from error
 
 
+@functools.cache
 def code_version() -> str:
     """The git revision of this code, '-dirty' where files differ from it; else the package's."""
     root = Path(__file__).parents[1]
@@ -203,7 +207,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a training checkpoint")
-    _refuse_newer(path, state["format_version"])
     return state
 
 
@@ -216,11 +219,17 @@ class Found(NamedTuple):
 
 
 def load_newest(paths: Sequence[Path]) -> Found:
-    """The first of `paths` (newest first) that is whole. Raises UserError when none is."""
+    """The first of `paths` (newest first) that is whole.
+
+    Raises UserError when none is, and when newer code wrote it.
+    """
     faults: list[str] = []
     for path in paths:
         try:
-            return Found(path, load_checkpoint(path), faults)
+            state = load_checkpoint(path)
         except UserError as error:
             faults.append(str(error))
+            continue
+        _refuse_newer(path, state["format_version"])
+        return Found(path, state, faults)
     raise UserError("; ".join([*faults, "no checkpoint is left: start the run anew"]))

@@ -5,8 +5,9 @@ runs it and keeps the run folder. Several processes run the same code; the first
 """
 
 import copy
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dnnlib import StopSignals, UserError
-from torch_utils import distributed, ops
+from dnnlib import StopSignals, UserError, atomic_write, remove_leftovers
+from torch_utils import distributed
 from torch_utils.training_stats import StatsCollector
 
 from . import checkpoint, losses, pictures
@@ -26,7 +27,7 @@ from .discriminator import Discriminator
 from .generator import Generator
 from .losses import Draws, Phase, Spectacles
 from .reporting import Reporter
-from .run_folder import checkpoints, kimg_tag
+from .run_folder import checkpoints, kimg_tag, set_aside
 
 PICTURED = 32  # latents and photographs in the pictures of a snapshot
 _INNER_DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -238,25 +239,26 @@ class Trainer:
         random = {"cpu": distributed.gather_on_first(torch.get_rng_state())}
         if self.device.type == "cuda":
             random["cuda"] = distributed.gather_on_first(torch.cuda.get_rng_state(self.device))
-        return parts | {"steps": self.steps, "bad_steps": self.bad_steps, "random": random}
+        batch = self.config.run.batch
+        counters = {"steps": self.steps, "batch": batch, "bad_steps": self.bad_steps}
+        return parts | counters | {"random": random}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken. Raises UserError when the networks differ."""
+        """Continue where `state_dict` was taken. Raises UserError where that cannot be."""
+        random, rank, processes = state["random"], distributed.rank(), len(state["random"]["cpu"])
+        if processes != distributed.world_size():
+            raise UserError(f"{processes} processes wrote the checkpoint: add --gpus {processes}")
+        if state["batch"] != self.config.run.batch:
+            raise UserError(f"the run's batch is {state['batch']}: add --batch {state['batch']}")
         for name, part in self._parts().items():
             try:
-                part.load_state_dict(state[name])
+                part.load_state_dict(_with_rates_of(part, state[name]))
             except (RuntimeError, ValueError, KeyError) as error:
                 raise UserError(
                     f"the checkpoint's {name} does not fit this configuration "
-                    f"({str(error).splitlines()[0]}): resume with the run's own settings"
+                    f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
                 ) from error
         self.steps, self.bad_steps = state["steps"], state["bad_steps"]
-        random, rank = state["random"], distributed.rank()
-        if len(random["cpu"]) != distributed.world_size():
-            raise UserError(
-                f"the checkpoint was written by {len(random['cpu'])} processes: "
-                f"resume with --gpus {len(random['cpu'])}"
-            )
         torch.set_rng_state(random["cpu"][rank])
         if self.device.type == "cuda" and "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"][rank], self.device)
@@ -283,6 +285,19 @@ def _adam(network: nn.Module, lr: float, optim: OptimConfig, every: int) -> torc
     parameters = [p for p in network.parameters() if p.requires_grad]
     betas = (optim.beta1**c, optim.beta2**c)
     return torch.optim.Adam(parameters, lr=lr * c, betas=betas, eps=optim.eps, fused=True)
+
+
+def _with_rates_of(part: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's saved state, but with the learning rates of this run; others as they are."""
+    if not isinstance(part, torch.optim.Optimizer):
+        return state
+    groups = [
+        ours | {"params": saved["params"]}
+        for ours, saved in zip(
+            part.state_dict()["param_groups"], state["param_groups"], strict=True
+        )
+    ]
+    return {"state": state["state"], "param_groups": groups}
 
 
 def blur_sigma_at(config: Config, kimg: float) -> float:
@@ -318,67 +333,87 @@ def open_dataset(config: Config) -> ImageDataset:
 def train(config: Config, folder: Path, resume: Path | None = None) -> int | None:
     """Train to `config.run.kimg`, in a run folder; called in every process.
 
-    A folder that holds checkpoints is gone on with, from the newest that is whole. resume: a network
-    file to start a new run from. Returns the number of the signal that ended it early, or None.
-    Raises UserError for bad data or files, TrainingDiverged.
+    A folder that holds checkpoints is gone on with, from the newest that is whole. resume: one of
+    these checkpoints to go back to, or a network file to start a new run from. Returns the number
+    of the signal that ended the run early, or None. Raises UserError for bad data or files,
+    TrainingDiverged.
     """
-    trainer = Trainer(config, open_dataset(config), device_of(config))
-    run = _Run(trainer, folder)
-    try:
-        run.prepare(resume)
-        with StopSignals() as stop:
-            run.go(stop)
-    finally:
-        run.reporter.close()
-    return stop.received
+    with StopSignals() as stop:
+        run = _Run(Trainer(config, open_dataset(config), device_of(config)), folder, resume)
+        try:
+            run.prepare()
+            return run.go(stop)
+        finally:
+            run.reporter.close()
 
 
 class _Run:
     """A trainer at work in its folder: ticks, snapshots, checkpoints."""
 
-    def __init__(self, trainer: Trainer, folder: Path):
+    def __init__(self, trainer: Trainer, folder: Path, resume: Path | None):
         self.trainer, self.folder, self.config = trainer, folder, trainer.config
         self.tick, self.tick_started_at = 0, 0  # number, images seen
-        self.notes = [f"{len(trainer.dataset)} images of {trainer.dataset.name}"]
-        if checkpoints(folder):
-            state, notes = checkpoint.load_newest(checkpoints(folder))
-            trainer.load_state_dict(state["trainer"])
-            self.tick, self.tick_started_at = state["tick"], state["tick_started_at"]
-            self.notes += notes
         self.is_first = distributed.rank() == 0
+        self.notes = [f"{len(trainer.dataset)} images of {trainer.dataset.name}"]
+        if known := checkpoints(folder):
+            self._go_on(known, resume if resume in known else known[0])
+        elif resume is not None:
+            checkpoint.start_from(resume, trainer.generator, trainer.discriminator)
+            trainer.averaged_generator.load_state_dict(trainer.generator.state_dict())
+            self.notes.append(f"starting from the weights of {resume}")
+        run = self.config.run
         self.reporter = Reporter(
-            folder if self.is_first else None, self.config.run.kimg, trainer.kimg
+            folder if self.is_first else None, run.kimg, trainer.kimg, run.write_errors == "stop"
         )
 
-    def prepare(self, weights: Path | None) -> None:
-        """Start from the weights of another network; say what is about to happen."""
-        trainer = self.trainer
-        if weights is not None and trainer.steps == 0:
-            checkpoint.start_from(weights, trainer.generator, trainer.discriminator)
-            trainer.averaged_generator.load_state_dict(trainer.generator.state_dict())
-            self.notes.append(f"starting from the weights of {weights}")
-        labelled = trainer.dataset.all_intrinsics is not None
-        if self.config.camera.intrinsics == "labels" and not labelled:
+    def _go_on(self, known: list[Path], wanted: Path) -> None:
+        """Take up the state of checkpoint `wanted`, or of the newest whole one before it."""
+        found = checkpoint.load_newest(known[known.index(wanted) :])
+        self.trainer.load_state_dict(found.state["trainer"])
+        self.tick, self.tick_started_at = found.state["tick"], found.state["tick_started_at"]
+        self.notes += [f"WARNING: {fault}; trying the one before" for fault in found.faults]
+        distributed.barrier()  # all have looked at the folder before it changes
+        if self.is_first:
+            remove_leftovers(self.folder)
+            for path in known[: known.index(found.path)]:
+                self.notes.append(f"{path.name} is kept as {set_aside(path).name}")
+        self.notes.append(f"resuming from {found.path}")
+        self.notes += _changes(json.loads(found.state["config"]), self.config)
+
+    def prepare(self) -> None:
+        """Say what is about to happen; show photographs, and images before all training."""
+        trainer, config = self.trainer, self.config
+        if config.camera.intrinsics == "labels" and trainer.dataset.all_intrinsics is None:
             self.notes.append(
                 f"no camera labels: all images get the preset's focal length "
-                f"{self.config.camera.focal:.4f}"
+                f"{config.camera.focal:.4f}"
             )
-        where = f"{distributed.world_size()} process(es) on {trainer.device.type}"
-        for note in [*self.notes, where, getattr(ops, 'status', str)()]:
+        self.notes.append(f"{distributed.world_size()} process(es) on {trainer.device.type}")
+        self.notes.append(f"code version {checkpoint.code_version()}")
+        if trainer.kimg >= config.run.kimg:
+            self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")
+        for note in self.notes:
             self.reporter.say(note)
+        if self.is_first:
+            self.reporter.guard(self._save_config)
         if self.is_first and trainer.steps == 0:
-            pictures.save_image_grid(self.folder / "reals.png", self._photographs())
-            self._save_pictures()
+            self.reporter.guard(self._save_photographs)
+            self.reporter.guard(self._save_pictures)
 
-    def go(self, stop: StopSignals) -> None:
-        """Step until the end, or until asked to stop; then save."""
+    def go(self, stop: StopSignals) -> int | None:
+        """Step until the end, or until asked to stop; then save. Returns the signal, if any."""
         trainer, run = self.trainer, self.config.run
         clock, counted_from = time.time(), trainer.images_seen
-        stopped = False
-        while trainer.kimg < run.kimg and not stopped:
+        while trainer.kimg < run.kimg:
+            if signal := distributed.largest(stop.received or 0):
+                self._save_checkpoint()
+                self.reporter.say(
+                    f"stopped at {trainer.kimg:.2f} kimg; to go on, run the same command with "
+                    "--resume latest"
+                )
+                return signal
             trainer.step()
             self.reporter.progress(trainer.kimg)
-            stopped = distributed.any_process(stop.received is not None, trainer.device)
             finished = trainer.kimg >= run.kimg
             if trainer.images_seen - self.tick_started_at >= run.tick * 1000 or finished:
                 seconds = (time.time() - clock) / (trainer.images_seen - counted_from) * 1000
@@ -386,12 +421,7 @@ class _Run:
                 if self.tick % run.snap == 0 or finished:
                     self._snapshot()
                 clock, counted_from = time.time(), trainer.images_seen
-        if stopped and not finished:
-            self._save_checkpoint()
-            self.reporter.say(
-                f"stopped at {trainer.kimg:.2f} kimg; to go on, run the same command with "
-                "--resume latest"
-            )
+        return None
 
     def _end_tick(self, seconds_per_kimg: float) -> None:
         trainer = self.trainer
@@ -404,8 +434,8 @@ class _Run:
     def _snapshot(self) -> None:
         self._save_checkpoint()
         if self.is_first:
-            self._guard_disk(self._save_network)
-            self._guard_disk(self._save_pictures)
+            self.reporter.guard(self._save_network)
+            self.reporter.guard(self._save_pictures)
 
     def _save_checkpoint(self) -> None:
         state = {
@@ -415,9 +445,9 @@ class _Run:
         }
         if self.is_first:
             path = self.folder / f"checkpoint-{kimg_tag(self.trainer.kimg)}.pt"
-            self._guard_disk(lambda: checkpoint.save_checkpoint(path, state, self.config))
+            self.reporter.guard(lambda: checkpoint.save_checkpoint(path, state, self.config))
             for old in checkpoints(self.folder)[self.config.run.keep :]:
-                old.unlink()
+                self.reporter.guard(old.unlink)
 
     def _save_network(self) -> None:
         trainer = self.trainer
@@ -425,12 +455,18 @@ class _Run:
             "kimg": trainer.kimg,
             "data": trainer.dataset.name,
             "seed": self.config.run.seed,
+            "code": checkpoint.code_version(),
             "torch": torch.__version__,
         }
         path = self.folder / f"network-{kimg_tag(trainer.kimg)}.safetensors"
-        checkpoint.save_network(
-            path, trainer.averaged_generator, trainer.discriminator, provenance
-        )
+        checkpoint.save_network(path, trainer.averaged_generator, trainer.discriminator, provenance)
+
+    def _save_config(self) -> None:
+        with atomic_write(self.folder / "config.json") as temporary:
+            temporary.write_text(self.config.model_dump_json(indent=2) + "\n")
+
+    def _save_photographs(self) -> None:
+        pictures.save_image_grid(self.folder / "reals.png", self._photographs())
 
     def _save_pictures(self) -> None:
         trainer, config = self.trainer, self.config
@@ -456,12 +492,13 @@ class _Run:
         spread = np.linspace(0, len(dataset) - 1, min(PICTURED, len(dataset))).astype(int)
         return torch.stack([dataset[int(i)] for i in spread]).float() / 127.5 - 1
 
-    def _guard_disk(self, write: Callable[[], None]) -> None:
-        """A full disk costs a file, not the run, unless the configuration wants it to stop."""
-        try:
-            write()
-        except OSError as error:
-            message = f"could not write to {self.folder} ({error.strerror or error})"
-            if self.config.run.write_errors == "stop":
-                raise UserError(f"{message}: make room, then use --resume latest") from error
-            self.reporter.say(f"WARNING: {message}; going on, older files are kept")
+
+def _changes(before: dict[str, Any], config: Config) -> list[str]:
+    """A line for each setting that differs from those of before."""
+    return [
+        f"{section}.{field} changes from {before[section][field]} to {value}"
+        for section, fields in config.model_dump(mode="json").items()
+        if isinstance(fields, dict)
+        for field, value in fields.items()
+        if value != before.get(section, {}).get(field, value)
+    ]

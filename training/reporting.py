@@ -1,8 +1,10 @@
 """What a run tells its user: status lines, log.txt, stats.jsonl, TensorBoard, warnings in words."""
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +13,30 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from dnnlib import UserError, append_line, atomic_write
 from torch_utils.training_stats import Stat
 
 FLAT_RELIEF = 0.01  # of the box: less depth than this is a flat card
 NARROW_POSES = math.radians(3)
+_NOTHING = Stat(0, math.nan, math.nan)  # of a tick whose steps were all skipped
 
 
 class Reporter:
-    """Keeps the logs of one run folder; without a folder (all processes but the first) is silent."""
+    """Keeps the logs of one run folder; without a folder (all processes but the first) is silent.
 
-    def __init__(self, folder: Path | None, total_kimg: float, kimg: float = 0):
-        self.folder, self.total_kimg = folder, total_kimg
-        self._started = time.time()
+    kimg: where training goes on; what the logs hold of later times is dropped. stop_when_full: a
+    disk that cannot be written to stops the run; otherwise it costs what could not be written.
+    """
+
+    def __init__(
+        self, folder: Path | None, total_kimg: float, kimg: float = 0, stop_when_full: bool = False
+    ):
+        self.folder, self.total_kimg, self.stop_when_full = folder, total_kimg, stop_when_full
+        self._purge_step = round(kimg * 1000) + 1 if kimg else None  # TensorBoard counts images
         self._warned: set[str] = set()
         self._bar = self._events = None
         if folder is not None:
-            self._log = open(folder / "log.txt", "a", buffering=1)  # noqa: SIM115
-            _forget_after(folder / "stats.jsonl", kimg)
-            self._events = SummaryWriter(str(folder), purge_step=round(kimg * 1000))
+            self.guard(lambda: _forget_after(folder / "stats.jsonl", kimg))
             self._bar = tqdm(
                 total=total_kimg,
                 initial=kimg,
@@ -38,10 +46,22 @@ class Reporter:
             )
 
     def say(self, line: str) -> None:
-        """To the terminal and log.txt."""
+        """To the terminal and log.txt, whichever can be written to."""
         if self.folder is not None:
-            tqdm.write(line)
-            print(line, file=self._log)
+            with contextlib.suppress(OSError):
+                tqdm.write(line)
+            with contextlib.suppress(OSError):
+                append_line(self.folder / "log.txt", line)
+
+    def guard(self, write: Callable[[], None]) -> None:
+        """Do what writes to the run folder. A full disk is reported, or raises UserError."""
+        try:
+            write()
+        except OSError as error:
+            message = f"could not write to {self.folder} ({error.strerror or error})"
+            if self.stop_when_full:
+                raise UserError(f"{message}: make room, then use --resume latest") from error
+            self.say(f"WARNING: {message}; going on, older files are kept")
 
     def warn_once(self, key: str, line: str) -> None:
         """Say `line` unless it was said since `recovered(key)`."""
@@ -72,15 +92,25 @@ class Reporter:
         }
         record |= {name: stat.mean for name, stat in stats.items()}
         record |= {f"{name}_std": stat.std for name, stat in stats.items()}
-        with open(self.folder / "stats.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            self._events.add_scalar(name, value, round(kimg * 1000))
-        self._events.flush()
+        self.guard(lambda: append_line(self.folder / "stats.jsonl", json.dumps(record)))
+        self.guard(lambda: self._write_events(record, round(kimg * 1000)))
+
+    def _write_events(self, record: dict[str, float], images: int) -> None:
+        try:
+            if self._events is None:  # flushed here alone: its own thread would lose errors
+                self._events = SummaryWriter(
+                    str(self.folder), purge_step=self._purge_step, flush_secs=10**9
+                )
+            for name, value in record.items():
+                self._events.add_scalar(name, value, images)
+            self._events.flush()
+        except OSError:
+            self._events = self._purge_step = None  # the next tick starts a new file
+            raise
 
     def watch_for_collapse(self, stats: dict[str, Stat], box_warp: float) -> None:
         """Warn when geometry is flat or all poses are the same; both are failures of training."""
-        relief = stats["G/relief"].mean
+        relief = stats.get("G/relief", _NOTHING).mean
         if relief < FLAT_RELIEF * box_warp:
             self.warn_once(
                 "flat",
@@ -89,21 +119,22 @@ class Reporter:
             )
         else:
             self.recovered("flat")
-        spread = max(stats[f"pose/generated_{angle}"].std for angle in "hv")
+        spread = max(stats.get(f"pose/generated_{angle}", _NOTHING).std for angle in "hv")
         if spread < NARROW_POSES:
             self.warn_once(
                 "narrow",
-                f"the generator's poses have collapsed (spread {math.degrees(spread):.1f} degrees): "
+                f"the poses have collapsed (they spread by {math.degrees(spread):.1f} degrees): "
                 "less pull (loss.pull_weight), or a wider camera.init_std, may help",
             )
         else:
             self.recovered("narrow")
 
     def close(self) -> None:
-        if self.folder is not None:
+        if self._bar is not None:
             self._bar.close()
-            self._events.close()
-            self._log.close()
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
 
 
 def _status_line(
@@ -114,8 +145,11 @@ def _status_line(
     memory: float,
     stats: dict[str, Stat],
 ) -> str:
+    def mean(name: str) -> float:
+        return stats.get(name, _NOTHING).mean
+
     def angle(name: str) -> str:
-        stat = stats[name]
+        stat = stats.get(name, _NOTHING)
         return f"{math.degrees(stat.mean):.0f}±{math.degrees(stat.std):.0f}"
 
     parts = [
@@ -124,14 +158,13 @@ def _status_line(
         f"{sec_per_kimg:.2f} s/kimg",
         f"ETA {_duration((total_kimg - kimg) * sec_per_kimg)}",
         f"{memory:.2f} GB",
-        f"G {stats['G/loss_own_view'].mean:.3f}",
-        f"D real {stats['D/loss_real'].mean:.3f} fake {stats['D/loss_own_view'].mean:.3f}",
+        f"G {mean('G/loss_own_view'):.3f}",
+        f"D real {mean('D/loss_real'):.3f} fake {mean('D/loss_own_view'):.3f}",
         f"pose h {angle('pose/generated_h')} v {angle('pose/generated_v')} deg",
         f"seen h {angle('pose/seen_in_photographs_h')} v {angle('pose/seen_in_photographs_v')}",
-        f"relief {stats['G/relief'].mean:.4f}",
+        f"relief {mean('G/relief'):.4f}",
+        f"augment {mean('augment/p'):.3f}",
     ]
-    if "augment/p" in stats:
-        parts.append(f"augment {stats['augment/p'].mean:.3f}")
     return " | ".join(parts)
 
 
@@ -149,8 +182,17 @@ def _memory_gb() -> float:
 
 
 def _forget_after(path: Path, kimg: float) -> None:
-    """Drop records of ticks that a resumed run will go through again."""
+    """Drop records of ticks that a resumed run will go through again, and broken lines."""
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        path.write_text("".join(x for x in whole if json.loads(x)["kimg"] <= kimg))
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+        kept = [line for line in lines if _kimg_of(line) <= kimg]
+        if kept != lines:
+            with atomic_write(path) as temporary:
+                temporary.write_text("".join(kept))
+
+
+def _kimg_of(line: str) -> float:
+    try:
+        return json.loads(line)["kimg"]
+    except (ValueError, TypeError, KeyError):
+        return math.inf

@@ -1,10 +1,10 @@
 """The folder of a run: its name, and how to find it again.
 
-    OUTDIR/00003-toy-heads-batch16/
+    OUTDIR/00003-toy-heads-gpus1-batch16-gamma1/
         config.json  log.txt  stats.jsonl  events.out.tfevents.*   what was asked, what happened
-        checkpoint-0000120.pt                                      all state, to go on
-        network-0000120.safetensors                                weights, to use elsewhere
-        reals.png  fakes-0000120.png  …                            pictures; numbers are kimg
+        checkpoint-000120.00.pt                                    all state, to go on
+        network-000120.00.safetensors                              weights, to use elsewhere
+        reals.png  fakes-000120.00.png  …                          pictures; numbers are kimg
 """
 
 import re
@@ -19,14 +19,18 @@ def new_run_folder(outdir: Path, description: str) -> Path:
     """Make OUTDIR/NNNNN-description with the next free number."""
     try:
         outdir.mkdir(parents=True, exist_ok=True)
-        numbers = [int(match[1]) for match in map(_numbered, outdir.iterdir()) if match]
-        folder = outdir / f"{max(numbers, default=-1) + 1:05d}-{description}"
-        folder.mkdir()
+        while True:
+            numbers = [int(match[1]) for match in map(_numbered, outdir.iterdir()) if match]
+            folder = outdir / f"{max(numbers, default=-1) + 1:05d}-{description}"
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:  # another run was faster
+                continue
     except OSError as error:
         raise UserError(
             f"cannot write to --outdir {outdir}: {error.strerror}; choose another folder"
         ) from error
-    return folder
 
 
 def latest_run_folder(outdir: Path, description: str) -> Path:
@@ -46,8 +50,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint so that the run forgets it but its owner does not lose it."""
+    return path.rename(path.with_name(f"unused-{path.name}"))
+
+
 def kimg_tag(kimg: float) -> str:
-    """Sorts as numbers do, and tells tenths apart where runs are short: 12.8 -> '00012.8'."""
+    """Sorts as numbers do, and tells steps apart where runs are short: 12.8 -> '000012.80'."""
     return f"{kimg:09.2f}"
 
 

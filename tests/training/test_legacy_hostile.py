@@ -37,7 +37,7 @@ from tests.data.legacy.old_layout import (
 from training.config import build_config
 from training.generator import Generator
 from training.layers import FullyConnected
-from training.legacy import LegacyCheckpoint, load_legacy, read_legacy
+from training.legacy import load_legacy, read_legacy
 
 READER = """
 import json, resource, sys, time
@@ -362,6 +362,47 @@ def test_hostile_file_is_refused(outcomes, sentinel, name):
     assert not sentinel.exists()
 
 
+ODD_VALUES = (None, True, -1, 0, 7, 1 << 20, 0.5, "eg3d", "4", [], [1, 2], {"a": 1}, New("a.b"))
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=repr)
+def test_odd_settings_load_or_are_refused(hostile_folder, value):
+    path = hostile_folder / "odd.pkl"
+    state = state_of(tiny_checkpoint()["G_ema"])
+    for key in (*state, *state["rendering_kwargs"], *state["_init_kwargs"]):
+        checkpoint = tiny_checkpoint()
+        state = state_of(checkpoint["G_ema"])
+        for settings in (state, state["rendering_kwargs"], state["_init_kwargs"]):
+            if key in settings:
+                settings[key] = value
+        path.write_bytes(pickled(checkpoint))
+        check_loads_or_is_refused(path)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (0, 0), (1, 1), (3, 3, 3), (1,) * 8], ids=str)
+def test_odd_tensors_load_or_are_refused(hostile_folder, shape):
+    path = hostile_folder / "odd.pkl"
+    odd = stored_tensor(torch.ones(shape, dtype=torch.bool))
+    for part in ("backbone.mapping.fc0", "decoder.net.0", "decoder.net.2", "backbone.synthesis.b4"):
+        checkpoint = tiny_checkpoint()
+        parameters = state_of(checkpoint["G_ema"], part)["_parameters"]
+        parameters |= dict.fromkeys(parameters, odd)
+        path.write_bytes(pickled(checkpoint))
+        check_loads_or_is_refused(path)
+    checkpoint = tiny_checkpoint()
+    state_of(checkpoint["G_ema"], "backbone.mapping")["_buffers"]["w_avg"] = odd
+    state_of(checkpoint["G_ema"])["_modules"]["renderer"] = New("a.b", (), {"plane_axes": odd})
+    path.write_bytes(pickled(checkpoint))
+    check_loads_or_is_refused(path)
+
+
+def check_loads_or_is_refused(path):
+    try:
+        load_legacy(path)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
 # Fuzzing -----------------------------------------------------------------------------------------
 
 SEED_FILE = pickled(tiny_checkpoint())
@@ -400,12 +441,7 @@ def mutate(data, mutations):
 def check_mutant(folder, mutations):
     path = folder / "mutant.pkl"
     path.write_bytes(mutate(SEED_FILE, mutations))
-    try:
-        checkpoint = read_legacy(path)
-        assert isinstance(checkpoint, LegacyCheckpoint)
-        load_legacy(path)
-    except UserError as error:
-        assert "\n" not in str(error)
+    check_loads_or_is_refused(path)
 
 
 def fuzz(examples):

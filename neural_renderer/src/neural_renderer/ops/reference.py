@@ -131,7 +131,7 @@ def _slope(lines: _Lines, crossing: "_Crossings", least: float) -> Tensor:
 
     def swept(source: Tensor, counts: Tensor) -> Tensor:
         colour = image.gather(2, source[:, None, None].expand(-1, image.shape[1], 1))
-        change = ((colour - image) * grad).sum(1)
+        change = torch.einsum("pcn,pcn->pn", colour - image, grad)
         return (counts * change.clamp(max=0) / distance).sum(1)
 
     outside = (pixel - crossing.inside[:, None]) * crossing.inward[:, None] < 0

@@ -1,0 +1,147 @@
+"""Shape as the renderings show it: do two views agree, and is there depth at all."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .context import Views
+
+# Depth may change by this many pixel widths from a pixel to its neighbours. More is a silhouette or a
+# fold, where a pixel's depth is a mixture of surfaces; and a point that lies so far behind what the
+# other camera sees is hidden from it.
+STEEPEST = 4.0
+_OPAQUE = 0.999  # of interpolated 0/1 masks: all four neighbours are set
+
+
+class WarpErrors(NamedTuple):
+    """Sums over the pixels that both cameras see, of each object, [B].
+
+    colour: mean absolute difference over channels, of a range of [0, 1]. depth: absolute difference,
+    in widths of the object. unwarped: like colour, but of the same pixel of the other view. compared:
+    number of such pixels. inside: number of pixels of the object in the first view.
+    """
+
+    colour: Tensor
+    depth: Tensor
+    unwarped: Tensor
+    compared: Tensor
+    inside: Tensor
+
+
+def warp_errors(views: Views) -> WarpErrors:
+    """Carry the first view's pixels to the second camera by the first's depth; compare there."""
+    size = views.image.shape[-1]
+    first, second = ((part[:, i] for part in views[:4]) for i in range(2))
+    image, depth, mask, cam2world = first
+    other_image, other_depth, _, other_cam2world = second
+    inside = _enlarge(mask.float(), size) > _OPAQUE
+    sound, other_sound = (_sound(d, views.intrinsics) for d in (depth, other_depth))
+    point = unproject(_enlarge(depth, size), cam2world, views.intrinsics)
+    place = project(point, other_cam2world, views.intrinsics)
+
+    def look_up(picture: Tensor) -> Tensor:
+        grid = place.pixel * 2 - 1
+        return F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
+
+    seen_depth = look_up(other_depth)
+    tolerance = STEEPEST * _pixel_width(seen_depth, views.intrinsics, depth.shape[-1])
+    compared = (
+        inside
+        & (_enlarge(sound.float(), size) > _OPAQUE)
+        & (look_up(other_sound.float()) > _OPAQUE)
+        & ((place.pixel >= 0) & (place.pixel <= 1)).all(dim=-1)[:, None]
+        & (place.distance <= seen_depth + tolerance)
+    )
+    width = object_width(mask, depth, views.intrinsics)
+
+    def total(values: Tensor) -> Tensor:
+        return (values * compared).sum(dim=(1, 2, 3))
+
+    return WarpErrors(
+        total((look_up(other_image) - image).abs().mean(dim=1, keepdim=True) / 2),
+        total((place.distance - seen_depth).abs()) / width,
+        total((other_image - image).abs().mean(dim=1, keepdim=True) / 2),
+        compared.sum(dim=(1, 2, 3)),
+        inside.sum(dim=(1, 2, 3)),
+    )
+
+
+def relief(views: Views) -> Tensor:
+    """Depth of the visible surface relative to the object's width, [B], from the first view.
+
+    Root mean square distance, along the camera's axis, from the plane that fits best: a flat card
+    scores 0 however it is turned, a ball seen from afar 1 / sqrt(72) = 0.118. NaN where no object is.
+    """
+    depth, cam2world = views.depth[:, 0], views.cam2world[:, 0]
+    mask = views.mask[:, 0]
+    inner = -F.max_pool2d(-mask.float(), 3, stride=1, padding=1)  # silhouettes mix depths
+    weight = inner.flatten(1).double().sqrt()[..., None]
+    point = unproject(depth, cam2world, views.intrinsics).flatten(1, 2).double()
+    x, y, z = _in_camera(point, cam2world.double()).unbind(-1)
+    basis = torch.stack([x, y, torch.ones_like(x)], dim=-1) * weight
+    target = z[..., None] * weight
+    residual = target - basis @ (torch.linalg.pinv(basis) @ target)
+    spread = (residual.square().sum(dim=(1, 2)) / weight.square().sum(dim=(1, 2))).sqrt()
+    return spread / object_width(mask, depth, views.intrinsics)
+
+
+def object_width(mask: Tensor, depth: Tensor, intrinsics: Tensor) -> Tensor:
+    """Diameter [B] of the disc whose area, at the object's mean depth, is that of its silhouette.
+
+    mask, depth: [B, 1, r, r].
+    """
+    area = mask.flatten(1).sum(dim=1)
+    mean_depth = (depth * mask).flatten(1).sum(dim=1) / area
+    pixel = _pixel_width(mean_depth[:, None, None, None], intrinsics, depth.shape[-1])
+    return 2 * (area / math.pi).sqrt() * pixel.flatten()
+
+
+class Place(NamedTuple):
+    """Where points land. pixel: [B, H, W, 2], in [0, 1] inside the image. distance: [B, 1, H, W]."""
+
+    pixel: Tensor
+    distance: Tensor
+
+
+def unproject(depth: Tensor, cam2world: Tensor, intrinsics: Tensor) -> Tensor:
+    """World points [B, H, W, 3] at distances depth [B, 1, H, W] along the pixels' rays."""
+    height, width = depth.shape[-2:]
+    y, x = torch.meshgrid(
+        (torch.arange(height).to(depth) + 0.5) / height,
+        (torch.arange(width).to(depth) + 0.5) / width,
+        indexing="ij",
+    )
+    pixel = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    ray = F.normalize(torch.einsum("bij,hwj->bhwi", torch.linalg.inv(intrinsics), pixel), dim=-1)
+    ray = torch.einsum("bij,bhwj->bhwi", cam2world[:, :3, :3], ray)
+    return cam2world[:, None, None, :3, 3] + depth[:, 0, ..., None] * ray
+
+
+def project(point: Tensor, cam2world: Tensor, intrinsics: Tensor) -> Place:
+    """The reverse of `unproject`, for another camera. point: [B, H, W, 3]."""
+    local = _in_camera(point.flatten(1, 2), cam2world).unflatten(1, point.shape[1:3])
+    image = torch.einsum("bij,bhwj->bhwi", intrinsics, local)
+    return Place(image[..., :2] / image[..., 2:], local.norm(dim=-1)[:, None])
+
+
+def _in_camera(point: Tensor, cam2world: Tensor) -> Tensor:
+    """Camera coordinates (right, down, forward) of world points [B, N, 3]."""
+    return (point - cam2world[:, None, :3, 3]) @ cam2world[:, :3, :3]
+
+
+def _pixel_width(depth: Tensor, intrinsics: Tensor, size: int) -> Tensor:
+    """World units that a pixel spans at depths [B, ...]."""
+    return depth / (intrinsics[:, 0, 0].reshape(-1, 1, 1, 1) * size)
+
+
+def _sound(depth: Tensor, intrinsics: Tensor) -> Tensor:
+    """Pixels [B, 1, r, r] whose neighbourhood is one surface that is not too steep."""
+    change = F.max_pool2d(depth, 3, stride=1, padding=1) + F.max_pool2d(-depth, 3, 1, 1)
+    return change < STEEPEST * _pixel_width(depth, intrinsics, depth.shape[-1])
+
+
+def _enlarge(picture: Tensor, size: int) -> Tensor:
+    return F.interpolate(picture, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,107 @@
+"""Viewing directions compared: unit vectors [N, 3] from the pivot to the camera, y up.
+
+Unposed images fix the world only up to a rotation and a reflection, so directions are aligned before
+they are compared. Yaw is the longitude, zero toward +z and growing toward +x; pitch the latitude.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+YAW_BINS, PITCH_BINS = 32, 16
+
+
+class Alignment(NamedTuple):
+    """matrix: orthogonal [3, 3], applied as matrix @ direction. mirrored: its determinant is -1."""
+
+    matrix: Tensor
+    mirrored: bool
+
+    def __call__(self, directions: Tensor) -> Tensor:
+        return directions @ self.matrix.mT
+
+
+class PoseErrors(NamedTuple):
+    """Angles in degrees: median and 90th percentile of the angle between directions, median errors
+    of yaw and pitch; and the circular correlations of yaw and pitch, in [-1, 1]."""
+
+    median: float
+    p90: float
+    yaw: float
+    pitch: float
+    yaw_correlation: float
+    pitch_correlation: float
+
+
+def align(source: Tensor, target: Tensor) -> Alignment:
+    """The rotation or reflection that brings source closest to target, in least squares.
+
+    Kabsch 1976 would flip a sign to exclude reflections; without, the better of both determinants
+    results (Schonemann 1966).
+    """
+    u, _, vh = torch.linalg.svd(target.double().mT @ source.double())
+    matrix = u @ vh
+    return Alignment(matrix, bool(torch.linalg.det(matrix) < 0))
+
+
+def pose_errors(seen: Tensor, true: Tensor) -> PoseErrors:
+    """Of directions that are aligned already."""
+    seen, true = seen.double(), true.double()
+    angle = angle_between(seen, true).rad2deg()
+    (yaw, pitch), (true_yaw, true_pitch) = yaw_and_pitch(seen), yaw_and_pitch(true)
+    yaw_error = torch.remainder(yaw - true_yaw + math.pi, 2 * math.pi) - math.pi
+    return PoseErrors(
+        angle.quantile(0.5).item(),
+        angle.quantile(0.9).item(),
+        yaw_error.abs().rad2deg().quantile(0.5).item(),
+        (pitch - true_pitch).abs().rad2deg().quantile(0.5).item(),
+        circular_correlation(yaw, true_yaw),
+        circular_correlation(pitch, true_pitch),
+    )
+
+
+def angle_between(a: Tensor, b: Tensor) -> Tensor:
+    """Radians [N]; accurate for small angles, where arccos is not."""
+    return torch.atan2(torch.linalg.cross(a, b).norm(dim=-1), (a * b).sum(dim=-1))
+
+
+def yaw_and_pitch(directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Radians [N] each, of unit vectors [N, 3]."""
+    x, y, z = directions.unbind(-1)
+    return torch.atan2(x, z), torch.asin(y.clamp(-1, 1))
+
+
+def circular_correlation(a: Tensor, b: Tensor) -> float:
+    """Of angles [N] in radians (Fisher & Lee 1983); Pearson's where they spread little.
+
+    sum sin(a_i - a_j) sin(b_i - b_j) over pairs, normalised; written with sums over i alone. Zero
+    where one of them does not vary.
+    """
+    cos_a, sin_a, cos_b, sin_b = a.cos(), a.sin(), b.cos(), b.sin()
+    together = (cos_a * cos_b).sum() * (sin_a * sin_b).sum()
+    together -= (cos_a * sin_b).sum() * (sin_a * cos_b).sum()
+    alone = [len(x) ** 2 - (2 * x).cos().sum() ** 2 - (2 * x).sin().sum() ** 2 for x in (a, b)]
+    if min(alone) <= len(a) ** 2 * 1e-12:
+        return 0.0
+    return (4 * together / (alone[0] * alone[1]).sqrt()).item()
+
+
+def pose_distance(a: Tensor, b: Tensor) -> float:
+    """Jensen-Shannon distance, base 2, of two sets of directions, in [0, 1] (Lin 1991).
+
+    Histograms of 32 bins of yaw by 16 of sin(pitch): cells of equal area on the whole sphere.
+    """
+    p, q = _histogram(a), _histogram(b)
+    middle = (p + q) / 2
+    divergence = sum((torch.xlogy(x, x) - torch.xlogy(x, middle)).sum() for x in (p, q)) / 2
+    return (divergence / math.log(2)).clamp(min=0).sqrt().item()
+
+
+def _histogram(directions: Tensor) -> Tensor:
+    yaw, pitch = yaw_and_pitch(directions.double())
+    column = ((yaw / (2 * math.pi) + 0.5) * YAW_BINS).long().clamp(0, YAW_BINS - 1)
+    row = ((pitch.sin() + 1) / 2 * PITCH_BINS).long().clamp(0, PITCH_BINS - 1)
+    counts = torch.bincount(row * YAW_BINS + column, minlength=YAW_BINS * PITCH_BINS)
+    return counts / counts.sum().double()

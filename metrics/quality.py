@@ -1,0 +1,158 @@
+"""Image quality: FID and its kin, and which photographs and samples each of them looks at."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import scores
+from .context import Context, Photographs
+from .detectors import EFFICIENTNET, INCEPTION, Detector, quantise
+from .runner import BATCH
+from .statistics import Moments, cached
+
+_NAME = re.compile(r"(fid|fd|kid|kd|pr|is)(\d+(?:\.\d+)?)k3?(_full)?(?:-(inception|effnet))?")
+_DETECTORS = {"inception": INCEPTION, "effnet": EFFICIENTNET}
+
+# FID and KID are names of distances between Inception's features; other features get other names.
+_GENERIC = {"fid": "fd", "kid": "kd"}
+_NEIGHBOURS = 3
+_MOST_PHOTOGRAPHS = 200_000  # whose features are held in memory at once
+
+
+class QualityName(NamedTuple):
+    """The parts of a name such as fd50k_full-effnet.
+
+    family: 'fid', 'kid', 'pr' or 'is'. count: of samples. full: against all photographs, without
+    mirroring, instead of `count` of those that training sees. detector: None leaves it to the context.
+    """
+
+    family: str
+    count: int
+    full: bool
+    detector: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> "QualityName | None":
+        """None for anything that is not the name of such a metric."""
+        match = _NAME.fullmatch(text)
+        if match is None:
+            return None
+        families = {generic: family for family, generic in _GENERIC.items()}
+        family, count = families.get(match[1], match[1]), round(float(match[2]) * 1000)
+        name = cls(family, count, bool(match[3]), _DETECTORS.get(match[4]))
+        spellings = [name._spell(family), *map(name.honest, _DETECTORS)]
+        return name if text in spellings and count > 1 else None
+
+    def honest(self, detector: str) -> str:
+        """The name for numbers that rest on this detector."""
+        # Published precision and recall rest on VGG16, so theirs is not told by the plain name.
+        if detector == INCEPTION and self.family != "pr":
+            return self._spell(self.family)
+        return f"{self._spell(_GENERIC.get(self.family, self.family))}-{detector}"
+
+    def _spell(self, family: str) -> str:
+        neighbours = str(_NEIGHBOURS) if family == "pr" else ""
+        full = "_full" if self.full and family != "is" else ""
+        return f"{family}{self.count / 1000:g}k{neighbours}{full}"
+
+
+class Measured(NamedTuple):
+    """name: what was measured in truth, count and detector included. values: number by name."""
+
+    name: str
+    values: dict[str, float]
+
+
+def measure_quality(name: QualityName, context: Context) -> Measured:
+    """context.count, where given, takes the place of the name's own."""
+    name = name._replace(count=context.count or name.count)
+    detector = context.load_detector(name.detector or context.detector)
+    title = name.honest(detector.name)
+    numbers = _MEASURES[name.family](name, detector, context)
+    return Measured(title, {title + suffix: number for suffix, number in numbers.items()})
+
+
+def _fid(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
+    real = _photograph_moments(name, detector, context)
+    fake = Moments.of(context.sample_features(detector, name.count))
+    return {"": scores.frechet_distance(real, fake)}
+
+
+def _kid(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
+    real = _photograph_features(name, detector, context)
+    return {"": scores.kernel_distance(real, context.sample_features(detector, name.count))}
+
+
+def _precision_recall(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
+    device = context.runner.device
+    real = _photograph_features(name, detector, context).to(device)
+    fake = context.sample_features(detector, name.count).to(device)
+    precision, recall = scores.precision_recall(real, fake, _NEIGHBOURS)
+    return {"_precision": precision, "_recall": recall}
+
+
+def _inception_score(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
+    def probabilities(indices: range) -> Tensor:
+        return detector.probabilities(quantise(context.subject.sample(indices)))
+
+    classes = context.runner.map(probabilities, name.count, "classes of samples")
+    mean, std = scores.inception_score(classes)
+    return {"_mean": mean, "_std": std}
+
+
+_MEASURES = {
+    "fid": _fid,
+    "kid": _kid,
+    "pr": _precision_recall,
+    "is": _inception_score,
+}
+
+
+def _photograph_moments(name: QualityName, detector: Detector, context: Context) -> Moments:
+    photographs, chosen = _chosen(name, context, len(context.photographs.images))
+
+    def compute() -> dict[str, np.ndarray]:
+        moments = Moments.empty(detector.dim, context.runner.device)
+
+        def add(indices: range) -> None:
+            moments.add(detector.features(photographs.batch(chosen[indices])))
+
+        context.runner.for_each(add, len(chosen), "features of photographs")
+        moments.sum_over_processes()
+        return {
+            "count": np.array(moments.count),
+            "total": moments.total.cpu().numpy(),
+            "outer": moments.outer.cpu().numpy(),
+        }
+
+    kept = cached(_key("moments", photographs, chosen, detector), compute, context.runner)
+    return Moments(
+        float(kept["count"]), torch.from_numpy(kept["total"]), torch.from_numpy(kept["outer"])
+    )
+
+
+def _photograph_features(name: QualityName, detector: Detector, context: Context) -> Tensor:
+    photographs, chosen = _chosen(name, context, _MOST_PHOTOGRAPHS)
+
+    def compute() -> dict[str, np.ndarray]:
+        def features(indices: range) -> Tensor:
+            return detector.features(photographs.batch(chosen[indices]))
+
+        rows = context.runner.map(features, len(chosen), "features of photographs")
+        return {"features": rows.numpy()}
+
+    kept = cached(_key("features", photographs, chosen, detector), compute, context.runner)
+    return torch.from_numpy(kept["features"])
+
+
+def _chosen(name: QualityName, context: Context, most: int) -> tuple[Photographs, np.ndarray]:
+    photographs = context.photographs if name.full else context.shown
+    return photographs, photographs.choose(most if name.full else min(name.count, most))
+
+
+def _key(kind: str, photographs: Photographs, chosen: np.ndarray, detector: Detector) -> str:
+    parts = (kind, photographs.fingerprint, len(chosen), detector.name, detector.digest, BATCH)
+    return " ".join(map(str, parts))
