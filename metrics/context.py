@@ -1,9 +1,10 @@
-"""What metrics know of a network and of photographs: records of tensors and callables.
+"""What metrics know of a network and of photographs, and what they return.
 
 Samples are numbered: sample i of a network is always the same, in whatever process it is made.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -11,12 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib import UserError
 from torch_utils import distributed
 
 from .detectors import INCEPTION, Detector, load_detector, quantise
 from .runner import Runner
 
 T = TypeVar("T")
+
+READERS = 4  # threads: decoding images leaves the interpreter's lock alone
+
+
+class Measured(NamedTuple):
+    """name: of what was measured in truth, with the count and the detector that were used. numbers:
+    value by what is appended to the name to tell it apart; '' is the main one."""
+
+    name: str
+    numbers: dict[str, float]
 
 
 class Views(NamedTuple):
@@ -62,12 +74,11 @@ class Photographs(NamedTuple):
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """uint8 [B, 3, R, R]."""
-        return torch.stack([self.images[int(i)] for i in indices])
+        with ThreadPoolExecutor(READERS) as readers:
+            return torch.stack(list(readers.map(lambda i: self.images[int(i)], indices)))
 
     def choose(self, count: int) -> np.ndarray:
-        """Numbers of `count` photographs, drawn once and for all; in order when it is all of them."""
-        if count >= len(self.images):
-            return np.arange(len(self.images))
+        """Numbers of up to `count` photographs in an order drawn once and for all."""
         return np.random.default_rng(0).permutation(len(self.images))[:count]
 
 
@@ -115,3 +126,12 @@ class Context:
             ("samples", detector.name, count),
             lambda: self.runner.map(features, count, "features of samples"),
         )
+
+    def known_directions(self) -> Tensor:
+        """Raises UserError where nobody knows them."""
+        if self.true_directions is None:
+            raise UserError(
+                "the poses of this data set are not known: camera labels (dataset.json) or the "
+                "ground truth of a toy set are needed"
+            )
+        return self.true_directions

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import scores
-from .context import Context, Photographs
+from .context import Context, Measured, Photographs
 from .detectors import EFFICIENTNET, INCEPTION, Detector, quantise
 from .runner import BATCH
 from .statistics import Moments, cached
@@ -59,20 +59,12 @@ class QualityName(NamedTuple):
         return f"{family}{self.count / 1000:g}k{neighbours}{full}"
 
 
-class Measured(NamedTuple):
-    """name: what was measured in truth, count and detector included. values: number by name."""
-
-    name: str
-    values: dict[str, float]
-
-
 def measure_quality(name: QualityName, context: Context) -> Measured:
     """context.count, where given, takes the place of the name's own."""
     name = name._replace(count=context.count or name.count)
     detector = context.load_detector(name.detector or context.detector)
-    title = name.honest(detector.name)
     numbers = _MEASURES[name.family](name, detector, context)
-    return Measured(title, {title + suffix: number for suffix, number in numbers.items()})
+    return Measured(name.honest(detector.name), numbers)
 
 
 def _fid(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:

@@ -117,3 +117,24 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
         scores.append(divergence.sum(dim=1).mean().exp())
     scores = torch.stack(scores)
     return InceptionScore(scores.mean().item(), scores.std(correction=0).item())
+
+
+class IdentityScores(NamedTuple):
+    """recognised: probability that two views of one identity look more alike than views of two;
+    0.5 is chance. same, other: mean cosine similarity within and across identities."""
+
+    recognised: float
+    same: float
+    other: float
+
+
+def identity_scores(features: Tensor) -> IdentityScores:
+    """features: [N, 2, F], two views of N identities; what all images share is taken away first."""
+    features = features.double()
+    centred = torch.nn.functional.normalize(features - features.mean(dim=(0, 1)), dim=-1)
+    similarity = centred[:, 0] @ centred[:, 1].mT
+    same = similarity.diagonal()
+    others = similarity[~torch.eye(len(same), dtype=torch.bool)].reshape(len(same), -1)
+    margin = same[:, None] - others
+    recognised = (margin > 0).double().mean() + (margin == 0).double().mean() / 2
+    return IdentityScores(recognised.item(), same.mean().item(), others.mean().item())

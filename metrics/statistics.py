@@ -16,6 +16,8 @@ from torch_utils import distributed
 
 from .runner import Runner
 
+_ROWS_AT_ONCE = 4096  # copied to float64
+
 
 class Moments:
     """Mean and covariance of rows [B, F], in float64, without keeping the rows."""
@@ -32,7 +34,8 @@ class Moments:
     @classmethod
     def of(cls, rows: Tensor) -> "Moments":
         moments = cls.empty(rows.shape[1], rows.device)
-        moments.add(rows)
+        for part in rows.split(_ROWS_AT_ONCE):
+            moments.add(part)
         return moments
 
     def add(self, rows: Tensor) -> None:

@@ -168,7 +168,7 @@ def code_version() -> str:
     """The git revision of this code, '-dirty' where files differ from it; else the package's."""
     root = Path(__file__).parents[1]
     if (root / ".git").exists():
-        describe = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=40"]
+        describe = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"]
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             return subprocess.check_output(
                 [*describe, "--exclude=*"], stderr=subprocess.DEVNULL, text=True

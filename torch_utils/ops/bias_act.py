@@ -43,15 +43,75 @@ def bias_act(
     """clamp(gain * act(x + bias)).
 
     x: any shape; bias: [x.shape[dim]]. alpha: slope parameter of 'lrelu'. gain None takes the
-    activation's own. clamp: bound on the magnitude of the result. Returns a new tensor like x.
+    activation's own. clamp: bound on the magnitude of the result. Returns a tensor like x, which
+    may be x itself if nothing is asked of it; differentiable any number of times.
     Raises KeyError for an unknown activation.
     """
     activation = ACTIVATIONS[act]
     alpha = activation.default_alpha if alpha is None else alpha
     gain = activation.default_gain if gain is None else gain
     if bias is not None:
-        x = x + bias.to(x.dtype).reshape([-1 if i == dim else 1 for i in range(x.ndim)])
-    x = activation.function(x, alpha)
-    if gain != 1:
-        x = x * gain
+        bias = bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
+    slope = {"relu": 0.0, "lrelu": alpha}.get(act, -1)
+    if slope >= 0 and gain > 0:
+        return _TwoSlopes.apply(x, bias, Bend(slope, gain, clamp))
+    return bias_act_formula(x, bias, act, alpha, gain, clamp)
+
+
+def bias_act_formula(
+    x: Tensor, bias: Tensor | None, act: str, alpha: float, gain: float, clamp: float | None
+) -> Tensor:
+    """`bias_act` with nothing left to choose, and a bias that broadcasts: the twin of the rest."""
+    x = x if bias is None else x + bias
+    x = ACTIVATIONS[act].function(x, alpha)
+    x = x if gain == 1 else x * gain
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+class Bend(NamedTuple):
+    """The function clamp(gain * x) above 0 and clamp(gain * slope * x) below; slope, gain >= 0."""
+
+    slope: float
+    gain: float
+    clamp: float | None
+
+
+class _TwoSlopes(torch.autograd.Function):
+    """Bias and bend: one new tensor in the forward pass, which is all that it saves.
+
+    gain * bend(x + b) = bend(gain * x + gain * b), so a single pass adds and scales. The sign and
+    size of the result tell the derivative.
+    """
+
+    @staticmethod
+    def forward(ctx, x, bias, bend):
+        y = x * bend.gain if bias is None else torch.add(bias * bend.gain, x, alpha=bend.gain)
+        F.leaky_relu_(y, bend.slope)
+        if bend.clamp is not None:
+            y.clamp_(-bend.clamp, bend.clamp)
+        ctx.save_for_backward(y)
+        ctx.bend, ctx.bias_shape = bend, None if bias is None else bias.shape
+        return y
+
+    @staticmethod
+    def backward(ctx, d_y):
+        d_x = _Derivative.apply(d_y, ctx.saved_tensors[0], ctx.bend)
+        d_bias = d_x.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[1] else None
+        return d_x, d_bias, None
+
+
+class _Derivative(torch.autograd.Function):
+    """gradient x derivative of the bend where its value is y: linear, so its own derivative."""
+
+    @staticmethod
+    def forward(ctx, gradient, y, bend):
+        ctx.save_for_backward(y)
+        ctx.bend = bend
+        result = torch.ops.aten.leaky_relu_backward(gradient, y, bend.slope, True).mul_(bend.gain)
+        if bend.clamp is None:
+            return result
+        return torch.ops.aten.hardtanh_backward(result, y, -bend.clamp, bend.clamp)
+
+    @staticmethod
+    def backward(ctx, d_result):
+        return _Derivative.apply(d_result, ctx.saved_tensors[0], ctx.bend), None, None
