@@ -164,7 +164,7 @@ def _run_folder_of(path: Path) -> Path:
     known = checkpoints(path if path.is_dir() else path.parent)
     if not known or not (path.is_dir() or path in known):
         raise UserError(
-            f"--resume {path}: neither a run folder with checkpoints, nor a checkpoint-*.pt in it, "
+            f"--resume {path}: not a run folder with checkpoints, nor a checkpoint-*.pt in one, "
             "nor a network file"
         )
     return known[0].parent

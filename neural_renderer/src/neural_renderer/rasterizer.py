@@ -73,13 +73,11 @@ class Rasterize(torch.nn.Module):
         self.anti_aliasing = anti_aliasing
         size = int(image_size) * (2 if anti_aliasing else 1)
         self.view = kernels.View(size, float(near), float(far), perspective)
-        self.eps = eps
+        self.eps = float(eps)
         self.background_color = background_color
-        self.return_rgb, self.return_alpha, self.return_depth = (
-            return_rgb,
-            return_alpha,
-            return_depth,
-        )
+        self.return_rgb = return_rgb
+        self.return_alpha = return_alpha
+        self.return_depth = return_depth
         self.ops = ops
 
     def forward(self, faces: Tensor, textures: Tensor | None = None) -> Images:

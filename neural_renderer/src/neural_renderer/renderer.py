@@ -191,19 +191,12 @@ class Renderer(torch.nn.Module):
         self, vertices: Tensor, K=None, R=None, t=None, dist_coeffs=None, orig_size=None
     ) -> Tensor:
         if self.camera_mode == "projection":
-            K, R, t, dist_coeffs, orig_size = (
-                own if given is None else given
-                for given, own in (
-                    (K, self.K),
-                    (R, self.R),
-                    (t, self.t),
-                    (dist_coeffs, self.dist_coeffs),
-                    (orig_size, self.orig_size),
-                )
-            )
-            if K is None or R is None or t is None:
+            given = K, R, t, dist_coeffs, orig_size
+            own = self.K, self.R, self.t, self.dist_coeffs, self.orig_size
+            camera = [b if a is None else a for a, b in zip(given, own, strict=True)]
+            if any(matrix is None for matrix in camera[:3]):
                 raise ValueError("camera_mode 'projection' needs K, R and t")
-            return projection(vertices, K, R, t, dist_coeffs, orig_size)
+            return projection(vertices, *camera)
         if self.camera_mode == "look_at":
             vertices = look_at(vertices, self.eye, up=self.up)
         elif self.camera_mode == "look":

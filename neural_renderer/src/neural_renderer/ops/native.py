@@ -47,8 +47,8 @@ class _Rasterize(torch.autograd.Function):
         weights = faces.new_empty(batch, 3, size, size)
         depth = faces.new_empty(batch, size, size)
         _call(
-            "rasterize", faces, faces, batch, count, size, int(view.perspective), float(view.near),
-            float(view.far), index, weights, depth,
+            "rasterize", faces, faces, batch, count, size, int(view.perspective), view.near,
+            view.far, index, weights, depth,
         )  # fmt: skip
         ctx.save_for_backward(faces, index)
         ctx.view = view
@@ -115,12 +115,12 @@ def _call(name: str, like: Tensor, *arguments: Tensor | int | float) -> None:
         place, stream = like.device.index, torch.cuda.current_stream(like.device).cuda_stream
     else:
         place, stream = torch.get_num_threads(), None
-    error = function(*map(_as_c, arguments), place, ctypes.c_void_p(stream))
+    error = function(*map(_as_c, (*arguments, place)), ctypes.c_void_p(stream))
     if error:
         raise RuntimeError(f"neural_renderer's {name} failed: {error.decode()}")
 
 
-def _as_c(value: Tensor | int | float):
+def _as_c(value: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .types import Fragments, View
 
-_CHUNK = 1 << 21  # pixels that are looked at together
+_CHUNK = 1 << 17  # pixels that are looked at together: few enough to stay in the cache
 _TIE = 1e-4  # depths that differ by less, relatively, hide nothing from each other
 _NOTHING = torch.iinfo(torch.int64).max
 
