@@ -9,13 +9,14 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 from torch import Tensor
 
 from dnnlib import Command, UserError, atomic_write
 from metrics.runner import Runner
 from training.checkpoint import load_network
-from training.dataset import DatasetArchive, ImageDataset
+from training.dataset import DatasetArchive, ImageDataset, to_square
 from training.evaluation import NetworkSubject
 
 
@@ -42,34 +43,39 @@ def main(network: str, data: str, dest: Path, device: str) -> None:
 
 
 def estimate_labels(network: str, data: str, device: torch.device) -> dict[str, list[float]]:
-    """25 numbers for each image's name.
+    """25 numbers by image name. Intrinsics are those of the data's labels where training used them.
 
     A discriminator compares the images of a batch, so neighbours in the order of names have a small
     influence on each other's cameras.
     """
     generator, discriminator, config, _ = load_network(network, device)
     subject = NetworkSubject(generator, discriminator, None)
-    images = ImageDataset(data, config.data.resolution, config.data.crop)
-    names = DatasetArchive(data).image_names()
-    _refuse_oblong(data, names)
-    if config.camera.intrinsics == "labels" and images.all_intrinsics is not None:
-        intrinsics = images.all_intrinsics
-    else:
-        intrinsics = generator.intrinsics.cpu().expand(len(names), 3, 3)
+    archive = DatasetArchive(data)
+    names = archive.image_names()
 
     def see(indices: range) -> Tensor:
-        return subject.see_cameras(torch.stack([images[i] for i in indices])).flatten(1)
+        images = [_square_image(archive, names[i], config.data.resolution) for i in indices]
+        return subject.see_cameras(torch.stack(images)).flatten(1)
 
     cameras = Runner(device, verbose=True).map(see, len(names), "cameras")
+    intrinsics = generator.intrinsics.cpu().expand(len(names), 3, 3)
+    if config.camera.intrinsics == "labels":
+        known = ImageDataset(data, config.data.resolution).all_intrinsics
+        intrinsics = intrinsics if known is None else known
     rows = torch.cat([cameras, intrinsics.flatten(1)], dim=1).tolist()
     return dict(zip(names, rows, strict=True))
 
 
-def _refuse_oblong(data: str, names: list[str]) -> None:
-    """The format means the whole image, of which the network saw the middle or a padded copy."""
-    archive = DatasetArchive(data)
-    for name in names:
-        archive.read_image(name, labelled=True)
+def _square_image(archive: DatasetArchive, name: str, resolution: int) -> Tensor:
+    """uint8 [3, R, R]. Raises UserError where a label, which means all of it, would be wrong."""
+    image = archive.read_image(name)
+    if image.width != image.height:
+        raise UserError(
+            f"image {name} is {image.width} x {image.height}: labels are for square images; "
+            "`dataset_tool.py convert` makes them"
+        )
+    pixels = np.array(to_square(image, resolution, "centre"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _device(choice: str) -> torch.device:

@@ -33,8 +33,8 @@ from training.pictures import degrees_from_pose, depth_colours, pose_from_degree
 from training.shapes import density_grid, extract_mesh, has_surface, save_mrc, save_ply
 
 LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
-SHEET_PICTURES = 400  # at most, of this many pixels a side: the contact sheet must fit in memory
-SHEET_PIXELS = 128
+SHEET_PICTURES = 400  # at most: the contact sheet must fit in memory
+SHEET_PIXELS = 128  # side of each; smaller images are enlarged by a whole factor
 
 
 class SeedList(click.ParamType):
@@ -270,8 +270,12 @@ class Sampler:
             for seed, image in zip(seeds, images.split(1), strict=True):
                 name = f"seed{seed:04d}{suffix}{kind}.png"
                 save_image_grid(self.options.outdir / name, image)
-        size = min(view.image.shape[-1], SHEET_PIXELS)
-        return torch.nn.functional.adaptive_avg_pool2d(view.image, size)
+        size = view.image.shape[-1]
+        if size >= SHEET_PIXELS:
+            return torch.nn.functional.adaptive_avg_pool2d(view.image, SHEET_PIXELS)
+        return view.image.repeat_interleave(SHEET_PIXELS // size, 2).repeat_interleave(
+            SHEET_PIXELS // size, 3
+        )
 
     def _save_shape(self, seed: int, planes: Tensor) -> None:
         options, box_warp = self.options, self.generator.config.rendering.box_warp

@@ -67,7 +67,7 @@ class Subject(Protocol):
 
 
 class Photographs(NamedTuple):
-    """images: len() and [i] -> uint8 [3, R, R]. fingerprint: changes with content or preparation."""
+    """images: len() and [i] -> uint8 [3, R, R]. fingerprint: of content and preparation."""
 
     images: Sequence[Tensor]
     fingerprint: str

@@ -1,8 +1,8 @@
 """Pretrained image classifiers whose features stand for what images look like.
 
 `inception` is the Inception-v3 that all published FIDs rest on. `efficientnet-lite0` comes with a
-Python package and needs no network. Any TorchScript file with the first one's signature will do too,
-but its numbers are named after the file, for they compare with no published ones.
+Python package and needs no network. Any TorchScript file with the first one's signature will do,
+but its numbers are named after the file, for they compare with no others.
 """
 
 import hashlib

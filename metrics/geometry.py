@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .context import Views
 
-# Depth may change by this many pixel widths from a pixel to its neighbours. More is a silhouette or a
-# fold, where a pixel's depth is a mixture of surfaces; and a point that lies so far behind what the
-# other camera sees is hidden from it.
+# In pixel widths. Where depth changes more among a pixel and its neighbours is a silhouette or a
+# fold, and the pixel a mixture of surfaces. A point that lies farther behind what the other camera
+# sees is hidden from it.
 STEEPEST = 4.0
 _OPAQUE = 0.999  # of interpolated 0/1 masks: all four neighbours are set
 
@@ -19,9 +19,9 @@ _OPAQUE = 0.999  # of interpolated 0/1 masks: all four neighbours are set
 class WarpErrors(NamedTuple):
     """Sums over the pixels that both cameras see, of each object, [B].
 
-    colour: mean absolute difference over channels, of a range of [0, 1]. depth: absolute difference,
-    in widths of the object. unwarped: like colour, but of the same pixel of the other view. compared:
-    number of such pixels. inside: number of pixels of the object in the first view.
+    colour: mean absolute difference over channels, which go from 0 to 1. depth: absolute difference
+    in widths of the object. unwarped: like colour, but of the same pixel of the other view.
+    compared: number of such pixels. inside: number of the object's pixels in the first view.
     """
 
     colour: Tensor
@@ -34,9 +34,10 @@ class WarpErrors(NamedTuple):
 def warp_errors(views: Views) -> WarpErrors:
     """Carry the first view's pixels to the second camera by the first's depth; compare there."""
     size = views.image.shape[-1]
-    first, second = ((part[:, i] for part in views[:4]) for i in range(2))
-    image, depth, mask, cam2world = first
-    other_image, other_depth, _, other_cam2world = second
+    image, other_image = views.image.unbind(1)
+    depth, other_depth = views.depth.unbind(1)
+    cam2world, other_cam2world = views.cam2world.unbind(1)
+    mask = views.mask[:, 0]
     inside = _enlarge(mask.float(), size) > _OPAQUE
     sound, other_sound = (_sound(d, views.intrinsics) for d in (depth, other_depth))
     point = unproject(_enlarge(depth, size), cam2world, views.intrinsics)
@@ -73,7 +74,7 @@ def relief(views: Views) -> Tensor:
     """Depth of the visible surface relative to the object's width, [B], from the first view.
 
     Root mean square distance, along the camera's axis, from the plane that fits best: a flat card
-    scores 0 however it is turned, a ball seen from afar 1 / sqrt(72) = 0.118. NaN where no object is.
+    scores 0 however it is turned, a ball seen from afar 1 / sqrt(72) = 0.118. NaN without object.
     """
     depth, cam2world = views.depth[:, 0], views.cam2world[:, 0]
     mask = views.mask[:, 0]
@@ -100,7 +101,7 @@ def object_width(mask: Tensor, depth: Tensor, intrinsics: Tensor) -> Tensor:
 
 
 class Place(NamedTuple):
-    """Where points land. pixel: [B, H, W, 2], in [0, 1] inside the image. distance: [B, 1, H, W]."""
+    """pixel: [B, H, W, 2], in [0, 1] within the image. distance: [B, 1, H, W]."""
 
     pixel: Tensor
     distance: Tensor

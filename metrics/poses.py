@@ -1,7 +1,8 @@
 """Viewing directions compared: unit vectors [N, 3] from the pivot to the camera, y up.
 
-Unposed images fix the world only up to a rotation and a reflection, so directions are aligned before
-they are compared. Yaw is the longitude, zero toward +z and growing toward +x; pitch the latitude.
+Unposed images fix the world only up to a rotation and a reflection, so directions are aligned
+before they are compared. Yaw is the longitude, zero toward +z and growing toward +x; pitch is the
+latitude.
 """
 
 import math

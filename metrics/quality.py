@@ -26,7 +26,7 @@ class QualityName(NamedTuple):
     """The parts of a name such as fd50k_full-effnet.
 
     family: 'fid', 'kid', 'pr' or 'is'. count: of samples. full: against all photographs, without
-    mirroring, instead of `count` of those that training sees. detector: None leaves it to the context.
+    mirroring, instead of `count` of those that training sees. detector: None for the context's.
     """
 
     family: str

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dnnlib import UserError
 from torch_utils import distributed
 
-BATCH = 16  # part of the definition: networks that look across a batch must always meet the same one
+BATCH = 16  # part of the results: a discriminator compares the images of a batch
 
 
 class Runner(NamedTuple):
@@ -24,11 +24,11 @@ class Runner(NamedTuple):
     def for_each(self, work: Callable[[range], None], count: int, label: str) -> None:
         """Call work(indices) for this process's batches of range(count)."""
         starts = range(0, count, BATCH)[distributed.rank() :: distributed.world_size()]
-        shown = self.verbose and distributed.rank() == 0
+        hidden = None if self.verbose and distributed.rank() == 0 else True  # None: off a terminal
         share = sum(min(BATCH, count - start) for start in starts)
         with (
             self.together(),
-            tqdm(total=share, desc=label, unit="img", disable=not shown, leave=False) as bar,
+            tqdm(total=share, desc=label, unit="img", disable=hidden, leave=False) as bar,
         ):
             for start in starts:
                 indices = range(start, min(start + BATCH, count))

@@ -30,7 +30,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def _factor(covariance: Tensor) -> Tensor:
-    """L [F, rank] with L L^T = covariance; directions that hold only rounding errors are left out."""
+    """L [F, rank] with L L^T = covariance; directions that hold rounding errors only are cut."""
     variances, directions = torch.linalg.eigh(covariance)
     floor = variances.max() * len(variances) * torch.finfo(variances.dtype).eps
     kept = variances > floor
@@ -57,7 +57,7 @@ def kernel_distance(
     for _ in range(subsets):
         x, y = draw(fake), draw(real)
         within = kernel(x, x) + kernel(y, y)
-        # Without the diagonal: a sample's likeness to itself is what makes the plain estimate biased.
+        # The diagonal, a sample's likeness to itself, is what makes the plain estimate biased.
         within = (within.sum() - within.diagonal().sum()) / (size * (size - 1))
         total += (within - 2 * kernel(x, y).mean()).item()
     return total / subsets
@@ -87,9 +87,7 @@ def _covered(points: Tensor, cover: Tensor, neighbours: int) -> Tensor:
             for rows in cover.split(_ROWS_AT_ONCE)
         ]
     )
-    inside = [
-        (_distances(rows, cover) <= radii).any(dim=1) for rows in points.split(_ROWS_AT_ONCE)
-    ]
+    inside = [(_distances(rows, cover) <= radii).any(dim=1) for rows in points.split(_ROWS_AT_ONCE)]
     return torch.cat(inside)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib import UserError, atomic_write, cache_dir
+from dnnlib import atomic_write, cache_dir
 from torch_utils import distributed
 
 from .runner import Runner

@@ -165,10 +165,10 @@ def test_chosen_views_come_beside_the_own_one(toy, tmp_path):
             assert np.abs(read(tmp_path / name) - levels(view.image[0, 0])).max() <= 1
     assert names(tmp_path) == expected
     sheet = read(tmp_path / "contact_sheet.png")  # a row for each seed
-    assert sheet.shape == (2 * 32, 4 * 32, 3)
-    assert np.array_equal(sheet[32:, :32], read(tmp_path / "seed0003.png"))
+    assert sheet.shape == (2 * 128, 4 * 128, 3)  # 32 px enlarged
+    assert np.array_equal(sheet[128::4, :128:4], read(tmp_path / "seed0003.png"))
     last = read(tmp_path / "seed0003_yaw+7.5_pitch+10.png")
-    assert np.array_equal(sheet[32:, 96:], last)
+    assert np.array_equal(sheet[128::4, 384::4], last)
 
 
 def test_raw_and_depth_pictures(super_resolved, tmp_path):

@@ -205,6 +205,10 @@ class Config(_Section):
                 )
         if self.rendering.raw_resolution_end and not self.super_resolved:
             raise ValueError("rendering.raw_resolution_end needs a data.resolution of 128 or more")
+        highest = {"generator": self.generator.plane_resolution, "discriminator": size}
+        for name, resolution in highest.items():
+            if getattr(self, name).channel_base < resolution:
+                raise ValueError(f"{name}.channel_base must be at least its resolution {resolution}")
         blocks = size.bit_length() - 3  # from the image's resolution down to 8 x 8
         if self.discriminator.freeze_blocks > blocks:
             raise ValueError(f"discriminator.freeze_blocks can be at most {blocks} at {size} px")

@@ -167,8 +167,8 @@ def orbit(cam2world: Tensor, yaw: float, pivot: Sequence[float]) -> Tensor:
 
 
 def object_mask(opacity: Tensor, white_background: bool) -> Tensor:
-    """bool, like opacity [..., r, r]: what is opaque; where the background is opaque as well, so that
-    nothing tells the object from it, the central disc of half the image's width."""
+    """bool, like opacity [..., r, r]: what is opaque; where the background may be as well, only the
+    central disc of half the image's width."""
     mask = opacity > _OPAQUE
     if white_background:
         return mask

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib import StopSignals, UserError, atomic_write, remove_leftovers
-from torch_utils import distributed
+from torch_utils import distributed, ops
 from torch_utils.training_stats import StatsCollector
 
 from . import checkpoint, losses, pictures
@@ -389,6 +389,7 @@ class _Run:
                 f"{config.camera.focal:.4f}"
             )
         self.notes.append(f"{distributed.world_size()} process(es) on {trainer.device.type}")
+        self.notes.append(ops.status(trainer.device))
         self.notes.append(f"code version {checkpoint.code_version()}")
         if trainer.kimg >= config.run.kimg:
             self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")

@@ -57,19 +57,20 @@ class Rendering(NamedTuple):
 
 def random_draws(rays: Rays, config: RenderingConfig) -> RayDraws:
     """Fresh draws for training."""
-    shape, device = rays.origins.shape[:2], rays.origins.device
+    shape = rays.origins.shape[:2]
+    like = {"device": rays.origins.device, "dtype": rays.origins.dtype}
     return RayDraws(
-        torch.rand(*shape, config.samples, device=device),
-        torch.rand(*shape, config.importance_samples, device=device),
+        torch.rand(*shape, config.samples, **like),
+        torch.rand(*shape, config.importance_samples, **like),
     )
 
 
 def fixed_draws(rays: Rays, config: RenderingConfig) -> RayDraws:
     """The middle of every interval: for evaluation, where one input must give one image."""
-    shape, device = rays.origins.shape[:2], rays.origins.device
-    count = config.importance_samples
-    middles = (torch.arange(count, device=device) + 0.5) / count
-    jitter = torch.full((1, 1, 1), 0.5, device=device).expand(*shape, config.samples)
+    shape, count = rays.origins.shape[:2], config.importance_samples
+    like = {"device": rays.origins.device, "dtype": rays.origins.dtype}
+    middles = (torch.arange(count, **like) + 0.5) / count
+    jitter = torch.full((1, 1, 1), 0.5, **like).expand(*shape, config.samples)
     return RayDraws(jitter, middles.expand(*shape, count))
 
 

@@ -284,9 +284,13 @@ def test_r1_through_the_augmentation_agrees_with_finite_differences():
 # The controller
 
 
+def paper_controller(augmentation: Augmentation, kimg_per_unit: float = 500) -> AdaController:
+    return AdaController(augmentation, kimg_per_unit, target=0.6, interval=4)
+
+
 def test_p_rises_on_overfitting_every_fourth_step_by_the_reals_shown():
     augmentation = Augmentation()
-    controller = AdaController(augmentation)
+    controller = paper_controller(augmentation)
     for _ in range(3):
         controller.step(signs=32, reals=32)
     assert augmentation.p == 0
@@ -296,7 +300,7 @@ def test_p_rises_on_overfitting_every_fourth_step_by_the_reals_shown():
 
 def test_p_falls_below_the_target_and_the_whole_interval_counts():
     augmentation = Augmentation(p=0.5)
-    controller = AdaController(augmentation, kimg_per_unit=100)
+    controller = paper_controller(augmentation, kimg_per_unit=100)
     for signs in (10, 10, 0, 2):  # the mean is 0.55, though two steps are above 0.6
         controller.step(signs, reals=10)
     assert augmentation.p.item() == pytest.approx(0.5 - 40 / 100_000)
@@ -305,7 +309,7 @@ def test_p_falls_below_the_target_and_the_whole_interval_counts():
 def test_p_stays_in_its_range_and_still_on_target():
     for start, signs, end in ((0.0, -10, 0.0), (1.0, 10, 1.0), (0.3, 6, 0.3)):
         augmentation = Augmentation(p=start)
-        controller = AdaController(augmentation)
+        controller = paper_controller(augmentation)
         for _ in range(4):
             controller.step(signs, reals=10)
         assert augmentation.p.item() == pytest.approx(end)
@@ -313,10 +317,10 @@ def test_p_stays_in_its_range_and_still_on_target():
 
 def test_a_resumed_controller_goes_on_where_it_stopped():
     straight, resumed = Augmentation(p=0.1), Augmentation()
-    controller = AdaController(straight)
+    controller = paper_controller(straight)
     for signs in (8, 8, 8, 8, -8, 8):
         controller.step(signs, reals=8)
-    successor = AdaController(resumed)
+    successor = paper_controller(resumed)
     resumed.load_state_dict(straight.state_dict())
     successor.load_state_dict(controller.state_dict())
     for signs in (-8, -8, 8, 8):

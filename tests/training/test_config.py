@@ -92,6 +92,7 @@ def test_settings_are_read(setting, value):
         ({"discriminator.dual": True}, "set discriminator.dual=false"),
         ({"discriminator.freeze_blocks": 4}, "at most 3 at 32 px"),
         ({"rendering.raw_resolution_end": 64}, "needs a data.resolution of 128 or more"),
+        ({"generator.channel_base": 16}, "generator.channel_base must be at least .* 32"),
         ({"camera.mirrors": "diagonal"}, "camera.mirrors.0: .*'diagonal'"),
     ],
 )

@@ -1,8 +1,24 @@
 """Operations on the hot path, each with a plain torch twin of the same signature."""
 
+import torch
+
+from . import build
 from .bias_act import bias_act
 from .build import set_mode
-from .triplane_render import triplane_render
+from .triplane_render import native_library, triplane_render
 from .upfirdn2d import resample_filter, upfirdn2d
 
-__all__ = ["bias_act", "resample_filter", "set_mode", "triplane_render", "upfirdn2d"]
+__all__ = ["bias_act", "resample_filter", "set_mode", "status", "triplane_render", "upfirdn2d"]
+
+
+def status(device: torch.device | str = "cpu") -> str:
+    """One line for the log: which implementations are active there. Builds those that can be."""
+    device = torch.device(device)
+    on_cpu = device.type == "cpu"
+    native = f"native (cpu, {build.cpu_capability().lower()})" if on_cpu else "native (cuda)"
+    loaded = {"triplane_render": native_library(device)}
+    for name in ("bias_act", "upfirdn2d"):  # on a CPU, stock torch in its fastest formulation
+        loaded[name] = None if on_cpu else build.load(name, device)
+    return "ops: " + ", ".join(
+        f"{name} {native if lib else 'torch'}" for name, lib in loaded.items()
+    )

@@ -1,5 +1,6 @@
 """Bias, activation, gain, clamp: the tail of every layer, in that order."""
 
+import ctypes
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,6 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import build, cuda
 
 
 class Activation(NamedTuple):
@@ -85,10 +88,7 @@ class _TwoSlopes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, bias, bend):
-        y = x * bend.gain if bias is None else torch.add(bias * bend.gain, x, alpha=bend.gain)
-        F.leaky_relu_(y, bend.slope)
-        if bend.clamp is not None:
-            y.clamp_(-bend.clamp, bend.clamp)
+        y = _bend(x, bias, bend)
         ctx.save_for_backward(y)
         ctx.bend, ctx.bias_shape = bend, None if bias is None else bias.shape
         return y
@@ -107,11 +107,62 @@ class _Derivative(torch.autograd.Function):
     def forward(ctx, gradient, y, bend):
         ctx.save_for_backward(y)
         ctx.bend = bend
-        result = torch.ops.aten.leaky_relu_backward(gradient, y, bend.slope, True).mul_(bend.gain)
-        if bend.clamp is None:
-            return result
-        return torch.ops.aten.hardtanh_backward(result, y, -bend.clamp, bend.clamp)
+        return _bend_derivative(gradient, y, bend)
 
     @staticmethod
     def backward(ctx, d_result):
         return _Derivative.apply(d_result, ctx.saved_tensors[0], ctx.bend), None, None
+
+
+def _bend(x: Tensor, bias: Tensor | None, bend: Bend) -> Tensor:
+    library = _library(x)
+    if library is not None and cuda.is_dense(x):
+        y = torch.empty_like(x)
+        dim = 0 if bias is None else max(range(x.ndim), key=lambda i: bias.shape[i])
+        bias = None if bias is None else bias.contiguous()
+        sizes = (x.numel(), x.stride(dim), x.shape[dim])
+        cuda.launch(
+            library.bias_act_forward,
+            x.device,
+            cuda.TYPES[x.dtype],
+            *cuda.pointers(x, bias, y),
+            *map(ctypes.c_int64, sizes),
+            *_constants(bend),
+        )
+        return y
+    y = x * bend.gain if bias is None else torch.add(bias * bend.gain, x, alpha=bend.gain)
+    F.leaky_relu_(y, bend.slope)
+    return y if bend.clamp is None else y.clamp_(-bend.clamp, bend.clamp)
+
+
+def _bend_derivative(gradient: Tensor, y: Tensor, bend: Bend) -> Tensor:
+    library = _library(y)
+    if library is not None and cuda.is_dense(y):
+        if gradient.stride() != y.stride():
+            gradient = torch.empty_like(y).copy_(gradient)
+        result = torch.empty_like(y)
+        cuda.launch(
+            library.bias_act_derivative,
+            y.device,
+            cuda.TYPES[y.dtype],
+            *cuda.pointers(gradient, y, result),
+            ctypes.c_int64(y.numel()),
+            *_constants(bend),
+        )
+        return result
+    result = torch.ops.aten.leaky_relu_backward(gradient, y, bend.slope, True).mul_(bend.gain)
+    if bend.clamp is None:
+        return result
+    return torch.ops.aten.hardtanh_backward(result, y, -bend.clamp, bend.clamp)
+
+
+def _constants(bend: Bend) -> list[ctypes.c_double]:
+    clamp = math.inf if bend.clamp is None else bend.clamp
+    return [ctypes.c_double(value) for value in (bend.slope, bend.gain, clamp)]
+
+
+def _library(x: Tensor) -> ctypes.CDLL | None:
+    """Stock torch is the implementation on the CPU."""
+    if x.device.type != "cuda" or x.dtype not in cuda.TYPES or x.numel() == 0:
+        return None
+    return build.load("bias_act", x.device)

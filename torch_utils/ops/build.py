@@ -39,6 +39,7 @@ CPU_FLAGS = {
     "AVX2": ("-mavx2", "-mfma"),
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }
+CUDA_FLAGS = ("-std=c++17", "-O3", "-shared", "-Xcompiler", "-fPIC", "--extended-lambda")
 
 _log = logging.getLogger(__name__)
 _mode: Mode | None = None
@@ -77,8 +78,10 @@ def cpu_capability() -> str:
     return capability if capability in CPU_FLAGS else "baseline"
 
 
-def load_cpu(name: str) -> ctypes.CDLL | None:
-    """The library compiled from csrc/NAME.cpp for this processor; None means: use plain torch."""
+def load(name: str, device: torch.device) -> ctypes.CDLL | None:
+    """The library compiled from csrc/NAME.cpp (.cu for a GPU); None means: use plain torch."""
+    if device.type == "cuda":
+        return _load(name, f"{name}.cu", cuda_command(*torch.cuda.get_device_capability(device)))
     return _load(name, f"{name}.cpp", cpu_command(cpu_capability()))
 
 
@@ -86,6 +89,11 @@ def cpu_command(capability: str) -> tuple[str, ...]:
     """The compiler and its options for processors with that capability."""
     compiler = os.environ.get("CXX", "g++")
     return (compiler, *CPU_FLAGS["all"], *CPU_FLAGS[capability])
+
+
+def cuda_command(major: int, minor: int) -> tuple[str, ...]:
+    """The compiler and its options for GPUs of that compute capability."""
+    return (os.environ.get("NVCC", "nvcc"), *CUDA_FLAGS, f"-arch=sm_{major}{minor}")
 
 
 def _load(name: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL | None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import build
+from . import build, cuda
 
 # The two axes of each plane; the first runs along the plane's width, the second along its height.
 # 'eg3d' repeats x-z with its axes swapped: a slip that released EG3D-style weights depend on.
@@ -46,14 +46,15 @@ def triplane_render(
 
     planes: [B, 3, C, H, W], covering the cube [-box_warp/2, box_warp/2]^3, zero outside.
     points: [B, N, 3] in world units. Differentiable once in planes, points and decoder.
-    The native kernel takes float32 tensors on the CPU; planes whose channels lie side by side in
-    memory (views of channels-last images) spare it a copy.
+    The native kernels take float32 tensors, on a GPU with 16 or 32 channels and colours. Planes
+    whose channels lie side by side in memory (views of channels-last images) spare them a copy.
     """
     tensors = (planes, points, *decoder)
-    library = native_library() if _is_for_native(*tensors) else None
-    if library is not None:
-        return FieldSamples(*_Native.apply(library, box_warp, axes, *tensors))
-    return triplane_render_torch(planes, points, decoder, box_warp=box_warp, axes=axes)
+    library = native_library(planes.device) if _is_for_native(*tensors) else None
+    if library is None:
+        return triplane_render_torch(planes, points, decoder, box_warp=box_warp, axes=axes)
+    native = _Native if planes.device.type == "cpu" else _NativeCuda
+    return FieldSamples(*native.apply(library, box_warp, axes, *tensors))
 
 
 def triplane_render_torch(
@@ -90,18 +91,22 @@ class _Shape(ctypes.Structure):
 
 
 def _is_for_native(planes: Tensor, points: Tensor, *weights: Tensor) -> bool:
-    """Texel offsets are 32-bit integers in the kernel, and it divides by the batch size."""
+    """Texel offsets are 32-bit integers in the CPU kernel, and it divides by the batch size."""
+    tensors = (planes, points, *weights)
     return (
-        all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (planes, points, *weights))
+        all(t.dtype == torch.float32 and t.device == planes.device for t in tensors)
         and 0 < planes[0].numel() < 2**31
         and points.numel() > 0
+        and (planes.device.type == "cpu" or _fits_gpu(*weights))
     )
 
 
-def native_library() -> ctypes.CDLL | None:
+def native_library(device: torch.device) -> ctypes.CDLL | None:
     """The compiled kernels, or None when plain torch is to be used."""
-    library = build.load_cpu("triplane_render")
-    return library if library is None else _declare(library)
+    if device.type not in ("cpu", "cuda"):
+        return None
+    library = build.load("triplane_render", device)
+    return library if library is None or device.type == "cuda" else _declare(library)
 
 
 @functools.cache
@@ -173,6 +178,80 @@ class _Native(torch.autograd.Function):
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if t is None else t.data_ptr() for t in tensors]
+
+
+_GPU_SIZES = (16, 32)  # of channels and colours, for which csrc/triplane_render.cu has kernels
+_GPU_BLOCK = 64  # its points per block
+_GPU_SHARED_FLOATS = 99 * 1024 // 4  # shared memory of a block on every GPU since Ampere
+
+
+def _fits_gpu(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> bool:
+    hidden, channels = w1.shape
+    weights = sum(t.numel() for t in (w1, b1, w2, b2))
+    traces = _GPU_BLOCK * (channels + b2.numel() + 2 * hidden)
+    sizes_known = channels in _GPU_SIZES and b2.numel() - 1 in _GPU_SIZES
+    return sizes_known and weights + traces <= _GPU_SHARED_FLOATS
+
+
+class _NativeCuda(torch.autograd.Function):
+    """The kernels of csrc/triplane_render.cu."""
+
+    @staticmethod
+    def forward(ctx, library, box_warp, axes, planes, points, w1, b1, w2, b2):
+        dense = _is_dense_with_unit_channel_stride(planes)
+        texels = planes if dense else planes.movedim(2, 4).contiguous().movedim(4, 2)
+        points, packed = points.contiguous(), pack(DecoderWeights(w1, b1, w2, b2))
+        sigma = points.new_empty(*points.shape[:2], 1)
+        colour = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
+        tiles = -(-points[..., 0].numel() // _GPU_BLOCK)
+        processors = torch.cuda.get_device_properties(planes.device).multi_processor_count
+        ctx.library, ctx.blocks = library, min(tiles, 4 * processors)
+        ctx.shape = _describe(texels, points, w1, w2, box_warp, axes)
+        inputs = (packed, texels, points)
+        _launch(ctx, planes.device, *inputs, sigma, colour, None, None, None, None, None)
+        ctx.save_for_backward(*inputs, colour)
+        return sigma, colour
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_sigma, d_colour):
+        packed, texels, points, colour = ctx.saved_tensors
+        _, _, _, need_planes, need_points, *need_weights = ctx.needs_input_grad
+        d_sigma, d_colour = d_sigma.contiguous(), d_colour.contiguous()
+        d_planes = torch.zeros_like(texels) if need_planes else None
+        d_points = torch.empty_like(points) if need_points else None
+        sums = packed.new_zeros(ctx.blocks, packed.numel()) if any(need_weights) else None
+        gradients = (d_planes, d_points, sums)
+        _launch(
+            ctx, texels.device, packed, texels, points, None, colour, d_sigma, d_colour, *gradients
+        )
+        d_weights = [None] * 4 if sums is None else unpack(sums.sum(0), ctx.shape)
+        return None, None, None, d_planes, d_points, *d_weights
+
+
+def _launch(ctx, device: torch.device, *tensors: Tensor | None) -> None:
+    cuda.launch(
+        ctx.library.triplane_render_cuda,
+        device,
+        ctypes.byref(ctx.shape),
+        *cuda.pointers(*tensors),
+        ctx.blocks,
+    )
+
+
+def pack(decoder: DecoderWeights) -> Tensor:
+    """All weights in one array, in the order of `Weights` in csrc/triplane_point.h."""
+    return torch.cat([decoder.w1.flatten(), decoder.b1, decoder.w2.T.flatten(), decoder.b2])
+
+
+def unpack(packed: Tensor, shape: _Shape) -> DecoderWeights:
+    """The inverse of `pack`."""
+    hidden, outputs = shape.hidden, shape.colours + 1
+    sizes = [hidden * shape.channels, hidden, hidden * outputs, outputs]
+    w1, b1, w2, b2 = packed.split(sizes)
+    return DecoderWeights(
+        w1.reshape(hidden, -1), b1, w2.reshape(hidden, outputs).T.contiguous(), b2
+    )
 
 
 def _is_dense_with_unit_channel_stride(planes: Tensor) -> bool:

@@ -1,0 +1,49 @@
+"""Bias and activation against their formula, with first and second derivatives."""
+
+import pytest
+import torch
+
+from torch_utils.ops import bias_act
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act_formula
+
+
+@pytest.mark.parametrize("clamp", [None, 0.8])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_value_and_derivatives(act, with_bias, clamp):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 2, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(3, dtype=torch.float64, requires_grad=True) if with_bias else None
+    alpha, gain = ACTIVATIONS[act].default_alpha, 1.7
+
+    def function(*inputs):
+        return bias_act(*inputs, act=act, gain=gain, clamp=clamp)
+
+    shaped = None if bias is None else bias.reshape(1, 3, 1, 1)
+    expected = bias_act_formula(x, shaped, act, alpha, gain, clamp)
+    inputs = (x,) if bias is None else (x, bias)
+    torch.testing.assert_close(function(*inputs), expected)
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("shape, dim", [((5, 3), -1), ((5, 3), 1), ((3, 2, 2), 0), ((2, 4, 3), 2)])
+def test_bias_lies_along_the_given_dimension(shape, dim):
+    bias = torch.tensor([1.0, 2.0, 3.0])
+    y = bias_act(torch.zeros(shape), bias, dim=dim).movedim(dim, -1)
+    assert torch.equal(y, bias.expand(y.shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_keeps_type_and_layout_and_leaves_its_input_alone(dtype, layout):
+    x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=layout)
+    before = x.clone()
+    y = bias_act(x, torch.ones(3), act="lrelu", clamp=256)
+    assert y.dtype == dtype and y.is_contiguous(memory_format=layout)
+    assert torch.equal(x, before)
+
+
+def test_gains_that_turn_the_slopes_round():
+    x = torch.tensor([-2.0, 3.0])
+    assert torch.allclose(bias_act(x, act="lrelu", gain=-1), torch.tensor([0.4, -3.0]))

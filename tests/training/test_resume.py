@@ -1,0 +1,346 @@
+"""Interrupted training goes on as if nothing had happened, whatever interrupted it."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import safetensors
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import gen_samples_pose
+from dnnlib import UserError
+from tests.tiny import tiny_arguments, tiny_config, write_photographs
+from torch_utils import distributed
+from training import pictures
+from training.checkpoint import load_checkpoint
+from training.config import Config
+from training.loop import Trainer, train
+from training.run_folder import checkpoints
+
+ROOT = Path(__file__).parents[2]
+# Everything that has a state of its own is on, and p of ADA moves often.
+CHANCE = {
+    "augment__mode": "ada",
+    "augment__every": 2,
+    "augment__kimg": 0.04,
+    "generator__style_mixing": 0.5,
+    "loss__blur_sigma": 2.0,
+    "loss__blur_kimg": 0.2,
+    "run__keep": 9,
+}
+# Steps of 4 images; ticks end after steps 2, 4, 6 and 7, the last with the run.
+STEPS = 7
+LENGTH = {"run__kimg": 0.004 * STEPS, "run__tick": 0.008, "run__snap": 2}
+UNREPEATABLE = {"time", "sec_per_kimg", "memory_gb"}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("data") / "photographs")
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    monkeypatch.setattr(pictures, "save_snapshot_pictures", lambda *_: None)
+
+
+def contents(folder: Path) -> dict[Path, int]:
+    """The checkpoints of a folder, and a hash of each."""
+    return {path: hash(path.read_bytes()) for path in checkpoints(folder)}
+
+
+def settings(photographs: Path, **changes) -> Config:
+    return tiny_config(photographs, **(CHANCE | LENGTH | {"data__workers": 1} | changes))
+
+
+def run(config: Config, folder: Path, resume: Path | None = None, **stop: int) -> int | None:
+    """`train`; with stop_at=n, SIGTERM arrives while step n (from 1) is being computed."""
+    folder.mkdir(exist_ok=True)
+    compute = Trainer.step
+
+    def step(trainer: Trainer) -> None:
+        if trainer.steps + 1 == stop.get("stop_at"):
+            os.kill(os.getpid(), stop.get("signal", signal.SIGTERM))
+        compute(trainer)
+
+    with mock.patch.object(Trainer, "step", step):
+        return train(config, folder, resume)
+
+
+def same(a, b) -> bool:
+    """Bit by bit, in all tensors and numbers of nested containers."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def records(folder: Path) -> list[dict]:
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in UNREPEATABLE}
+        for line in lines
+    ]
+
+
+def stored(network: Path) -> dict:
+    """All of a network file; the order of the entries of its metadata is left to chance."""
+    with safetensors.safe_open(network, "pt") as file:
+        return file.metadata() | {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    """The last checkpoints hold the same, and so do the statistics and the network files."""
+    newest, wanted = checkpoints(folder)[0], checkpoints(expected)[0]
+    assert newest.name == wanted.name
+    found, wanted = load_checkpoint(newest), load_checkpoint(wanted)
+    assert found.keys() == wanted.keys() and found["trainer"].keys() == wanted["trainer"].keys()
+    different = [key for key in found if not same(found[key], wanted[key])]
+    parts = [x for x in found["trainer"] if not same(found["trainer"][x], wanted["trainer"][x])]
+    assert not different, (different, parts)
+    assert records(folder) == records(expected)
+    for network in expected.glob("*.safetensors"):
+        assert same(stored(folder / network.name), stored(network)), network.name
+
+
+# Exact
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photographs, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run(settings(photographs), folder)
+    return folder
+
+
+def test_the_reference_run_moves_all_that_can_move(uninterrupted):
+    """Otherwise the comparisons below would prove little."""
+    assert len(records(uninterrupted)) == 4
+    states = [load_checkpoint(path)["trainer"] for path in checkpoints(uninterrupted)[:2]]
+    for part in states[0].keys() - {"batch", "bad_steps", "stats"}:
+        assert not same(states[0][part], states[1][part]), part
+    assert 0 < records(uninterrupted)[-1]["augment/p"] < 1
+
+
+@pytest.mark.parametrize("stop_at", range(1, STEPS))
+def test_cut_after_any_step(photographs, uninterrupted, tmp_path, without_pictures, stop_at):
+    config = settings(photographs)
+    assert run(config, tmp_path, stop_at=stop_at) == signal.SIGTERM
+    assert load_checkpoint(checkpoints(tmp_path)[0])["trainer"]["steps"] == stop_at
+    assert run(config, tmp_path) is None
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_cut_many_times_with_pictures(photographs, uninterrupted, tmp_path):
+    """Drawing pictures of a snapshot draws nothing from training's chance."""
+    config = settings(photographs)
+    for stop_at in (1, 2, 4, 5):
+        assert run(config, tmp_path, stop_at=stop_at, signal=signal.SIGINT) == signal.SIGINT
+    assert run(config, tmp_path) is None
+    assert_same_run(tmp_path, uninterrupted)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        path.name for path in uninterrupted.glob("*.png")
+    }
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("stopped at") == log.count("resuming from") == 4
+    assert "to go on, run the same command with --resume latest" in log
+
+
+@pytest.mark.slow
+def test_cut_while_the_raw_resolution_grows(tmp_path, without_pictures):
+    photographs = write_photographs(tmp_path / "photographs", resolution=128)
+    sizes = {"data__resolution": 128, "discriminator__dual": True, "run__batch": 2}
+    growth = {"resolution": 16, "resolution_end": 24, "growth_kimg": 0.008}
+    growth = {f"rendering__raw_{name}": value for name, value in growth.items()}
+    length = {"run__kimg": 0.008, "run__tick": 0.004, "run__snap": 1}
+    config = settings(photographs, **sizes, **growth, **length)
+    run(config, tmp_path / "whole")
+    assert run(config, tmp_path / "cut", stop_at=3)
+    run(config, tmp_path / "cut")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+def in_two_processes(photographs: Path, folder: Path) -> None:
+    """Whole; cut in mid-tick by a signal that the second process alone receives; resumed."""
+    torch.set_num_threads(1)
+    length = {"run__kimg": 0.02, "run__tick": 0.012, "run__snap": 1}
+    config = settings(photographs, **length, run__gpus=2)
+    with mock.patch.object(pictures, "save_snapshot_pictures"):
+        assert run(config, folder / "whole") is None
+        stop = {"stop_at": 2} if distributed.rank() == 1 else {}
+        assert run(config, folder / "cut", **stop) == signal.SIGTERM
+        assert run(config, folder / "cut") is None
+
+
+@pytest.fixture(scope="module")
+def two_processes(photographs, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "whole").mkdir()
+    (folder / "cut").mkdir()
+    distributed.launch(in_two_processes, 2, "cpu", photographs, folder)
+    return folder
+
+
+def test_two_processes(two_processes):
+    assert_same_run(two_processes / "cut", two_processes / "whole")
+    state = load_checkpoint(checkpoints(two_processes / "whole")[0])["trainer"]
+    first, second = state["random"]["cpu"]
+    assert not torch.equal(first, second)
+
+
+def test_another_number_of_processes_is_refused(photographs, two_processes, tmp_path):
+    shutil.copy(checkpoints(two_processes / "whole")[0], tmp_path)
+    with pytest.raises(UserError, match="2 processes wrote the checkpoint: add --gpus 2"):
+        train(tiny_config(photographs), tmp_path)
+
+
+# The folder
+
+
+@pytest.fixture
+def stopped(photographs, uninterrupted, tmp_path) -> Path:
+    """A copy of the whole run's folder; its checkpoints are 0.016 and 0.028 kimg old."""
+    shutil.copytree(uninterrupted, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "a bit flipped":
+        data[len(data) // 2] ^= 1
+    replaced = {"cut off": data[: len(data) // 2], "empty": b"", "other content": b"PK? " * 1000}
+    if how == "another state":
+        torch.save({"weights": torch.zeros(3)}, path)
+    else:
+        path.write_bytes(replaced.get(how, data))
+
+
+@pytest.mark.parametrize(
+    "how", ["a bit flipped", "cut off", "empty", "other content", "another state"]
+)
+def test_a_damaged_newest_checkpoint(
+    photographs, stopped, uninterrupted, without_pictures, how, capfd
+):
+    newest, before = checkpoints(stopped)
+    damage(newest, how)
+    assert run(settings(photographs, run__keep=1), stopped) is None
+    said = capfd.readouterr().out
+    complaint = "is not a training checkpoint" if how == "another state" else "is damaged"
+    assert f"WARNING: {newest} {complaint}" in said and f"resuming from {before}" in said
+    assert records(stopped) == records(uninterrupted)
+    assert checkpoints(stopped) == [newest], "the good one stays, not the damaged one"
+    assert load_checkpoint(newest)["trainer"]["steps"] == STEPS
+    assert (stopped / f"unused-{newest.name}").exists()
+
+
+def test_no_checkpoint_is_whole(photographs, stopped):
+    for path in checkpoints(stopped):
+        damage(path, "cut off")
+    with pytest.raises(UserError, match="start the run anew"):
+        train(settings(photographs), stopped)
+
+
+def test_going_back_to_an_earlier_checkpoint(
+    photographs, stopped, uninterrupted, without_pictures, capfd
+):
+    newest, before = checkpoints(stopped)
+    (stopped / ".checkpoint-000000.02.pt.abc.tmp").write_text("of a killed process")
+    with open(stopped / "stats.jsonl", "a") as file:
+        file.write('{"tick": 5, "ki')
+    assert run(settings(photographs), stopped, before, stop_at=5) == signal.SIGTERM
+    said = capfd.readouterr().out
+    assert f"{newest.name} is kept as unused-{newest.name}" in said
+    assert not list(stopped.glob(".*.tmp"))
+    assert records(stopped) == records(uninterrupted)[:2]
+    assert run(settings(photographs), stopped) is None
+    assert_same_run(stopped, uninterrupted)
+
+
+def test_tensorboard_shows_each_tick_once(photographs, stopped, without_pictures):
+    run(settings(photographs), stopped, checkpoints(stopped)[1])
+    events = EventAccumulator(str(stopped)).Reload().Scalars("D/loss_real")
+    assert [event.step for event in events] == [8, 16, 24, 28]
+
+
+def test_only_the_newest_checkpoints_are_kept(photographs, tmp_path, without_pictures):
+    run(settings(photographs, run__keep=2, run__snap=1, run__batch=10, run__kimg=0.05), tmp_path)
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        "checkpoint-000000.05.pt",
+        "checkpoint-000000.04.pt",
+    ]
+
+
+def test_changed_settings_are_named_and_count(photographs, stopped, without_pictures, capfd):
+    changes = {"optim__g_lr": 0.001, "run__kimg": 0.036}
+    run(settings(photographs, **changes), stopped)
+    said = capfd.readouterr().out
+    assert "optim.g_lr changes from 0.0025 to 0.001" in said
+    assert "run.kimg changes from 0.028 to 0.036" in said
+    (group,) = load_checkpoint(checkpoints(stopped)[0])["trainer"]["g_optimiser"]["param_groups"]
+    assert group["lr"] == pytest.approx(0.001 * 4 / 5)
+
+
+def test_what_does_not_fit_is_refused(photographs, stopped):
+    with pytest.raises(UserError, match="the run's batch is 4: add --batch 4"):
+        train(settings(photographs, run__batch=8), stopped)
+    with pytest.raises(UserError, match="the checkpoint's D does not fit.*size mismatch"):
+        train(settings(photographs, discriminator__channel_max=4), stopped)
+
+
+def test_a_finished_run_has_nothing_left_to_do(photographs, stopped, capfd):
+    before = contents(stopped)
+    assert run(settings(photographs), stopped) is None
+    assert "0.03 kimg are done already: --kimg takes it further" in capfd.readouterr().out
+    assert contents(stopped) == before
+
+
+# A full disk
+
+
+@contextlib.contextmanager
+def full_disk(size: int = 2500) -> Iterator[None]:
+    """No file of this process can grow beyond `size` bytes: it fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_training_survives_a_full_disk(photographs, stopped, uninterrupted, capfd):
+    """Nothing could be written for two ticks; then there is room again."""
+    before = contents(stopped)
+    longer = settings(photographs, run__kimg=0.044, run__snap=1)
+    with full_disk():
+        assert run(longer, stopped, stop_at=10) == signal.SIGTERM
+    said = capfd.readouterr().out
+    assert said.count(f"WARNING: could not write to {stopped} (File too large); going on") > 3
+    assert "stopped at 0.04 kimg" in said
+    assert contents(stopped) == before
+    assert not list(stopped.glob(".*.tmp"))
+    assert records(stopped) == records(uninterrupted)
+    assert run(longer, stopped) is None
+    assert load_checkpoint(checkpoints(stopped)[0])["trainer"]["steps"] == 11
+
+
+def test_a_full_disk_stops_training_that_wants_it(photographs, stopped):
+    before = contents(stopped)
+    stops = settings(photographs, run__kimg=0.044, run__write_errors="stop")
+    with full_disk(), pytest.raises(UserError, match="File too large.: make room, then use --resu"):
+        train(stops, stopped)
+    assert contents(stopped) == before

@@ -1,0 +1,29 @@
+"""Calling the GPU kernels: types, pointers, the current stream."""
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# `with_type` of csrc/device.h
+TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether x fills its memory without gaps or overlaps, in whatever order of dimensions."""
+    return torch.empty_like(x).stride() == x.stride()
+
+
+def pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    """Addresses as arguments of a C function; None becomes a null pointer."""
+    return [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
+
+
+def launch(kernel: Callable[..., int], device: torch.device, *arguments) -> None:
+    """Run a C function that takes a stream last and returns a CUDA error code (0: none)."""
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        error = kernel(*arguments, ctypes.c_void_p(stream))
+    if error:
+        raise RuntimeError(f"CUDA error {error} in {kernel.__name__}")
