@@ -21,21 +21,10 @@ from training.config import DataConfig
 from training.evaluation import NetworkSubject, open_evaluation_data
 
 
-class MetricList(click.ParamType):
-    """'relief,pose_error' -> ['relief', 'pose_error']."""
-
-    name = "names"
-
-    def convert(self, value: str, param: Any, ctx: Any) -> list[str]:
-        names = list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-        check_names(names)
-        return names
-
-
 class Options(NamedTuple):
     """The command line; see the help of `main`."""
 
-    metrics: list[str]
+    metrics: str
     network: Path
     data: str | None
     mirror: bool | None
@@ -49,7 +38,7 @@ class Options(NamedTuple):
 @click.command(cls=Command)
 @click.option(
     "--metrics",
-    type=MetricList(),
+    metavar="NAMES",
     default="fid50k_full",
     show_default=True,
     help=f"Comma-separated, of {', '.join(NAMES)}; other numbers of samples go too: fid5k_full.",
@@ -76,6 +65,8 @@ def main(**options: Any) -> None:
 
 def measure(options: Options) -> None:
     """Called in every process. Raises UserError at the end if any metric failed."""
+    names = [name.strip() for name in options.metrics.split(",") if name.strip()]
+    check_names(names)
     device = torch.device(_kind(options))
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
@@ -91,7 +82,7 @@ def measure(options: Options) -> None:
         options.num_gen,
     )
     failures = []
-    for name in options.metrics:
+    for name in names:
         try:
             result = compute(name, context)
         except UserError as error:

@@ -13,7 +13,9 @@ from training.generator import Generator, View
 from training.losses import Draws, Phase, Spectacles
 
 
-def render_once(generator: Generator, draws: Draws, mirror: str | None) -> tuple[torch.Tensor, View]:
+def render_once(
+    generator: Generator, draws: Draws, mirror: str | None
+) -> tuple[torch.Tensor, View]:
     """One pass through everything, for one view: pose and view."""
     latent = generator.latent(draws.z)
     cam2world = generator.cam2world(latent.pose)

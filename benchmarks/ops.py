@@ -2,10 +2,10 @@
 
     python benchmarks/ops.py [--threads 2] [--repeats 7] [--json FILE]
 
-Prints medians in milliseconds, the ratio twin / native, and what the work amounts to: floating-point
-operations of the multiplications (forward once; backward twice that, and the forward part that it
-repeats), and the bytes that must move at least. `GFLOP/s` beside that of a large sgemm of the same
-run says how far from its bound the operation is.
+Prints medians in milliseconds, the ratio twin / native, and what the work amounts to: the
+floating-point operations of its sums and products (exponentials not counted; the backward pass
+with what it computes again) and the bytes that a forward pass must move at least. `GFLOP/s` beside
+that of a large sgemm of the same run says how far from its bound an operation is.
 """
 
 import json

@@ -145,7 +145,7 @@ def _download_inception() -> Path:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"cannot download {path.name} ({reason}): fetch {INCEPTION_URL} elsewhere and put it "
-            f"at {path}, or use --detector {EFFICIENTNET}"
+            f"at {path}, or use the detector {EFFICIENTNET}"
         ) from error
     return path
 

@@ -12,7 +12,7 @@ from .context import Views
 # In pixel widths. Where depth changes more among a pixel and its neighbours is a silhouette or a
 # fold, and the pixel a mixture of surfaces. A point that lies farther behind what the other camera
 # sees is hidden from it.
-STEEPEST = 4.0
+STEEPEST = 8.0
 _OPAQUE = 0.999  # of interpolated 0/1 masks: all four neighbours are set
 
 
@@ -37,9 +37,10 @@ def warp_errors(views: Views) -> WarpErrors:
     image, other_image = views.image.unbind(1)
     depth, other_depth = views.depth.unbind(1)
     cam2world, other_cam2world = views.cam2world.unbind(1)
-    mask = views.mask[:, 0]
+    mask, other_mask = views.mask.unbind(1)
     inside = _enlarge(mask.float(), size) > _OPAQUE
-    sound, other_sound = (_sound(d, views.intrinsics) for d in (depth, other_depth))
+    sound = _sound(depth, mask, views.intrinsics)
+    other_sound = _sound(other_depth, other_mask, views.intrinsics)
     point = unproject(_enlarge(depth, size), cam2world, views.intrinsics)
     place = project(point, other_cam2world, views.intrinsics)
 
@@ -50,13 +51,12 @@ def warp_errors(views: Views) -> WarpErrors:
     seen_depth = look_up(other_depth)
     tolerance = STEEPEST * _pixel_width(seen_depth, views.intrinsics, depth.shape[-1])
     compared = (
-        inside
-        & (_enlarge(sound.float(), size) > _OPAQUE)
+        (_enlarge(sound.float(), size) > _OPAQUE)
         & (look_up(other_sound.float()) > _OPAQUE)
         & ((place.pixel >= 0) & (place.pixel <= 1)).all(dim=-1)[:, None]
         & (place.distance <= seen_depth + tolerance)
     )
-    width = object_width(mask, depth, views.intrinsics)
+    width = object_width(mask, depth, views.intrinsics).nan_to_num(1)  # no object, no pixels
 
     def total(values: Tensor) -> Tensor:
         return (values * compared).sum(dim=(1, 2, 3))
@@ -76,23 +76,21 @@ def relief(views: Views) -> Tensor:
     Root mean square distance, along the camera's axis, from the plane that fits best: a flat card
     scores 0 however it is turned, a ball seen from afar 1 / sqrt(72) = 0.118. NaN without object.
     """
-    depth, cam2world = views.depth[:, 0], views.cam2world[:, 0]
-    mask = views.mask[:, 0]
-    inner = -F.max_pool2d(-mask.float(), 3, stride=1, padding=1)  # silhouettes mix depths
-    weight = inner.flatten(1).double().sqrt()[..., None]
+    depth, mask, cam2world = views.depth[:, 0], views.mask[:, 0], views.cam2world[:, 0]
+    weight = mask.flatten(1).double()[..., None]
     point = unproject(depth, cam2world, views.intrinsics).flatten(1, 2).double()
     x, y, z = _in_camera(point, cam2world.double()).unbind(-1)
     basis = torch.stack([x, y, torch.ones_like(x)], dim=-1) * weight
     target = z[..., None] * weight
     residual = target - basis @ (torch.linalg.pinv(basis) @ target)
-    spread = (residual.square().sum(dim=(1, 2)) / weight.square().sum(dim=(1, 2))).sqrt()
+    spread = (residual.square().sum(dim=(1, 2)) / weight.sum(dim=(1, 2))).sqrt()
     return spread / object_width(mask, depth, views.intrinsics)
 
 
 def object_width(mask: Tensor, depth: Tensor, intrinsics: Tensor) -> Tensor:
     """Diameter [B] of the disc whose area, at the object's mean depth, is that of its silhouette.
 
-    mask, depth: [B, 1, r, r].
+    mask, depth: [B, 1, r, r]. NaN where the mask is empty.
     """
     area = mask.flatten(1).sum(dim=1)
     mean_depth = (depth * mask).flatten(1).sum(dim=1) / area
@@ -134,14 +132,19 @@ def _in_camera(point: Tensor, cam2world: Tensor) -> Tensor:
 
 
 def _pixel_width(depth: Tensor, intrinsics: Tensor, size: int) -> Tensor:
-    """World units that a pixel spans at depths [B, ...]."""
+    """World units that one of `size` pixels in a row spans at depths [B, 1, H, W]."""
     return depth / (intrinsics[:, 0, 0].reshape(-1, 1, 1, 1) * size)
 
 
-def _sound(depth: Tensor, intrinsics: Tensor) -> Tensor:
-    """Pixels [B, 1, r, r] whose neighbourhood is one surface that is not too steep."""
-    change = F.max_pool2d(depth, 3, stride=1, padding=1) + F.max_pool2d(-depth, 3, 1, 1)
-    return change < STEEPEST * _pixel_width(depth, intrinsics, depth.shape[-1])
+def _sound(depth: Tensor, mask: Tensor, intrinsics: Tensor) -> Tensor:
+    """Pixels [B, 1, r, r] amid the object, whose neighbourhood is one surface, not too steep."""
+
+    def highest(picture: Tensor) -> Tensor:
+        return F.max_pool2d(picture, 3, stride=1, padding=1)
+
+    amid = highest(1 - mask.float()) == 0
+    change = highest(depth) + highest(-depth)
+    return amid & (change < STEEPEST * _pixel_width(depth, intrinsics, depth.shape[-1]))
 
 
 def _enlarge(picture: Tensor, size: int) -> Tensor:

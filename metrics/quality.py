@@ -120,7 +120,7 @@ def _photograph_moments(name: QualityName, detector: Detector, context: Context)
             "outer": moments.outer.cpu().numpy(),
         }
 
-    kept = cached(_key("moments", photographs, chosen, detector), compute, context.runner)
+    kept = cached(_key("moments", photographs, chosen, detector), compute)
     return Moments(
         float(kept["count"]), torch.from_numpy(kept["total"]), torch.from_numpy(kept["outer"])
     )
@@ -136,7 +136,7 @@ def _photograph_features(name: QualityName, detector: Detector, context: Context
         rows = context.runner.map(features, len(chosen), "features of photographs")
         return {"features": rows.numpy()}
 
-    kept = cached(_key("features", photographs, chosen, detector), compute, context.runner)
+    kept = cached(_key("features", photographs, chosen, detector), compute)
     return torch.from_numpy(kept["features"])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dnnlib import UserError
+from dnnlib import UserError, append_line
 from torch_utils import distributed
 
 from .context import Context
@@ -36,12 +36,13 @@ NAMES = (*_QUALITY, *_OTHERS)
 
 class Result(NamedTuple):
     """name: what was measured, with count and detector. values: by name. count: of samples that was
-    asked for, None for the metric's own."""
+    asked for, None for the metric's own. finished: seconds since 1970."""
 
     name: str
     values: dict[str, float]
     seconds: float
     count: int | None
+    finished: float
 
     def json_line(self, network: str | None) -> str:
         """In the format of the field. network: file name of the snapshot."""
@@ -52,14 +53,13 @@ class Result(NamedTuple):
             "num_gpus": distributed.world_size(),
             "num_gen": self.count,
             "snapshot_pkl": network,
-            "timestamp": time.time(),
+            "timestamp": self.finished,
         }
         return json.dumps(record)
 
     def append_to(self, folder: Path, network: str | None) -> None:
         """Add a line to the run folder's metric-NAME.jsonl."""
-        with open(folder / f"metric-{self.name}.jsonl", "a") as file:
-            file.write(self.json_line(network) + "\n")
+        append_line(folder / f"metric-{self.name}.jsonl", self.json_line(network))
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -67,8 +67,8 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in _OTHERS and QualityName.parse(name) is None:
             close = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"
-            raise UserError(f"unknown metric '{name}': {hint}")
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(f"unknown metric '{name}'{hint}: there are {', '.join(NAMES)}")
 
 
 def compute(name: str, context: Context) -> Result:
@@ -82,4 +82,5 @@ def compute(name: str, context: Context) -> Result:
     quality = QualityName.parse(name)
     found = measure_quality(quality, context) if quality else _OTHERS[name](context)
     values = {found.name + suffix: number for suffix, number in found.numbers.items()}
-    return Result(found.name, values, time.time() - started, context.count)
+    finished = time.time()
+    return Result(found.name, values, finished - started, context.count, finished)

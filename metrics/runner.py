@@ -53,5 +53,8 @@ class Runner(NamedTuple):
             yield
         except Exception as error:
             failure = error
-        if distributed.any_process(failure is not None, self.device):
-            raise failure or UserError("another process failed")
+        if distributed.any_process(failure is not None):
+            reasons: list[str | None] = [None] * distributed.world_size()
+            if distributed.world_size() > 1:
+                dist.all_gather_object(reasons, None if failure is None else str(failure))
+            raise failure or UserError(next(reason for reason in reasons if reason is not None))

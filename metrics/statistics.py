@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -13,8 +14,6 @@ from torch import Tensor
 
 from dnnlib import atomic_write, cache_dir
 from torch_utils import distributed
-
-from .runner import Runner
 
 _ROWS_AT_ONCE = 4096  # copied to float64
 
@@ -81,9 +80,7 @@ def _checksum(file: Path) -> tuple[int, int]:
     return len(data), zlib.crc32(data)
 
 
-def cached(
-    key: str, compute: Callable[[], dict[str, np.ndarray]], runner: Runner
-) -> dict[str, np.ndarray]:
+def cached(key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """What compute() returns, from the cache when it was computed before under the same key.
 
     Called by all processes, as compute is; the first one writes. A damaged file is computed anew,
@@ -91,7 +88,7 @@ def cached(
     """
     path = cache_dir("metrics") / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
     found = _load(path)
-    if not distributed.any_process(found is None, runner.device):
+    if not distributed.any_process(found is None):
         return found
     arrays = compute()
     if distributed.rank() == 0:
@@ -99,7 +96,8 @@ def cached(
             with atomic_write(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays)
         except OSError as error:
-            print(f"WARNING: cannot keep {path} ({error.strerror or error})")
+            message = f"WARNING: cannot keep {path} ({error.strerror or error})"
+            print(message, file=sys.stderr)
     return arrays
 
 

@@ -39,9 +39,7 @@ def tiny_arguments() -> list[str]:
     options = {"data.workers": "--workers", "run.batch": "--batch", "run.seed": "--seed"}
     arguments = []
     for key, value in SIZES.items():
-        arguments += (
-            [options[key], str(value)] if key in options else ["--set", f"{key}={value}"]
-        )
+        arguments += [options[key], str(value)] if key in options else ["--set", f"{key}={value}"]
     return arguments
 
 

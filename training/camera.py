@@ -35,9 +35,7 @@ def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, 
     v = v.clamp(POLE_MARGIN, math.pi - POLE_MARGIN)
     theta = math.pi - h
     phi = torch.arccos(1 - 2 * v / math.pi)
-    position = torch.stack(
-        [phi.sin() * theta.cos(), phi.cos(), phi.sin() * theta.sin()], dim=-1
-    )
+    position = torch.stack([phi.sin() * theta.cos(), phi.cos(), phi.sin() * theta.sin()], dim=-1)
     origin = radius * position
     forward = torch.nn.functional.normalize(origin.new_tensor(pivot) - origin, dim=-1)
     up = torch.tensor([0.0, 1.0, 0.0], dtype=pose.dtype, device=pose.device).expand_as(forward)
@@ -85,7 +83,7 @@ def rays_from_cameras(cam2world: Tensor, intrinsics: Tensor, resolution: int) ->
     cam2world: [B, 4, 4]. intrinsics: [B, 3, 3] or [3, 3], normalised by image size.
     Returns `Rays` of [B, resolution^2, 3], differentiable in the cameras.
     """
-    centres = (torch.arange(resolution, device=cam2world.device, dtype=cam2world.dtype) + 0.5)
+    centres = torch.arange(resolution, device=cam2world.device, dtype=cam2world.dtype) + 0.5
     y, x = torch.meshgrid(centres / resolution, centres / resolution, indexing="ij")
     intrinsics = intrinsics.to(cam2world).expand(len(cam2world), 3, 3)
     fx, fy = intrinsics[:, 0, 0, None], intrinsics[:, 1, 1, None]

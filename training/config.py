@@ -208,7 +208,9 @@ class Config(_Section):
         highest = {"generator": self.generator.plane_resolution, "discriminator": size}
         for name, resolution in highest.items():
             if getattr(self, name).channel_base < resolution:
-                raise ValueError(f"{name}.channel_base must be at least its resolution {resolution}")
+                raise ValueError(
+                    f"{name}.channel_base must be at least its resolution {resolution}"
+                )
         blocks = size.bit_length() - 3  # from the image's resolution down to 8 x 8
         if self.discriminator.freeze_blocks > blocks:
             raise ValueError(f"discriminator.freeze_blocks can be at most {blocks} at {size} px")
@@ -338,7 +340,9 @@ def _json_or_text(text: str) -> Any:
 
 
 def _nearest(key: str) -> str:
-    known = [f"{section}.{field}" for section in Config.model_fields for field in _fields_of(section)]
+    known = [
+        f"{section}.{field}" for section in Config.model_fields for field in _fields_of(section)
+    ]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else f": known are {', '.join(known)}"
 

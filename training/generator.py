@@ -74,9 +74,7 @@ class Generator(nn.Module):
             else None
         )
         focal = config.camera.focal
-        self.register_buffer(
-            "intrinsics", camera.intrinsics_from_focal(focal), persistent=False
-        )
+        self.register_buffer("intrinsics", camera.intrinsics_from_focal(focal), persistent=False)
 
     def _mapping(self) -> GeneratorMapping:
         sizes, cameras = self.config.generator, self.config.camera

@@ -95,7 +95,9 @@ def modulated_conv2d(
     """
     if demodulate and x.dtype == torch.float16:
         # Demodulation cancels any scale; this one keeps half precision from overflowing.
-        weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
+        weight = (
+            weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
+        )
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
     y = conv2d_resample(
         x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype), kernel=kernel, up=up

@@ -127,7 +127,9 @@ def composite(samples: FieldSamples, depths: Tensor, *, white_background: bool) 
     """
     weights = march(samples.sigma.squeeze(-1), depths)[..., None, :]
     opacity = weights.sum(dim=-1)
-    features = (weights @ ((samples.colour[..., :-1, :] + samples.colour[..., 1:, :]) / 2)).squeeze(-2)
+    features = (weights @ ((samples.colour[..., :-1, :] + samples.colour[..., 1:, :]) / 2)).squeeze(
+        -2
+    )
     if white_background:
         features = features + 1 - opacity
     nearest, farthest = depths.min(), depths.max()

@@ -1,10 +1,10 @@
 """The folder of a run: its name, and how to find it again.
 
-    OUTDIR/00003-toy-heads-gpus1-batch16-gamma1/
-        config.json  log.txt  stats.jsonl  events.out.tfevents.*   what was asked, what happened
-        checkpoint-000120.00.pt                                    all state, to go on
-        network-000120.00.safetensors                              weights, to use elsewhere
-        reals.png  fakes-000120.00.png  …                          pictures; numbers are kimg
+OUTDIR/00003-toy-heads-gpus1-batch16-gamma1/
+    config.json  log.txt  stats.jsonl  events.out.tfevents.*   what was asked, what happened
+    checkpoint-000120.00.pt                                    all state, to go on
+    network-000120.00.safetensors                              weights, to use elsewhere
+    reals.png  fakes-000120.00.png  …                          pictures; numbers are kimg
 """
 
 import re

@@ -1,6 +1,6 @@
 """What a network trained on the toy heads has learned, measured against their ground truth.
 
-    python -m training.toy_evaluation --network FILE [--data toy.zip]
+python -m training.toy_evaluation --network FILE [--data toy.zip]
 """
 
 import json

@@ -86,7 +86,7 @@ def test_true_geometry_is_consistent():
     errors = mean_errors(head_views())
     assert errors.colour < 0.015 < errors.unwarped / 3
     assert errors.depth < 0.004
-    assert errors.inside > 0.6  # the share that was compared
+    assert errors.inside > 0.5  # the share that was compared
 
 
 def test_enlarged_images_are_compared_at_their_own_size():

@@ -44,7 +44,7 @@ def test_frechet_distance_agrees_with_the_matrix_square_root():
 
 
 def test_frechet_distance_is_exact_with_fewer_samples_than_dimensions():
-    """Rows in a subspace: the distance is that within the subspace, where it is well-conditioned."""
+    """Rows in a subspace lie as far apart as within it, where all is well-conditioned."""
     a, b = random_rows(30, 8, seed=1), random_rows(25, 8, seed=2)
     basis = torch.linalg.qr(random_rows(200, 200, seed=3)).Q[:8]
     expected = scores.frechet_distance(Moments.of(a), Moments.of(b))
@@ -91,9 +91,7 @@ def test_kernel_distance_of_two_samples_of_one_distribution_averages_to_zero():
 def brute_force_share(points, cover, k):
     """Of points within the distance of some cover point to its k-th neighbour."""
     radii = [sorted(math.dist(c, other) for other in cover)[k] for c in cover]
-    inside = [
-        any(math.dist(p, c) <= r for c, r in zip(cover, radii, strict=True)) for p in points
-    ]
+    inside = [any(math.dist(p, c) <= r for c, r in zip(cover, radii, strict=True)) for p in points]
     return sum(inside) / len(inside)
 
 

@@ -1,16 +1,18 @@
 """Interrupted training goes on as if nothing had happened, whatever interrupted it."""
 
 import contextlib
+import io
+import itertools
 import json
+import multiprocessing
 import os
+import pkgutil
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 from unittest import mock
 
 import pytest
@@ -18,12 +20,11 @@ import safetensors
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import gen_samples_pose
 from dnnlib import UserError
-from tests.tiny import tiny_arguments, tiny_config, write_photographs
+from tests.tiny import tiny_config, write_photographs
 from torch_utils import distributed
 from training import pictures
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, load_network
 from training.config import Config
 from training.loop import Trainer, train
 from training.run_folder import checkpoints
@@ -325,7 +326,8 @@ def full_disk(size: int = 2500) -> Iterator[None]:
 def test_training_survives_a_full_disk(photographs, stopped, uninterrupted, capfd):
     """Nothing could be written for two ticks; then there is room again."""
     before = contents(stopped)
-    longer = settings(photographs, run__kimg=0.044, run__snap=1)
+    # No worker processes: they hand over images in files that the limit would reach, too.
+    longer = settings(photographs, run__kimg=0.044, run__snap=1, data__workers=0)
     with full_disk():
         assert run(longer, stopped, stop_at=10) == signal.SIGTERM
     said = capfd.readouterr().out
@@ -340,7 +342,100 @@ def test_training_survives_a_full_disk(photographs, stopped, uninterrupted, capf
 
 def test_a_full_disk_stops_training_that_wants_it(photographs, stopped):
     before = contents(stopped)
-    stops = settings(photographs, run__kimg=0.044, run__write_errors="stop")
+    stop = {"run__write_errors": "stop", "data__workers": 0}
+    stops = settings(photographs, run__kimg=0.044, **stop)
     with full_disk(), pytest.raises(UserError, match="File too large.: make room, then use --resu"):
         train(stops, stopped)
     assert contents(stopped) == before
+
+
+# A killed process
+
+
+def killed_at(moment: "Moment", config: Config, folder: Path) -> None:
+    """Train, and die by SIGKILL where the moment says."""
+    torch.set_num_threads(1)
+    calls = itertools.count(1)
+    owner, _, name = moment.function.rpartition(".")
+    original = getattr(pkgutil.resolve_name(owner), name)
+
+    def deadly(*args, **kwargs):
+        if next(calls) < moment.call:
+            return original(*args, **kwargs)
+        if moment.when == "after":
+            original(*args, **kwargs)
+        elif moment.when == "halfway":
+            write_half(original, *args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with mock.patch.object(pictures, "save_snapshot_pictures", lambda *_: None):
+        with mock.patch(moment.function, deadly):
+            run(config, folder)
+
+
+def write_half(write, *args) -> None:
+    """torch.save(record, file) or append_line(path, line), broken off."""
+    if write.__name__ == "save":
+        record, file = args
+        write(record, whole := io.BytesIO())
+        file.write(whole.getvalue()[: whole.tell() // 2])
+        file.flush()
+    else:
+        path, line = args
+        with open(path, "a") as file:
+            file.write(line[: len(line) // 2])
+
+
+class Moment(NamedTuple):
+    """A call of a function, by its name and the number of calls in this process."""
+
+    function: str
+    call: int
+    when: Literal["before", "halfway", "after"]
+
+
+MOMENTS = [
+    Moment("training.loop.Trainer._update", 1, "before"),
+    Moment("training.loop.Trainer._update", 4, "after"),
+    Moment("training.loop.StopSignals.__enter__", 1, "after"),
+    Moment("training.loop.Reporter", 1, "after"),
+    Moment("torch.save", 1, "halfway"),
+    Moment("training.loop.Trainer._update", 8, "before"),
+    Moment("os.replace", 2, "before"),  # 1 is that of config.json
+    Moment("os.replace", 2, "after"),
+    Moment("training.loop._Run._save_network", 1, "before"),
+    Moment("os.fsync", 3, "before"),  # of the checkpoint
+    Moment("os.fsync", 4, "before"),  # of the folder, after the checkpoint's rename
+    Moment("os.fsync", 5, "after"),  # of the network file
+    Moment("safetensors.torch.save", 1, "after"),
+    Moment("torch.save", 2, "halfway"),
+    Moment("training.reporting.append_line", 4, "halfway"),  # in log.txt
+    Moment("training.reporting.append_line", 7, "halfway"),  # in stats.jsonl
+    Moment("pathlib.Path.unlink", 3, "before"),
+    Moment("training.loop._Run._save_pictures", 1, "before"),
+    Moment("training.checkpoint.load_checkpoint", 1, "after"),
+    Moment("training.loop.Trainer._update", 9, "after"),
+]
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments(photographs, tmp_path, without_pictures):
+    """Each time the run is resumed where it was killed; in the end nothing is to be seen of it."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["training.loop"])
+    config = settings(photographs, run__kimg=0.16, run__snap=1, run__keep=2)
+    run(config, tmp_path / "whole")
+    folder = tmp_path / "killed"
+    for moment in MOMENTS:
+        process = processes.Process(target=killed_at, args=(moment, config, folder))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, moment
+        for path in checkpoints(folder):
+            load_checkpoint(path)
+        for path in folder.glob("network-*.safetensors"):
+            load_network(path)
+    run(config, folder)
+    assert_same_run(folder, tmp_path / "whole")
+    assert not list(folder.glob(".*.tmp")) and not list(folder.glob("unused-*"))
+    assert len(checkpoints(folder)) == 2

@@ -4,11 +4,19 @@ import torch
 
 from . import build
 from .bias_act import bias_act
-from .build import set_mode
+from .build import get_mode, set_mode
 from .triplane_render import native_library, triplane_render
 from .upfirdn2d import resample_filter, upfirdn2d
 
-__all__ = ["bias_act", "resample_filter", "set_mode", "status", "triplane_render", "upfirdn2d"]
+__all__ = [
+    "bias_act",
+    "get_mode",
+    "resample_filter",
+    "set_mode",
+    "status",
+    "triplane_render",
+    "upfirdn2d",
+]
 
 
 def status(device: torch.device | str = "cpu") -> str:

@@ -1,0 +1,238 @@
+"""Metrics by name, from a subject and photographs whose scores are known."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from dnnlib import UserError
+from metrics import detectors, registry, scores
+from metrics.quality import QualityName
+from metrics.registry import compute
+from metrics.statistics import Moments
+from tests.metrics.fakes import (
+    FakeSubject,
+    coloured_noise,
+    directions,
+    make_context,
+    numbered_images,
+    save_stand_in,
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("POF3D_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    return save_stand_in(tmp_path_factory.mktemp("detector") / "standin.pt")
+
+
+@pytest.fixture
+def inception(stand_in, monkeypatch):
+    """The stand-in, believed to be the field's file."""
+    monkeypatch.setattr(detectors, "INCEPTION_SHA256", detectors._sha256(stand_in))
+    return str(stand_in)
+
+
+@pytest.fixture
+def images():
+    return {"real": coloured_noise(300, seed=0), "fake": coloured_noise(200, seed=1, mean=120)}
+
+
+def image_context(images, detector, **changes):
+    subject = FakeSubject(images["fake"], directions(200))
+    return make_context(subject, images["real"], detector=detector, **changes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fid50k_full",
+        "fid50k",
+        "fid5k_full",
+        "fid0.2k_full",
+        "kid50k_full",
+        "pr50k3_full",
+        "is50k",
+        "fd50k_full-effnet",
+        "kd2.5k-effnet",
+        "pr50k3_full-effnet",
+        "pr50k3_full-inception",
+        "is50k-effnet",
+        "relief",
+        "identity_consistency-effnet",
+    ],
+)
+def test_names_that_are_metrics(name):
+    registry.check_names([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("fid50k_ful", r"\(did you mean fid50k_full\?\)"),
+        ("fid50k_full-effnet", r"\(did you mean fd50k_full-effnet\?\)"),  # FID is Inception's
+        ("pose-error", r"\(did you mean pose_error\?\)"),
+        ("fd50k_full", ""),  # of which features?
+        ("pr50k_full", ""),  # of how many neighbours?
+        ("is50k_full", ""),
+        ("fid3k3", ""),
+        ("fid0k", ""),
+        ("beauty", ""),
+    ],
+)
+def test_names_that_are_not(name, hint):
+    with pytest.raises(UserError, match=f"unknown metric '{name}'.*{hint}: there are .*relief"):
+        registry.check_names([name])
+
+
+def test_names_tell_the_detector_and_the_count():
+    def honest(name, detector, count=None):
+        parsed = QualityName.parse(name)
+        return parsed._replace(count=count or parsed.count).honest(detector)
+
+    assert honest("fid50k_full", "inception") == "fid50k_full"
+    assert honest("fid50k_full", "inception", 5000) == "fid5k_full"
+    assert honest("fid50k_full", "inception", 64) == "fid0.064k_full"
+    assert honest("fid50k_full", "effnet") == "fd50k_full-effnet"
+    assert honest("kid50k_full", "vgg16-0a1b2c3d") == "kd50k_full-vgg16-0a1b2c3d"
+    assert honest("pr50k3_full", "inception") == "pr50k3_full-inception"
+    assert honest("is50k", "effnet") == "is50k-effnet"
+
+
+def test_fid_is_the_distance_of_the_features(images, inception):
+    result = compute("fid50k_full", image_context(images, inception, count=200))
+    detector = detectors.load_detector(inception, torch.device("cpu"))
+    moments = (Moments.of(detector.features(images[kind])) for kind in ("real", "fake"))
+    assert result.name == "fid0.2k_full"
+    assert result.values == {"fid0.2k_full": pytest.approx(scores.frechet_distance(*moments))}
+
+
+def test_fid_of_the_photographs_themselves_is_zero(images, inception):
+    same = {"real": images["real"], "fake": images["real"]}
+    value = compute("fid0.3k_full", image_context(same, inception)).values["fid0.3k_full"]
+    assert value < 1e-9
+    other = compute("fid0.2k_full", image_context(images, inception)).values["fid0.2k_full"]
+    assert other > 0.05
+
+
+def test_numbers_of_another_detector_are_not_called_fid(images, stand_in):
+    context = image_context(images, str(stand_in), count=200)
+    for name, start in {
+        "fid50k": "fd0.2k-standin-",
+        "pr50k3_full": "pr0.2k3_full-standin-",
+    }.items():
+        result = compute(name, context)
+        assert result.name.startswith(start)
+        assert all(key.startswith(result.name) for key in result.values)
+
+
+def test_every_quality_metric_reports_under_its_name(images, inception):
+    context = image_context(images, inception, count=200)
+    found = [compute(n, context) for n in ("fid50k", "kid50k_full", "pr50k3_full", "is50k")]
+    keys = {key for result in found for key in result.values}
+    assert keys == {
+        "fid0.2k",
+        "kid0.2k_full",
+        "pr0.2k3_full-inception_precision",
+        "pr0.2k3_full-inception_recall",
+        "is0.2k_mean",
+        "is0.2k_std",
+    }
+    assert all(math.isfinite(v) for result in found for v in result.values.values())
+
+
+def test_full_means_all_photographs_and_plain_as_many_as_samples(images, inception):
+    context = image_context(images, inception)
+    full, plain = (compute(f"fid0.2k{kind}", context) for kind in ("_full", ""))
+    assert full.values["fid0.2k_full"] != plain.values["fid0.2k"]
+
+
+def test_statistics_of_photographs_are_kept_until_they_change(images, inception):
+    class Counted:
+        reads = 0
+
+        def __len__(self):
+            return len(images["real"])
+
+        def __getitem__(self, i):
+            Counted.reads += 1
+            return images["real"][i]
+
+    def score(fingerprint):
+        context = image_context(images, inception, count=50)
+        taken = context.photographs._replace(images=Counted(), fingerprint=fingerprint)
+        context.photographs = taken
+        return compute("fid50k_full", context).values["fid0.05k_full"]
+
+    first = score("monday")
+    assert Counted.reads == 300
+    assert score("monday") == first and Counted.reads == 300
+    assert score("tuesday") == first and Counted.reads == 600
+
+
+def test_pose_error_is_that_of_the_discriminator():
+    """It sees a mirrored and turned world, and is wrong by 3 degrees about the vertical."""
+    true = directions(200)
+    turn = math.radians(3)
+    sign = torch.where(torch.arange(200) % 2 == 0, 1.0, -1.0).double() * turn
+    x, y, z = true.unbind(1)
+    wrong = torch.stack(
+        [x * sign.cos() + z * sign.sin(), y, z * sign.cos() - x * sign.sin()], dim=1
+    )
+    mirrored = wrong * torch.tensor([-1.0, 1, 1])
+    context = make_context(FakeSubject(numbered_images(200), mirrored), numbered_images(200), true)
+    values = compute("pose_error", context).values
+    assert values["pose_error_mirrored"] == 1
+    assert values["pose_error"] == pytest.approx(3, abs=0.5)
+    assert values["pose_error_yaw"] == pytest.approx(3, abs=0.5)
+    assert values["pose_error_pitch"] < 0.5
+    assert values["pose_error_yaw_correlation"] > 0.97
+    assert values["pose_error_constant"] > 15
+
+
+def test_shuffled_poses_are_as_bad_as_they_should_be():
+    true = directions(200)
+    shuffled = true[torch.randperm(200, generator=torch.Generator().manual_seed(0))]
+    context = make_context(FakeSubject(numbered_images(200), shuffled), numbered_images(200), true)
+    values = compute("pose_error", context).values
+    assert values["pose_error"] > values["pose_error_constant"]
+    assert abs(values["pose_error_yaw_correlation"]) < 0.3
+
+
+def test_pose_distribution_is_measured_after_alignment():
+    true = directions(200)
+    turned = true[:, [2, 0, 1]]
+    context = make_context(FakeSubject(numbered_images(200), turned), numbered_images(200), true)
+    context.count = 200
+    values = compute("pose_distribution", context).values
+    assert values["pose_distribution"] < 1e-6 < values["pose_distribution_of_halves"]
+
+
+def test_pose_metrics_without_truth_get_one_line():
+    context = make_context(FakeSubject(numbered_images(9), directions(9)), numbered_images(9))
+    for name in ("pose_error", "pose_distribution"):
+        with pytest.raises(UserError, match="dataset.json"):
+            compute(name, context)
+
+
+def test_json_line_is_what_the_fields_tools_read(tmp_path):
+    result = registry.Result("fid5k_full", {"fid5k_full": 12.3}, 4.5, 5000, 1e9)
+    for _ in range(2):
+        result.append_to(tmp_path, "network-0012.pkl")
+    lines = (tmp_path / "metric-fid5k_full.jsonl").read_text().splitlines()
+    record = json.loads(lines[1])
+    assert len(lines) == 2
+    assert record == {
+        "results": {"fid5k_full": 12.3},
+        "metric": "fid5k_full",
+        "total_time": 4.5,
+        "num_gpus": 1,
+        "num_gen": 5000,
+        "snapshot_pkl": "network-0012.pkl",
+        "timestamp": 1e9,
+    }

@@ -1,0 +1,86 @@
+"""estimate_poses.py: labels in the ecosystem's format, of which the data set reader approves."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from estimate_poses import main
+from tests.tiny import tiny_config, write_photographs
+from training.checkpoint import save_network
+from training.dataset import DatasetArchive, ImageDataset, read_labels
+from training.discriminator import Discriminator
+from training.generator import Generator
+
+
+@pytest.fixture
+def made(tmp_path):
+    photographs = write_photographs(tmp_path / "photographs", count=20)
+    torch.manual_seed(0)
+    config = tiny_config(photographs)
+    generator, discriminator = Generator(config), Discriminator(config)
+    discriminator.b4.cam_out2.bias.data += 1.5
+    save_network(tmp_path / "network.safetensors", generator, discriminator, {})
+    save_network(tmp_path / "lonely.safetensors", generator, None, {})
+    return SimpleNamespace(
+        folder=tmp_path,
+        photographs=photographs,
+        generator=generator,
+        discriminator=discriminator.eval(),
+    )
+
+
+def estimate(made, *, network="network.safetensors", data=None, dest=None):
+    return CliRunner().invoke(
+        main,
+        ["--network", str(made.folder / network), "--data", str(data or made.photographs)]
+        + ["--dest", str(dest or made.folder / "estimated.json"), "--device", "cpu"],
+    )
+
+
+def test_labels_are_the_cameras_that_the_discriminator_sees(made):
+    done = estimate(made)
+    assert done.exit_code == 0, done.output
+    labels = dict(json.loads((made.folder / "estimated.json").read_text())["labels"])
+    assert sorted(labels) == sorted(path.name for path in made.photographs.iterdir())
+    first = sorted(labels)[:16]  # one batch, among which the discriminator compares
+    pixels = np.stack([np.array(Image.open(made.photographs / name)) for name in first])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        expected = made.generator.cam2world(made.discriminator(images).pose)
+    found = torch.tensor([labels[name] for name in first])
+    assert torch.allclose(found[:, :16].reshape(-1, 4, 4), expected, atol=1e-5)
+    assert torch.allclose(found[0, 16:].reshape(3, 3), made.generator.intrinsics)
+    assert found[:, :16].std(dim=0).max() > 1e-4  # they differ from image to image
+
+
+def test_the_result_makes_a_posed_data_set(made):
+    assert estimate(made, dest=made.photographs / "dataset.json").exit_code == 0
+    labels, faults = read_labels(DatasetArchive(made.photographs))
+    assert faults == [] and len(labels) == 20
+    assert ImageDataset(made.photographs).all_intrinsics.shape == (20, 3, 3)
+
+
+def one_line(done, message):
+    assert done.exit_code == 1
+    lines = [x for x in done.output.strip().splitlines() if x.startswith("Error:")]
+    assert len(lines) == 1 and message in lines[0] and "Traceback" not in done.output
+
+
+def test_labels_that_exist_are_never_overwritten(made):
+    (made.folder / "estimated.json").write_text("precious")
+    one_line(estimate(made), "exists")
+    assert (made.folder / "estimated.json").read_text() == "precious"
+
+
+def test_mistakes_get_one_line_and_leave_no_file(made):
+    one_line(estimate(made, network="lonely.safetensors"), "no discriminator")
+    one_line(estimate(made, data=made.folder / "nowhere"), "no such data set")
+    one_line(estimate(made, dest=made.folder / "no" / "where.json"), "no folder")
+    Image.new("RGB", (32, 20)).save(made.photographs / "oblong.png")
+    one_line(estimate(made), "oblong.png is 32 x 20")
+    assert not (made.folder / "estimated.json").exists()
