@@ -9,6 +9,7 @@ import click
 import torch
 
 from dnnlib import EXIT_STATUS_BASE, Command, UserError
+from metrics.registry import check_names
 from torch_utils import distributed
 from training.config import (
     PRESET_ALIASES,
@@ -33,6 +34,7 @@ FIELDS = {
     "kimg": "run.kimg",
     "tick": "run.tick",
     "snap": "run.snap",
+    "metrics": "run.metrics",
     "keep": "run.keep",
     "seed": "run.seed",
     "device": "run.device",
@@ -55,6 +57,7 @@ FIELDS = {
 @click.option("--kimg", type=float, help="Length of training in thousand images.")
 @click.option("--tick", type=float, help="kimg between status lines.")
 @click.option("--snap", type=int, help="Ticks between snapshots.")
+@click.option("--metrics", metavar="NAMES", help="Measured at snapshots, as fid50k_full,relief.")
 @click.option("--keep", type=int, help="Checkpoints to keep.")
 @click.option("--seed", type=int, help="Random seed.")
 @click.option("--mirror", type=bool, help="Also show the images flipped left to right.")
@@ -124,6 +127,7 @@ def _configure(
         path = toy_dataset_path(config.data.resolution)
         config = build_config(preset, changes | {"data.path": str(path)})
     _check_devices(config)
+    check_names(config.run.metrics)
     open_dataset(config)  # complain before a folder is made
     if config.preset == "custom" and "loss.gamma" not in changes:
         gamma = suggested_gamma(config.data.resolution, config.run.batch)

@@ -1,7 +1,7 @@
 """The published schedule of a training step, for comparison: everything as often as it is named.
 
-The backbone runs three times per main phase on the same latents (own view, mirrored view, pose), and
-the discriminator twice per image (pose, then score). The gradients are those of `training.losses`.
+The backbone runs three times per main phase on the same latents (own view, mirrored view, pose),
+and the discriminator twice per image (pose, then score). Same gradients as `training.losses`.
 """
 
 import torch

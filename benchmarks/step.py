@@ -3,7 +3,8 @@
     python benchmarks/step.py --naive          the paper's faces at 128 px, batch 4, full capacity
     python benchmarks/step.py --cfg toy --naive
 
-An iteration is one main phase of G and of D, and the regularisers in proportion to how often they run.
+An iteration is one main phase of G and of D, and the regularisers in proportion to how often they
+run.
 """
 
 import json

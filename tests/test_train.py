@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[1]
 SHORT = ["--kimg", "0.012", "--tick", "0.008", "--snap", "1"]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess:
+def run(*arguments: object, **variables: object) -> subprocess.CompletedProcess:
     command = [sys.executable, ROOT / "train.py", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    changed = {name: str(value) for name, value in variables.items()}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | changed
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
@@ -182,7 +183,7 @@ def test_at_most_thirty_options():
     assert names == {
         *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
         *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
-        *("desc", "settings", "dry_run"),
+        *("desc", "settings", "dry_run", "metrics"),
     }
 
 
@@ -199,3 +200,36 @@ def test_dataset_scripts(script, photographs, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["preset"] == script.removesuffix(".sh")
+
+
+def test_metrics_are_measured_at_snapshots_and_change_nothing_else(finished, toy_heads, tmp_path):
+    """One that cannot be measured is a warning; the weights are those of the run without."""
+    arguments = ["--cfg", "toy", "--data", toy_heads, *tiny_arguments(), *SHORT]
+    names = "pose_error,fid0.01k_full,pose_distribution"
+    result = run(
+        "--outdir",
+        tmp_path,
+        *arguments,
+        "--metrics",
+        names,
+        POF3D_CACHE_DIR=tmp_path / "cache",
+        https_proxy="http://127.0.0.1:9",
+    )
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / finished.name
+    for name in ("pose_error", "pose_distribution"):
+        lines = (folder / f"metric-{name}.jsonl").read_text().splitlines()
+        networks = [json.loads(line)["snapshot_pkl"] for line in lines]
+        assert set(networks) == {path.name for path in folder.glob("network-*")}
+    assert (folder / "log.txt").read_text().count("WARNING: no fid0.01k_full (cannot download") == 2
+    last = networks[-1]
+    with_metrics, without = (
+        safetensors.torch.load_file(each / last) for each in (folder, finished)
+    )
+    assert all(torch.equal(with_metrics[key], without[key]) for key in without)
+
+
+def test_unknown_metrics_are_refused(toy_heads, tmp_path):
+    arguments = ["--outdir", tmp_path, "--cfg", "toy", "--data", toy_heads]
+    assert "did you mean relief" in complaint(*arguments, "--metrics", "releif")
+    assert not list(tmp_path.iterdir())

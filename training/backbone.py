@@ -3,12 +3,20 @@
 import torch
 from torch import Tensor, nn
 
+from dnnlib import UserError
+
 from .layers import SynthesisBlock
 
 
 def channels_at(resolution: int, base: int, most: int) -> int:
-    """Width of all networks at a resolution."""
-    return min(base // resolution, most)
+    """Width of all networks at a resolution. Raises UserError where nothing would be left."""
+    width = min(base // resolution, most)
+    if width < 1:
+        raise UserError(
+            f"a channel_base of {base} leaves no channels at {resolution} px: "
+            f"make it {resolution} or more"
+        )
+    return width
 
 
 class SynthesisNetwork(nn.Module):

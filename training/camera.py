@@ -1,8 +1,8 @@
 """Cameras: pose -> cam2world, mirrors, intrinsics, rays. Pure functions.
 
-A pose is a pair (h, v) of angles in radians on a sphere round the pivot: h turns left and right, v up
-and down, and equal steps of v cover equal areas. h = v = pi/2 stands at (0, 0, +radius) and looks
-down -z. Camera axes are OpenCV's: x right, y down, z forward; the world's y axis points up.
+A pose is a pair (h, v) of angles in radians on a sphere round the origin: h turns left and right,
+v up and down, and equal steps of v cover equal areas. h = v = pi/2 stands at (0, 0, +radius) and
+looks down -z. Camera axes are OpenCV's: x right, y down, z forward; the world's y axis points up.
 """
 
 import math

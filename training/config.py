@@ -151,6 +151,7 @@ class RunConfig(_Section):
     kimg: PositiveFloat = 25000
     tick: PositiveFloat = 4  # kimg between status lines
     snap: PositiveInt = 50  # ticks between snapshots
+    metrics: tuple[str, ...] = ()  # measured at snapshots; names as in docs/metrics.md
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: fp16 on CUDA
@@ -205,12 +206,6 @@ class Config(_Section):
                 )
         if self.rendering.raw_resolution_end and not self.super_resolved:
             raise ValueError("rendering.raw_resolution_end needs a data.resolution of 128 or more")
-        highest = {"generator": self.generator.plane_resolution, "discriminator": size}
-        for name, resolution in highest.items():
-            if getattr(self, name).channel_base < resolution:
-                raise ValueError(
-                    f"{name}.channel_base must be at least its resolution {resolution}"
-                )
         blocks = size.bit_length() - 3  # from the image's resolution down to 8 x 8
         if self.discriminator.freeze_blocks > blocks:
             raise ValueError(f"discriminator.freeze_blocks can be at most {blocks} at {size} px")
@@ -245,7 +240,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "loss": {"gamma": 0.3, "pose_weight": 2.0, "pull_weight": 2.0},
     },
-    # Procedural heads (training/toy.py) on two CPU cores; its numbers come from docs/experiments.md.
+    # Procedural heads (training/toy.py), sized for two CPU cores.
     "toy": {
         "data": {"resolution": 32, "workers": 1},
         "generator": {

@@ -37,8 +37,8 @@ class Latent(NamedTuple):
 class View(NamedTuple):
     """Renderings of V views of each of B objects.
 
-    image: [B, V, 3, R, R] and raw: [B, V, 3, r, r] in [-1, 1]; depth: [B, V, 1, r, r], distance from
-    the camera in world units; opacity: [B, V, 1, r, r] in [0, 1].
+    image: [B, V, 3, R, R] and raw: [B, V, 3, r, r] in [-1, 1]; depth: [B, V, 1, r, r], distance
+    from the camera in world units; opacity: [B, V, 1, r, r] in [0, 1].
     """
 
     image: Tensor

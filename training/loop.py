@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib import StopSignals, UserError, atomic_write, remove_leftovers
+from metrics.context import Context
+from metrics.registry import compute
+from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.training_stats import StatsCollector
 
@@ -24,6 +27,7 @@ from .augment import AdaController, Augmentation
 from .config import Config, OptimConfig
 from .dataset import ImageDataset, training_batches
 from .discriminator import Discriminator
+from .evaluation import NetworkSubject, open_evaluation_data
 from .generator import Generator
 from .losses import Draws, Phase, Spectacles
 from .reporting import Reporter
@@ -362,6 +366,8 @@ class _Run:
             trainer.averaged_generator.load_state_dict(trainer.generator.state_dict())
             self.notes.append(f"starting from the weights of {resume}")
         run = self.config.run
+        if run.metrics:
+            self.evaluation_data = open_evaluation_data(self.config.data, run.seed)
         self.reporter = Reporter(
             folder if self.is_first else None, run.kimg, trainer.kimg, run.write_errors == "stop"
         )
@@ -437,6 +443,27 @@ class _Run:
         if self.is_first:
             self.reporter.guard(self._save_network)
             self.reporter.guard(self._save_pictures)
+        if self.config.run.metrics:
+            self._measure()
+
+    def _measure(self) -> None:
+        """Metrics of the averaged generator, by all processes; one that fails costs a warning."""
+        trainer, data = self.trainer, self.evaluation_data
+        context = Context(
+            NetworkSubject(trainer.averaged_generator, trainer.discriminator, data.labels),
+            data.photographs,
+            data.shown,
+            data.true_directions,
+            Runner(trainer.device),
+        )
+        for name in self.config.run.metrics:
+            try:
+                result = compute(name, context)
+            except Exception as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                self.reporter.say(f"WARNING: no {name} ({reason}); going on")
+            else:
+                self.reporter.metric(result, trainer.kimg, self._network_name)
 
     def _save_checkpoint(self) -> None:
         state = {
@@ -450,6 +477,10 @@ class _Run:
             for old in checkpoints(self.folder)[self.config.run.keep :]:
                 self.reporter.guard(old.unlink)
 
+    @property
+    def _network_name(self) -> str:
+        return f"network-{kimg_tag(self.trainer.kimg)}.safetensors"
+
     def _save_network(self) -> None:
         trainer = self.trainer
         provenance = {
@@ -459,7 +490,7 @@ class _Run:
             "code": checkpoint.code_version(),
             "torch": torch.__version__,
         }
-        path = self.folder / f"network-{kimg_tag(trainer.kimg)}.safetensors"
+        path = self.folder / self._network_name
         checkpoint.save_network(path, trainer.averaged_generator, trainer.discriminator, provenance)
 
     def _save_config(self) -> None:

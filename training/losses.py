@@ -1,8 +1,8 @@
 """The losses of one training step: networks and draws in, tensors out; nothing is modified.
 
-Four phases, as PoF3D section 3.4 and StyleGAN2's lazy regularisation order them. Each latent is seen
-from its own camera and from a mirrored one; without the second view, geometry collapses to a relief.
-One pass through the backbone serves both views, one pass through D's trunk yields pose and score.
+Four phases, as PoF3D section 3.4 and StyleGAN2's lazy regularisation order them. Each latent is
+seen from its own camera and from a mirrored one; without the second view, geometry collapses to a
+relief. One pass through the backbone serves both views, one pass through D's trunk yields pose and score.
 """
 
 from collections.abc import Callable
@@ -34,14 +34,14 @@ class Draws(NamedTuple):
 
 
 class Spectacles(NamedTuple):
-    """What images pass on their way to D: blur of `sigma` pixels, then augmentation (None: none)."""
+    """What images pass on their way to D: blur of `sigma` pixels, then augmentation, if any."""
 
     sigma: float = 0
     augment: Augment | None = None
 
 
 class Phase(NamedTuple):
-    """loss: scalar to be minimised. terms: values to be averaged in the log, detached, any shape."""
+    """loss: scalar to be minimised. terms: values for the log, detached, of any shape."""
 
     loss: Tensor
     terms: dict[str, Tensor]
@@ -145,8 +145,8 @@ def discriminator_r1(
 ) -> Phase:
     """R1: gamma/2 times the squared gradient of the score at photographs (Mescheder et al. 2018).
 
-    The gradient is taken with respect to the images before blur and augmentation, as in Karras et al.
-    2020b; with dual discrimination the raw image counts as an input of its own.
+    The gradient is taken with respect to the images before blur and augmentation, as in Karras et
+    al. 2020b; with dual discrimination the raw image counts as an input of its own.
     """
     raw = resize(real, generator.raw_resolution)
     inputs = [x.detach().requires_grad_() for x in ([real, raw] if discriminator.dual else [real])]

@@ -11,8 +11,8 @@ from .layers import FullyConnected, normalise_second_moment
 class MappingNetwork(nn.Module):
     """Latent and/or label to the intermediate latent w (StyleGAN2).
 
-    z [B, z_dim] and c [B, c_dim] -> w [B, w_dim]; a dimension of 0 leaves that input out. A label is
-    embedded by a linear layer; each part is normalised by its second moment, then concatenated.
+    z [B, z_dim] and c [B, c_dim] -> w [B, w_dim]; a dimension of 0 leaves that input out. A label
+    is embedded by a linear layer; each part is normalised by its second moment, then concatenated.
     """
 
     def __init__(

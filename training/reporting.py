@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dnnlib import UserError, append_line, atomic_write
+from metrics.registry import Result
 from torch_utils.training_stats import Stat
 
 FLAT_RELIEF = 0.01  # of the box: less depth than this is a flat card
@@ -94,6 +95,16 @@ class Reporter:
         record |= {f"{name}_std": stat.std for name, stat in stats.items()}
         self.guard(lambda: append_line(self.folder / "stats.jsonl", json.dumps(record)))
         self.guard(lambda: self._write_events(record, round(kimg * 1000)))
+
+    def metric(self, result: Result, kimg: float, network: str) -> None:
+        """A line for people, one in metric-NAME.jsonl, and TensorBoard's scalars."""
+        if self.folder is None:
+            return
+        numbers = ", ".join(f"{name} {value:.5g}" for name, value in result.values.items())
+        self.say(f"{numbers} ({result.seconds:.0f} s)")
+        self.guard(lambda: result.append_to(self.folder, network))
+        scalars = {f"metrics/{name}": value for name, value in result.values.items()}
+        self.guard(lambda: self._write_events(scalars, round(kimg * 1000)))
 
     def _write_events(self, record: dict[str, float], images: int) -> None:
         try:

@@ -256,6 +256,11 @@ def test_frozen_blocks_stay(photographs):
     assert moved == {"b8", "b4", "mapping"}  # of b32, b16, b8
 
 
+def test_a_network_without_channels_is_refused(photographs):
+    with pytest.raises(UserError, match="channel_base of 16 leaves no channels at 32 px"):
+        make_trainer(photographs, discriminator__channel_base=16)
+
+
 def test_a_generator_with_given_poses_is_refused(photographs):
     with pytest.raises(UserError, match="cannot be trained"):
         make_trainer(photographs, generator__pose="given")
