@@ -2,7 +2,8 @@
 
 Four phases, as PoF3D section 3.4 and StyleGAN2's lazy regularisation order them. Each latent is
 seen from its own camera and from a mirrored one; without the second view, geometry collapses to a
-relief. One pass through the backbone serves both views, one pass through D's trunk yields pose and score.
+relief. One pass through the backbone serves both views, one pass through D's trunk yields pose and
+score.
 """
 
 from collections.abc import Callable
