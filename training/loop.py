@@ -439,10 +439,11 @@ class _Run:
         self.reporter.watch_for_collapse(stats, self.config.rendering.box_warp)
 
     def _snapshot(self) -> None:
-        self._save_checkpoint()
+        """The checkpoint comes last: what was not written before it will be after a resume."""
         if self.is_first:
             self.reporter.guard(self._save_network)
             self.reporter.guard(self._save_pictures)
+        self._save_checkpoint()
         if self.config.run.metrics:
             self._measure()
 
