@@ -10,18 +10,23 @@ import pkgutil
 import resource
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 from unittest import mock
 
+import psutil
 import pytest
 import safetensors
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import gen_samples_pose
 from dnnlib import UserError
-from tests.tiny import tiny_config, write_photographs
+from tests.tiny import tiny_arguments, tiny_config, write_photographs
 from torch_utils import distributed
 from training import pictures
 from training.checkpoint import load_checkpoint, load_network
@@ -404,12 +409,12 @@ MOMENTS = [
     Moment("training.loop.Reporter", 1, "after"),
     Moment("torch.save", 1, "halfway"),
     Moment("training.loop.Trainer._update", 8, "before"),
-    Moment("os.replace", 2, "before"),  # 1 is that of config.json
-    Moment("os.replace", 2, "after"),
-    Moment("training.loop._Run._save_network", 1, "before"),
-    Moment("os.fsync", 3, "before"),  # of the checkpoint
-    Moment("os.fsync", 4, "before"),  # of the folder, after the checkpoint's rename
-    Moment("os.fsync", 5, "after"),  # of the network file
+    Moment("os.replace", 3, "before"),  # config.json, a network, then the checkpoint
+    Moment("os.replace", 3, "after"),
+    Moment("training.loop._Run._save_checkpoint", 1, "before"),
+    Moment("os.fsync", 3, "before"),  # of a network; 1 and 2 are those of config.json
+    Moment("os.fsync", 5, "before"),  # of the checkpoint
+    Moment("os.fsync", 6, "after"),  # of the folder, after the checkpoint's rename
     Moment("safetensors.torch.save", 1, "after"),
     Moment("torch.save", 2, "halfway"),
     Moment("training.reporting.append_line", 4, "halfway"),  # in log.txt
@@ -443,3 +448,137 @@ def test_killed_at_twenty_moments(photographs, tmp_path, without_pictures):
     assert_same_run(folder, tmp_path / "whole")
     assert not list(folder.glob(".*.tmp")) and not list(folder.glob("unused-*"))
     assert len(checkpoints(folder)) == 2
+
+
+# Signals, by the command line
+
+
+def command(photographs: Path, outdir: Path, *options: str, launcher: tuple = ()) -> list[str]:
+    """A run of a few steps a second that would last for hours."""
+    start = [sys.executable, *launcher, str(ROOT / "train.py"), "--outdir", str(outdir)]
+    endless = ["--cfg", "toy", "--data", str(photographs), "--device", "cpu", "--aug", "ada"]
+    return [*start, *endless, *tiny_arguments(), "--kimg", "100", "--tick", "0.04", *options]
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@contextlib.contextmanager
+def training(arguments: list[str], outdir: Path) -> Iterator[subprocess.Popen]:
+    """A process that has ended its first tick; killed, with all that it started, in the end."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(arguments, env=environment, start_new_session=True, **pipes)
+    try:
+        wait_until(lambda: process.poll() is not None or list(outdir.glob("*/stats.jsonl")))
+        assert process.poll() is None, process.communicate()
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_until(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def trained_steps(folder: Path) -> int:
+    return load_checkpoint(checkpoints(folder)[0])["trainer"]["steps"]
+
+
+def folder_in(outdir: Path) -> Path:
+    (folder,) = outdir.iterdir()
+    return folder
+
+
+def assert_goes_on(arguments: list[str], outdir: Path) -> None:
+    """The same command with --resume latest trains for one more step in the same folder."""
+    folder = folder_in(outdir)
+    steps = trained_steps(folder)
+    until = ["--kimg", str(0.004 * (steps + 1)), "--resume", "latest"]
+    finished = subprocess.run([*arguments, *until], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert folder_in(outdir) == folder and trained_steps(folder) == steps + 1
+
+
+@pytest.mark.parametrize(
+    "processes, number",
+    [
+        (1, signal.SIGINT),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_signals_stop_the_command(photographs, tmp_path, processes, number):
+    """SIGINT reaches all processes, data loaders too, as Ctrl-C does; SIGTERM the first alone."""
+    arguments = command(photographs, tmp_path, "--gpus", str(processes), "--workers", "1")
+    with training(arguments, tmp_path) as process:
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        said, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert "--resume latest" in said.splitlines()[-1] and "Traceback" not in errors
+    assert_goes_on(arguments, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_torchrun(photographs, tmp_path, number):
+    arguments = command(photographs, tmp_path, "--gpus", "2", launcher=TORCHRUN)
+    with training(arguments, tmp_path) as process:
+        process.send_signal(number)
+        said, errors = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert said.count("run folder:") == said.count("stopped at") == 1, errors
+    assert_goes_on(arguments, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["--gpus 2", "torchrun"])
+def test_the_death_of_a_process_ends_the_run(photographs, tmp_path, launcher):
+    arguments = command(photographs, tmp_path, "--gpus", "2", launcher=launcher)
+    with training(arguments, tmp_path) as process:
+        workers = [child for child in psutil.Process(process.pid).children() if trains(child)]
+        assert len(workers) == 2
+        workers[1].kill()
+        _, errors = process.communicate(timeout=90)
+    assert process.returncode not in (0, None)
+    if not launcher:
+        assert errors.splitlines()[-1] == (
+            "Error: process 1 terminated with signal SIGKILL, the others were stopped: "
+            "try --resume latest"
+        )
+
+
+def trains(process: psutil.Process) -> bool:
+    """Neither a data loader nor a helper of multiprocessing."""
+    line = " ".join(process.cmdline())
+    return "spawn_main" in line or line.endswith("0.04 --gpus 2")
+
+
+@pytest.mark.slow
+def test_a_killed_and_resumed_run_samples_the_same_image(photographs, tmp_path):
+    """Two ticks, killed, resumed, its network sampled from: the image of the uninterrupted run."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    ticks = ["--tick", "0.02", "--snap", "1", "--workers", "1", "--kimg", "0.08"]
+    arguments = [command(photographs, outdir, *ticks) for outdir in (whole, killed)]
+    subprocess.run(arguments[0], check=True, capture_output=True)
+    with training(arguments[1], killed):
+        wait_until(lambda: len(list(killed.glob("*/checkpoint-*.pt"))) == 2)
+    subprocess.run([*arguments[1], "--resume", "latest"], check=True, capture_output=True)
+    images = []
+    for outdir in (whole, killed):
+        network = folder_in(outdir) / "network-000000.08.safetensors"
+        gen_samples_pose.main(
+            ["--network", str(network), "--outdir", str(outdir / "out"), "--seeds", "0-1"],
+            standalone_mode=False,
+        )
+        images.append({x.name: x.read_bytes() for x in (outdir / "out").glob("*.png")})
+    assert len(images[0]) >= 2 and images[0] == images[1]

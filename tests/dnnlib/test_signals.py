@@ -1,0 +1,75 @@
+"""Signals as polite requests."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dnnlib import StopSignals, signals
+
+ROOT = Path(__file__).parents[2]
+# Waits for a signal, and says which it was.
+LISTENER = """
+import time
+from dnnlib import StopSignals
+with StopSignals() as stop:
+    print("ready", flush=True)
+    while stop.received is None:
+        time.sleep(0.01)
+print(stop.received)
+"""
+
+
+@pytest.fixture
+def listener():
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTENER], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_remembered(number):
+    with StopSignals() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.received == number
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with StopSignals():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_ctrl_c_interrupts_unless_it_is_the_same(monkeypatch):
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(signals, "PATIENCE", 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_signals_are_sent_on(listener, early):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with StopSignals() as stop:
+        if early:
+            os.kill(os.getpid(), signal.SIGTERM)
+        stop.forward_to([gone.pid, listener.pid])
+        if not early:
+            os.kill(os.getpid(), signal.SIGTERM)
+        said, _ = listener.communicate(timeout=20)
+    assert said == f"{signal.SIGTERM.value}\n"
