@@ -2,7 +2,7 @@
 
 from .cli import Command
 from .errors import UserError
-from .files import append_line, atomic_write, cache_dir, remove_leftovers
+from .files import append_bytes, append_line, atomic_write, cache_dir, remove_leftovers
 from .signals import EXIT_STATUS_BASE, StopSignals
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Command",
     "StopSignals",
     "UserError",
+    "append_bytes",
     "append_line",
     "atomic_write",
     "cache_dir",

@@ -60,8 +60,16 @@ def remove_leftovers(folder: Path) -> None:
 
 def append_line(path: str | os.PathLike, line: str) -> None:
     """Add a line to a text file, whole or not at all. Raises OSError."""
+    append_bytes(path, f"{line}\n".encode())
+
+
+def append_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Add to the end of a file all of the data or, when the disk is full, nothing.
+
+    Raises OSError.
+    """
     with open(path, "ab", buffering=0) as file:
-        size, data = file.tell(), f"{line}\n".encode()
+        size = file.tell()
         try:
             written = file.write(data)
             if written < len(data):  # the disk is full; the rest tells in which way

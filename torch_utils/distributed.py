@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Imported later, by an optimiser, it would capture the group in default arguments; then Gloo's
+# threads outlive the group's end, and may crash while Python shuts down.
+import torch.distributed.nn
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -39,8 +43,8 @@ def launched_by_torchrun() -> bool:
 def launch(function: Callable[..., T], processes: int, device: str, *args: Any) -> T:
     """Call function(*args) in `processes` processes that know each other; wait for all of them.
 
-    device: 'cpu' or 'cuda'. Returns what the function returns in the first process, and in a
-    process that torchrun started, what it returns there. Raises UserError when torchrun started
+    device: 'cpu' or 'cuda'. Returns what the function returns in the first process (no tensors); in
+    a process that torchrun started, what it returns there. Raises UserError when torchrun started
     another number of processes, when a process was killed, and the UserError of any process.
     """
     if launched_by_torchrun():

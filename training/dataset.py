@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import signal
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -299,11 +300,18 @@ def training_batches(
         pin_memory=pin_memory,
         collate_fn=_stack_or_error,
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_training,
     )
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+def _leave_signals_to_training(_worker: int) -> None:
+    """Ctrl-C and schedulers signal all processes; a step that has begun needs its data."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _ErrorsAsItems(Dataset):

@@ -1,19 +1,24 @@
 """What a run tells its user: status lines, log.txt, stats.jsonl, TensorBoard, warnings in words."""
 
 import contextlib
+import io
 import json
 import math
+import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from dnnlib import UserError, append_line, atomic_write
+from dnnlib import UserError, append_bytes, append_line, atomic_write
 from metrics.registry import Result
 from torch_utils.training_stats import Stat
 
@@ -33,11 +38,11 @@ class Reporter:
         self, folder: Path | None, total_kimg: float, kimg: float = 0, stop_when_full: bool = False
     ):
         self.folder, self.total_kimg, self.stop_when_full = folder, total_kimg, stop_when_full
-        self._purge_step = round(kimg * 1000) + 1 if kimg else None  # TensorBoard counts images
         self._warned: set[str] = set()
-        self._bar = self._events = None
+        self._bar = None
         if folder is not None:
             self.guard(lambda: _forget_after(folder / "stats.jsonl", kimg))
+            self._events = _Events(folder, round(kimg * 1000))
             self._bar = tqdm(
                 total=total_kimg,
                 initial=kimg,
@@ -94,7 +99,7 @@ class Reporter:
         record |= {name: stat.mean for name, stat in stats.items()}
         record |= {f"{name}_std": stat.std for name, stat in stats.items()}
         self.guard(lambda: append_line(self.folder / "stats.jsonl", json.dumps(record)))
-        self.guard(lambda: self._write_events(record, round(kimg * 1000)))
+        self.guard(lambda: self._events.write(record, round(kimg * 1000)))
 
     def metric(self, result: Result, kimg: float, network: str) -> None:
         """A line for people, one in metric-NAME.jsonl, and TensorBoard's scalars."""
@@ -104,20 +109,7 @@ class Reporter:
         self.say(f"{numbers} ({result.seconds:.0f} s)")
         self.guard(lambda: result.append_to(self.folder, network))
         scalars = {f"metrics/{name}": value for name, value in result.values.items()}
-        self.guard(lambda: self._write_events(scalars, round(kimg * 1000)))
-
-    def _write_events(self, record: dict[str, float], images: int) -> None:
-        try:
-            if self._events is None:  # flushed here alone: its own thread would lose errors
-                self._events = SummaryWriter(
-                    str(self.folder), purge_step=self._purge_step, flush_secs=10**9
-                )
-            for name, value in record.items():
-                self._events.add_scalar(name, value, images)
-            self._events.flush()
-        except OSError:
-            self._events = self._purge_step = None  # the next tick starts a new file
-            raise
+        self.guard(lambda: self._events.write(scalars, round(kimg * 1000)))
 
     def watch_for_collapse(self, stats: dict[str, Stat], box_warp: float) -> None:
         """Warn when geometry is flat or all poses are the same; both are failures of training."""
@@ -143,9 +135,32 @@ class Reporter:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        if self._events is not None:
-            with contextlib.suppress(OSError):
-                self._events.close()
+
+
+class _Events:
+    """TensorBoard's scalars, each tick whole or not at all.
+
+    (PyTorch's writer has a thread of its own, in which errors are lost.)
+    """
+
+    def __init__(self, folder: Path, images: int):
+        """images: those seen before; what earlier files of the folder show of later is hidden."""
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        self._head = [Event(file_version="brain.Event:2")]
+        if images:
+            restart = SessionLog(status=SessionLog.START)
+            self._head.append(Event(step=images + 1, session_log=restart))
+
+    def write(self, scalars: Mapping[str, float], images: int) -> None:
+        """Raises OSError."""
+        values = [Summary.Value(tag=name, simple_value=x) for name, x in scalars.items()]
+        event = Event(step=images, wall_time=time.time(), summary=Summary(value=values))
+        records = RecordWriter(data := io.BytesIO())
+        for part in [*self._head, event]:
+            records.write(part.SerializeToString())
+        append_bytes(self._path, data.getvalue())
+        self._head = []
 
 
 def _status_line(
