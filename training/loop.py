@@ -245,7 +245,7 @@ class Trainer:
             random["cuda"] = distributed.gather_on_first(torch.cuda.get_rng_state(self.device))
         batch = self.config.run.batch
         counters = {"steps": self.steps, "batch": batch, "bad_steps": self.bad_steps}
-        return parts | counters | {"random": random}
+        return parts | counters | {"random": random, "threads": torch.get_num_threads()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken. Raises UserError where that cannot be."""
@@ -263,6 +263,8 @@ class Trainer:
                     f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
                 ) from error
         self.steps, self.bad_steps = state["steps"], state["bad_steps"]
+        if self.device.type == "cpu":  # sums are rounded as they are shared among threads
+            torch.set_num_threads(state["threads"])
         torch.set_rng_state(random["cpu"][rank])
         if self.device.type == "cuda" and "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"][rank], self.device)
@@ -375,7 +377,12 @@ class _Run:
     def _go_on(self, known: list[Path], wanted: Path) -> None:
         """Take up the state of checkpoint `wanted`, or of the newest whole one before it."""
         found = checkpoint.load_newest(known[known.index(wanted) :])
+        threads = torch.get_num_threads()
         self.trainer.load_state_dict(found.state["trainer"])
+        if torch.get_num_threads() != threads:
+            self.notes.append(
+                f"{torch.get_num_threads()} threads as before, not {threads}, for the same results"
+            )
         self.tick, self.tick_started_at = found.state["tick"], found.state["tick_started_at"]
         self.notes += [f"WARNING: {fault}; trying the one before" for fault in found.faults]
         distributed.barrier()  # all have looked at the folder before it changes

@@ -239,6 +239,7 @@ def test_large_images_train(photographs, resolution):
         rendering__raw_resolution=16,
         rendering__raw_resolution_end=24,
         rendering__raw_growth_kimg=0.002,
+        discriminator__channel_base=512,
     )
     for _ in range(2):
         trainer.step()

@@ -56,6 +56,16 @@ def photographs(tmp_path_factory) -> Path:
     return write_photographs(tmp_path_factory.mktemp("data") / "photographs")
 
 
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture
 def without_pictures(monkeypatch):
     monkeypatch.setattr(pictures, "save_snapshot_pictures", lambda *_: None)
@@ -152,6 +162,18 @@ def test_cut_after_any_step(photographs, uninterrupted, tmp_path, without_pictur
     assert load_checkpoint(checkpoints(tmp_path)[0])["trainer"]["steps"] == stop_at
     assert run(config, tmp_path) is None
     assert_same_run(tmp_path, uninterrupted)
+
+
+def test_another_number_of_threads(photographs, tmp_path, without_pictures, capfd):
+    """Threads share sums among them, which rounds differently: a run keeps its own number."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    with threads(2):
+        run(settings(photographs), whole)
+        run(settings(photographs), cut, stop_at=3)
+    with threads(1):
+        run(settings(photographs), cut)
+    assert "2 threads as before, not 1" in capfd.readouterr().out
+    assert_same_run(cut, whole)
 
 
 def test_cut_many_times_with_pictures(photographs, uninterrupted, tmp_path):
@@ -434,7 +456,8 @@ def test_killed_at_twenty_moments(photographs, tmp_path, without_pictures):
     processes.set_forkserver_preload(["training.loop"])
     length = {"run__batch": 10, "run__kimg": 0.2, "run__tick": 0.02, "run__snap": 1}
     config = settings(photographs, **length, run__keep=2)
-    run(config, tmp_path / "whole")
+    with threads(1):  # as in the processes to be killed
+        run(config, tmp_path / "whole")
     folder = tmp_path / "killed"
     for moment in MOMENTS:
         process = processes.Process(target=killed_at, args=(moment, config, folder))
@@ -568,7 +591,8 @@ def test_a_killed_and_resumed_run_samples_the_same_image(photographs, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     ticks = ["--tick", "0.02", "--snap", "1", "--workers", "1", "--kimg", "0.08"]
     arguments = [command(photographs, outdir, *ticks) for outdir in (whole, killed)]
-    subprocess.run(arguments[0], check=True, capture_output=True)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in `training`
+    subprocess.run(arguments[0], check=True, capture_output=True, env=one_thread)
     with training(arguments[1], killed):
         wait_until(lambda: len(list(killed.glob("*/checkpoint-*.pt"))) == 2)
     subprocess.run([*arguments[1], "--resume", "latest"], check=True, capture_output=True)
