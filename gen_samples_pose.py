@@ -25,11 +25,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib import Command, UserError
-from training.camera import focal_from_fov, intrinsics_from_focal
+from training.camera import (
+    degrees_from_pose,
+    focal_from_fov,
+    intrinsics_from_focal,
+    pose_from_degrees,
+)
 from training.checkpoint import load_network
 from training.config import PRESET_ALIASES, PRESETS
 from training.generator import Generator, View
-from training.pictures import degrees_from_pose, depth_colours, pose_from_degrees, save_image_grid
+from training.pictures import depth_colours, save_image_grid
 from training.shapes import density_grid, extract_mesh, has_surface, save_mrc, save_ply
 
 LARGEST_SEED = 2**32 - 1  # of numpy's RandomState

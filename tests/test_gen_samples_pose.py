@@ -18,11 +18,10 @@ from plyfile import PlyData
 import gen_samples_pose
 from gen_samples_pose import main, objects_of_seeds
 from tests.tiny import SIZES
-from training.camera import cam2world_from_pose
+from training.camera import cam2world_from_pose, pose_from_degrees
 from training.checkpoint import save_network
 from training.config import Config, build_config
 from training.generator import Generator
-from training.pictures import pose_from_degrees
 
 
 def make_network(folder: Path, config: Config) -> SimpleNamespace:

@@ -142,7 +142,7 @@ def largest(number: int) -> int:
     return int(found)
 
 
-def any_process(flag: bool, device: torch.device | None = None) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether the flag is set in at least one process; all learn the same."""
     return bool(largest(flag))
 

@@ -46,6 +46,20 @@ def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, 
     return torch.cat([top, bottom], dim=-2)
 
 
+def pose_from_degrees(directions: Tensor, mean_h: float) -> Tensor:
+    """(yaw, pitch) [..., 2] in degrees -> (h, v) [..., 2] in radians."""
+    yaw, pitch = torch.deg2rad(directions).unbind(-1)
+    # v counts areas: the height of the camera on its sphere, cos phi = 1 - 2 v / pi, is sin pitch.
+    return torch.stack([mean_h + yaw, (1 - pitch.sin()) * (math.pi / 2)], dim=-1)
+
+
+def degrees_from_pose(pose: Tensor, mean_h: float) -> Tensor:
+    """The inverse of `pose_from_degrees`; a v beyond the poles is taken for the pole."""
+    h, v = pose.unbind(-1)
+    pitch = torch.arcsin((1 - 2 * v / math.pi).clamp(-1, 1))
+    return torch.rad2deg(torch.stack([h - mean_h, pitch], dim=-1))
+
+
 # Entries (row, column) of cam2world that change sign when the scene is seen in a mirror.
 _MIRRORED_ENTRIES = {
     "horizontal": ((2, 0), (0, 1), (0, 2), (0, 3)),

@@ -57,13 +57,13 @@ class FullyConnected(nn.Module):
 
 
 def conv2d_resample(
-    x: Tensor, weight: Tensor, *, kernel: Tensor, up: int = 1, down: int = 1
+    x: Tensor, weight: Tensor, *, kernel: Tensor | None = None, up: int = 1, down: int = 1
 ) -> Tensor:
     """'Same' convolution with up- or downsampling by 2, low-pass filtered.
 
     x: [B, I, H, W]. weight: [O, I, k, k], k = 3 (or 1 where up is 1). kernel: the low-pass filter,
-    4 taps wide. Correlates with the weight, except when upsampling, where it convolves (as the
-    published weights expect).
+    4 taps wide; needed where up or down is 2. Correlates with the weight, except when upsampling,
+    where it convolves (as the published weights expect).
     """
     pad = weight.shape[-1] // 2
     if up == 2:
@@ -83,7 +83,7 @@ def modulated_conv2d(
     weight: Tensor,
     styles: Tensor,
     *,
-    kernel: Tensor,
+    kernel: Tensor | None = None,
     up: int = 1,
     demodulate: bool = True,
 ) -> Tensor:
@@ -185,11 +185,10 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
-        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w) * self.weight_gain
-        x = modulated_conv2d(x, self.weight, styles, kernel=self.resample_filter, demodulate=False)
+        x = modulated_conv2d(x, self.weight, styles, demodulate=False)
         return bias_act(x, self.bias, clamp=self.clamp)
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from .camera import rays_from_cameras
+from .camera import degrees_from_pose, pose_from_degrees, rays_from_cameras
 from .config import Config
 from .discriminator import Discriminator, resize
 from .generator import Generator, View
@@ -25,20 +25,6 @@ TURNS = (-40, -20, 0, 20, 40)  # yaws of the faces that a snapshot turns, degree
 TURNED_FACES = 8
 AT_ONCE = 4  # objects rendered or judged together; bounds memory
 POSES_DRAWN = 1000  # of the generator's distribution, for the plot
-
-
-def pose_from_degrees(directions: Tensor, mean_h: float) -> Tensor:
-    """(yaw, pitch) [..., 2] in degrees -> (h, v) [..., 2] in radians."""
-    yaw, pitch = torch.deg2rad(directions).unbind(-1)
-    # v counts areas: the height of the camera on its sphere, cos phi = 1 - 2 v / pi, is sin pitch.
-    return torch.stack([mean_h + yaw, (1 - pitch.sin()) * (math.pi / 2)], dim=-1)
-
-
-def degrees_from_pose(pose: Tensor, mean_h: float) -> Tensor:
-    """The inverse of `pose_from_degrees`; a v beyond the poles is taken for the pole."""
-    h, v = pose.unbind(-1)
-    pitch = torch.arcsin((1 - 2 * v / math.pi).clamp(-1, 1))
-    return torch.rad2deg(torch.stack([h - mean_h, pitch], dim=-1))
 
 
 def tile(images: Tensor, columns: int | None = None) -> Image.Image:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import RESAMPLE_TAPS, SynthesisBlock, resample_filter
+from .layers import SynthesisBlock
 
 
 class SuperResolutionSize(NamedTuple):
@@ -47,7 +47,6 @@ class SuperResolution(nn.Module):
         self.block1 = SynthesisBlock(
             size.widths[0], size.widths[1], w_dim, resolution, 3, up=size.up[1], clamp=CLAMP
         )
-        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
 
     def forward(self, features: Tensor, w: Tensor) -> Tensor:
         if features.shape[-1] != self.input_resolution:

@@ -89,7 +89,7 @@ def test_cuda_kernels_run_as_loops_on_cpu(tmp_path, monkeypatch, dtype, toleranc
     subprocess.run([*compile_, "-include", header, source, "-o", library], check=True)
     handle = ctypes.CDLL(str(library))
     expected_images, expected_gradients = results("torch", dtype, perspective)
-    monkeypatch.setattr(build, "library", lambda target: build.Library(handle, None))
+    monkeypatch.setattr(build, "load", lambda target: build.Library(handle, None))
     images, gradients = results("native", dtype, perspective)
     assert_same(images, expected_images, 1e-6)
     assert_same(gradients, expected_gradients, tolerance)
@@ -174,14 +174,14 @@ def test_without_a_build_torch_takes_over_with_one_line(tmp_path, environment, r
 def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
-    build.library.cache_clear()
+    build.load.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler found"):
             assert native.problem(torch.device("cpu"))
         with pytest.raises(RuntimeError, match="no C\\+\\+ compiler found"):
             nr.rasterize_silhouettes(torch.zeros(1, 1, 3, 3), 8, ops="native")
     finally:
-        build.library.cache_clear()
+        build.load.cache_clear()
 
 
 def test_the_environment_chooses(monkeypatch):

@@ -124,3 +124,19 @@ def test_rays_are_differentiable_in_the_pose():
         return rays.origins, rays.directions
 
     assert torch.autograd.gradcheck(directions, POSES[:2].clone().requires_grad_())
+
+
+def test_degrees_are_angles_of_the_camera():
+    directions = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 30.0], [-70.0, -50.0]])
+    pose = camera.pose_from_degrees(directions, mean_h=math.pi / 2)
+    assert pose[0].tolist() == pytest.approx([math.pi / 2] * 2)
+    x, y, z = camera.cam2world_from_pose(pose, 1.0, (0.0, 0.0, 0.0))[:, :3, 3].T
+    azimuth, elevation = torch.rad2deg(torch.atan2(x, z)), torch.rad2deg(torch.arcsin(y))
+    torch.testing.assert_close(torch.stack([azimuth, elevation], 1), directions, atol=1e-3, rtol=0)
+    back = camera.degrees_from_pose(pose, mean_h=math.pi / 2)
+    torch.testing.assert_close(back, directions, atol=1e-3, rtol=0)
+
+
+def test_poses_beyond_the_poles_are_shown_at_the_poles():
+    v = torch.tensor([[1.0, -0.5], [1.0, 4.0]])
+    assert camera.degrees_from_pose(v, 1.0).tolist() == [[0.0, 90.0], [0.0, -90.0]]

@@ -11,7 +11,6 @@ from PIL import Image
 
 from tests.tiny import SIZES
 from training import pictures, toy
-from training.camera import cam2world_from_pose
 from training.config import Config, build_config
 from training.discriminator import Discriminator
 from training.generator import Generator
@@ -105,22 +104,6 @@ def test_normals_of_a_wall_face_the_viewer():
     torch.testing.assert_close(normals, expected, atol=1e-5, rtol=0)
     empty = pictures.normal_colours(depth, torch.zeros_like(depth), lens)
     assert (empty == 1).all()
-
-
-def test_degrees_are_angles_of_the_camera():
-    directions = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 30.0], [-70.0, -50.0]])
-    pose = pictures.pose_from_degrees(directions, mean_h=math.pi / 2)
-    assert pose[0].tolist() == pytest.approx([math.pi / 2] * 2)
-    x, y, z = cam2world_from_pose(pose, 1.0, (0.0, 0.0, 0.0))[:, :3, 3].T
-    azimuth, elevation = torch.rad2deg(torch.atan2(x, z)), torch.rad2deg(torch.arcsin(y))
-    torch.testing.assert_close(torch.stack([azimuth, elevation], 1), directions, atol=1e-3, rtol=0)
-    back = pictures.degrees_from_pose(pose, mean_h=math.pi / 2)
-    torch.testing.assert_close(back, directions, atol=1e-3, rtol=0)
-
-
-def test_poses_beyond_the_poles_are_shown_at_the_poles():
-    v = torch.tensor([[1.0, -0.5], [1.0, 4.0]])
-    assert pictures.degrees_from_pose(v, 1.0).tolist() == [[0.0, 90.0], [0.0, -90.0]]
 
 
 def test_pose_plot_shows_both_groups_even_where_they_do_not_spread(tmp_path):

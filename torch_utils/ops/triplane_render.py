@@ -148,7 +148,7 @@ class _Native(torch.autograd.Function):
         points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
         sigma = points.new_empty(*points.shape[:2], 1)
         colour = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
-        ctx.library, ctx.shape = library, _describe(texels, points, w1, w2, box_warp, axes)
+        ctx.kernels, ctx.shape = library, _describe(texels, points, w1, w2, box_warp, axes)
         inputs = (texels, points, w1, b1, w2, b2)
         library.triplane_render_forward(
             ctx.shape, *_pointers(*inputs, sigma, colour), torch.get_num_threads()
@@ -165,14 +165,14 @@ class _Native(torch.autograd.Function):
         d_planes = torch.zeros_like(texels) if need_planes else None
         d_points = torch.empty_like(points) if need_points else None
         d_weights = [torch.empty_like(t) if any(need_weights) else None for t in (w1, b1, w2, b2)]
-        ctx.library.triplane_render_backward(
+        ctx.kernels.triplane_render_backward(
             ctx.shape,
             *_pointers(texels, points, w1, b1, w2, b2, colour),
             *_pointers(d_sigma, d_colour, d_planes, d_points, *d_weights),
             torch.get_num_threads(),
         )
         if need_planes and not ctx.has_texels:
-            d_planes = _to_planes(ctx.library, d_planes)
+            d_planes = _to_planes(ctx.kernels, d_planes)
         return None, None, None, d_planes, d_points, *d_weights
 
 
@@ -205,7 +205,7 @@ class _NativeCuda(torch.autograd.Function):
         colour = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
         tiles = -(-points[..., 0].numel() // _GPU_BLOCK)
         processors = torch.cuda.get_device_properties(planes.device).multi_processor_count
-        ctx.library, ctx.blocks = library, min(tiles, 4 * processors)
+        ctx.kernels, ctx.blocks = library, min(tiles, 4 * processors)
         ctx.shape = _describe(texels, points, w1, w2, box_warp, axes)
         inputs = (packed, texels, points)
         _launch(ctx, planes.device, *inputs, sigma, colour, None, None, None, None, None)
@@ -231,7 +231,7 @@ class _NativeCuda(torch.autograd.Function):
 
 def _launch(ctx, device: torch.device, *tensors: Tensor | None) -> None:
     cuda.launch(
-        ctx.library.triplane_render_cuda,
+        ctx.kernels.triplane_render_cuda,
         device,
         ctypes.byref(ctx.shape),
         *cuda.pointers(*tensors),

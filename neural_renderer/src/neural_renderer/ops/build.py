@@ -31,7 +31,7 @@ class Library(NamedTuple):
 
 
 @functools.cache
-def library(target: str) -> Library:
+def load(target: str) -> Library:
     """The op for 'cpu' or for a CUDA architecture such as 'sm_90', built if need be.
 
     A failure is warned of once, in one line.

@@ -12,7 +12,7 @@ from .types import Fragments, View
 
 def problem(device: torch.device) -> str | None:
     """Why the op cannot work on tensors of `device`, or None if it can."""
-    return build.library(_target(device)).problem
+    return build.load(_target(device)).problem
 
 
 def rasterize(faces: Tensor, view: View) -> Fragments:
@@ -109,7 +109,7 @@ def _target(device: torch.device) -> str:
 def _call(name: str, like: Tensor, *arguments: Tensor | int | float) -> None:
     """Call nr_NAME_DTYPE, with the dtype and the device of `like`."""
     dtype = str(like.dtype).removeprefix("torch.")
-    function = getattr(build.library(_target(like.device)).handle, f"nr_{name}_{dtype}")
+    function = getattr(build.load(_target(like.device)).handle, f"nr_{name}_{dtype}")
     function.restype = ctypes.c_char_p
     if like.is_cuda:
         place, stream = like.device.index, torch.cuda.current_stream(like.device).cuda_stream
