@@ -11,6 +11,7 @@ import torch
 from dnnlib import EXIT_STATUS_BASE, Command, UserError
 from metrics.registry import check_names
 from torch_utils import distributed
+from training.checkpoint import start_from
 from training.config import (
     PRESET_ALIASES,
     PRESETS,
@@ -19,6 +20,8 @@ from training.config import (
     parse_settings,
     suggested_gamma,
 )
+from training.discriminator import Discriminator
+from training.generator import Generator
 from training.loop import open_dataset, train
 from training.run_folder import checkpoints, latest_run_folder, new_run_folder
 from training.toy import toy_dataset_path
@@ -128,7 +131,10 @@ def _configure(
         config = build_config(preset, changes | {"data.path": str(path)})
     _check_devices(config)
     check_names(config.run.metrics)
-    open_dataset(config)  # complain before a folder is made
+    # Complain before a folder is made.
+    open_dataset(config)
+    if weights is not None:
+        start_from(weights, Generator(config), Discriminator(config))
     if config.preset == "custom" and "loss.gamma" not in changes:
         gamma = suggested_gamma(config.data.resolution, config.run.batch)
         click.echo(

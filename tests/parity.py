@@ -384,6 +384,10 @@ def step_of(f: Fixture) -> Step:
             if key.endswith("noise_strength"):
                 parameter.zero_()
     config = networks.generator.config
+    if penalty := f.json("Dreg/reports")["Loss/r1_penalty"][0]:  # the one place that tells gamma
+        gamma = 2 * f.json("Dreg/reports")["Loss/D/reg"][0] / penalty
+        loss = config.loss.model_copy(update={"gamma": gamma})
+        config = networks.generator.config = config.model_copy(update={"loss": loss})
     # The files say 'horizontal' for ShapeNet's own kind too.
     kind = next(kind for kind in config.camera.mirrors if kind.endswith(match[2]))
     points = 2 * f["Greg/density_points"] - 1

@@ -1,5 +1,6 @@
 """The command line of train.py, in processes of its own: whole runs, and mistakes."""
 
+import bz2
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 import train
 from tests.tiny import tiny_arguments, write_photographs
+from training.checkpoint import load_network
 from training.toy import make_toy_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +144,33 @@ def test_starting_from_a_network_file_takes_its_weights(finished, toy_heads, tmp
     torch.testing.assert_close(new[name], old[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_starting_from_a_published_checkpoint(tmp_path):
+    """Sizes and axes come by --set, as the file's own settings tell them; its weights are taken."""
+    old, data = tmp_path / "old.pkl", write_photographs(tmp_path / "data", 2)
+    old.write_bytes(bz2.decompress((ROOT / "tests/data/legacy/pof3d.pkl.bz2").read_bytes()))
+    network = load_network(old)
+    settings = network.config.model_dump(exclude={"preset", "data", "run"})
+    chosen = [
+        argument
+        for section, fields in settings.items()
+        for field, value in fields.items()
+        for argument in ("--set", f"{section}.{field}={json.dumps(value)}")
+    ]
+    size = network.config.data.resolution
+    start = ["--cfg", "custom", "--data", data, "--set", f"data.resolution={size}", "--batch", 1]
+    start += ["--kimg", 0.001, "--workers", 0, "--resume", old]
+    still = [*chosen, "--set", "optim.g_lr=1e-12", "--set", "optim.d_lr=1e-12"]
+    result = run("--outdir", tmp_path / "runs", *start, *still)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    new = safetensors.torch.load_file(folder / "network-000000.00.safetensors")
+    name = "decoder.net.0.weight"
+    torch.testing.assert_close(
+        new[f"G_ema.{name}"], network.generator.state_dict()[name], rtol=0, atol=1e-6
+    )
+
+
 def test_mistakes_get_one_clear_line(photographs, tmp_path):
     start = ["--outdir", tmp_path / "runs", "--cfg", "toy"]
     empty, corrupt, notes = tmp_path / "empty.zip", tmp_path / "corrupt", tmp_path / "notes.txt"
@@ -161,7 +190,7 @@ def test_mistakes_get_one_clear_line(photographs, tmp_path):
         ("--data", photographs, "--set", "loss.gamma=x"): "should be a valid number",
         ("--data", photographs, "--set", "loss.gamma=1", "--gamma", 2): "given twice",
         ("--data", photographs, "--batch", "many"): "'many' is not a valid integer",
-        ("--data", photographs, "--resume", network): "bad.safetensors",
+        ("--data", photographs, "--resume", network): "bad.safetensors is not a readable network",
         ("--data", photographs, "--resume", "latest"): "no run 'toy-discs",
         ("--data", photographs, "--resume", tmp_path / "gone"): "not a run folder",
         ("--data", photographs, "--precision", "fp16"): "needs CUDA",
@@ -170,6 +199,7 @@ def test_mistakes_get_one_clear_line(photographs, tmp_path):
         expected[("--data", photographs, "--device", "cuda")] = "sees no CUDA device"
     for arguments, message in expected.items():
         assert message in complaint(*start, *arguments)
+    assert not (tmp_path / "runs").exists()
     assert "needs --data" in complaint("--outdir", tmp_path, "--cfg", "cats")
     assert "broken.png" in complaint(*start, "--data", corrupt, "--batch", 1)
     (tmp_path / "file").write_text("")

@@ -148,8 +148,18 @@ def _load_weights(
 
 
 def start_from(path: Path, generator: Generator, discriminator: Discriminator) -> None:
-    """Copy a network file's weights into networks of the same shape. Raises UserError if not."""
+    """Copy a network file's weights into networks of the same shape and meaning.
+
+    Raises UserError where these differ.
+    """
     network = load_network(path)
+    for field in ("plane_axes", "box_warp"):  # what the same numbers would mean something else by
+        theirs = getattr(network.config.rendering, field)
+        if theirs != getattr(generator.config.rendering, field):
+            raise UserError(
+                f"{path} was trained with another field in space: "
+                f"add --set rendering.{field}={theirs}"
+            )
     pairs = {"generator": (generator, network.generator)}
     if network.discriminator is not None:
         pairs["discriminator"] = (discriminator, network.discriminator)

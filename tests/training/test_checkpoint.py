@@ -200,6 +200,12 @@ def test_start_from_other_sizes_is_one_line(path):
     assert "\n" not in str(caught.value)
 
 
+def test_start_from_a_field_of_other_axes_is_one_line(path):
+    other = small_generator(rendering__plane_axes="eg3d"), small_discriminator()
+    with pytest.raises(UserError, match="add --set rendering.plane_axes=full"):
+        start_from(path, *other)
+
+
 def test_a_run_that_starts_from_weights(tmp_path, monkeypatch):
     """Adopts them in the networks and the average; counts from zero; says so."""
     photographs = write_photographs(tmp_path / "photographs")
