@@ -224,9 +224,12 @@ def check_renderer(f: Fixture) -> Iterator[Quantity]:
     yield f.compare("query_rgb", field.colour)
 
 
-def _light_before_last_interval(samples: rendering.FieldSamples, depths: Tensor) -> Tensor:
+def _light_before_last_interval(
+    passes: list[rendering.FieldSamples], depths: list[Tensor]
+) -> Tensor:
     """What the reference calls transmittance."""
-    sigma = samples.sigma.squeeze(-1)
+    depths, order = torch.cat(depths, dim=-1).sort(dim=-1)
+    sigma = torch.cat([samples.sigma.squeeze(-1) for samples in passes], dim=-1).gather(-1, order)
     density = F.softplus((sigma[..., :-1] + sigma[..., 1:]) / 2 - 1)
     return rendering.transmittance(density, depths.diff(dim=-1))[..., -2:-1]
 

@@ -5,6 +5,7 @@ saw something. Both sets take part in the final compositing; each point is evalu
 Notation: B samples, N rays each, S depths along a ray, F colour channels.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -120,20 +121,38 @@ def importance_depths(depths: Tensor, weights: Tensor, u: Tensor) -> Tensor:
         return edge + fraction * (edges.gather(-1, above) - edge)
 
 
-def composite(samples: FieldSamples, depths: Tensor, *, white_background: bool) -> Rendering:
-    """Blend sorted samples into what a ray sees (NeRF, eq. 3, on the middles of intervals).
+def shares(weights: Tensor) -> Tensor:
+    """What each sample contributes: half of the interval on either side. [B, N, S-1] -> [B, N, S].
 
-    samples: sigma [B, N, S, 1] and colour [B, N, S, F]; depths: [B, N, S].
+    The colour of an interval is the mean of those at its ends.
     """
-    weights = march(samples.sigma.squeeze(-1), depths)[..., None, :]
-    opacity = weights.sum(dim=-1)
-    features = (weights @ ((samples.colour[..., :-1, :] + samples.colour[..., 1:, :]) / 2)).squeeze(
-        -2
+    return (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0))) / 2
+
+
+def composite(
+    passes: Sequence[FieldSamples], depths: Sequence[Tensor], *, white_background: bool
+) -> Rendering:
+    """Blend the samples of all passes into what a ray sees (NeRF, eq. 3, on middles of intervals).
+
+    Of each pass: sigma [B, N, S, 1], colour [B, N, S, F], depths [B, N, S]. Only densities are
+    brought into the common order along the ray; colours, the bulk of the data, stay where they are
+    and are weighted there.
+    """
+    sorted_depths, order = torch.cat(list(depths), dim=-1).sort(dim=-1)
+    sigma = torch.cat([samples.sigma.squeeze(-1) for samples in passes], dim=-1)
+    weights = march(sigma.gather(-1, order), sorted_depths)
+    sorted_shares = shares(weights)
+    own_shares = torch.zeros_like(sorted_shares).scatter(-1, order, sorted_shares)
+    own_shares = own_shares.split([part.shape[-1] for part in depths], dim=-1)
+    features = sum(
+        (share[..., None, :] @ samples.colour).squeeze(-2)
+        for share, samples in zip(own_shares, passes, strict=True)
     )
+    opacity = weights.sum(dim=-1, keepdim=True)
     if white_background:
         features = features + 1 - opacity
-    nearest, farthest = depths.min(), depths.max()
-    total_depth = (weights @ _middles(depths)[..., None]).squeeze(-1)
+    nearest, farthest = sorted_depths.min(), sorted_depths.max()
+    total_depth = (weights * _middles(sorted_depths)).sum(dim=-1, keepdim=True)
     seen = opacity > 0
     depth = torch.where(seen, total_depth / torch.where(seen, opacity, 1), farthest)
     return Rendering(features * 2 - 1, depth.clamp(nearest, farthest), opacity)
@@ -158,19 +177,15 @@ def render_rays(
     depths = stratified_depths(draws.jitter, config.near, config.far)
     coarse = field(depths)
     if config.importance_samples == 0:
-        return composite(coarse, depths, white_background=config.white_background)
+        return composite([coarse], [depths], white_background=config.white_background)
     with torch.no_grad():
         weights = march(coarse.sigma.squeeze(-1), depths)
     fine_depths = importance_depths(depths, weights, draws.importance)
-    fine = field(fine_depths)
-    depths, order = torch.cat([depths, fine_depths], dim=-1).sort(dim=-1)
-    merged = FieldSamples(
-        *(
-            torch.cat(pair, dim=2).gather(2, order[..., None].expand(-1, -1, -1, pair[0].shape[-1]))
-            for pair in zip(coarse, fine, strict=True)
-        )
+    return composite(
+        [coarse, field(fine_depths)],
+        [depths, fine_depths],
+        white_background=config.white_background,
     )
-    return composite(merged, depths, white_background=config.white_background)
 
 
 def _middles(x: Tensor) -> Tensor:

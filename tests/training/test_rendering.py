@@ -89,7 +89,7 @@ def test_no_gradient_is_lost_or_infinite_where_nothing_is_seen():
     sigma = torch.full((1, 2, 5, 1), -200.0, requires_grad=True)
     samples = FieldSamples(sigma, torch.rand(1, 2, 5, 3))
     depths = torch.linspace(1, 2, 5).expand(1, 2, 5)
-    seen = rendering.composite(samples, depths, white_background=False)
+    seen = rendering.composite([samples], [depths], white_background=False)
     (seen.depth.sum() + seen.features.sum()).backward()
     assert sigma.grad.isfinite().all()
 
@@ -103,6 +103,31 @@ def test_weights_and_what_passes_add_up_to_one():
     total = rendering.march(sigma, depths).sum(dim=-1) + passing[..., -1]
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-8, rtol=0)
     assert (passing.diff(dim=-1) <= 1e-9).all()
+
+
+def test_passes_are_blended_in_the_order_of_their_depths():
+    """Two interleaved passes give what one with all samples, sorted, gives."""
+    g = torch.Generator().manual_seed(0)
+    depths = torch.rand(2, 5, 11, generator=g).sort()[0]
+    samples = FieldSamples(*(torch.randn(2, 5, 11, n, generator=g) for n in (1, 3)))
+    whole = rendering.composite([samples], [depths], white_background=True)
+    order = torch.randperm(11, generator=g)
+    first, second = order[:4], order[4:]
+    parts = rendering.composite(
+        [FieldSamples(*(x[:, :, part] for x in samples)) for part in (first, second)],
+        [depths[..., part] for part in (first, second)],
+        white_background=True,
+    )
+    torch.testing.assert_close(parts, whole)
+
+
+def test_shares_of_the_samples_add_up_to_the_weights_of_the_intervals():
+    """Sum of share x colour = sum of weight x mean colour of the interval (EG3D's midpoints)."""
+    g = torch.Generator().manual_seed(0)
+    weights, colour = torch.rand(2, 5, 7, generator=g), torch.randn(2, 5, 8, generator=g)
+    blended = (rendering.shares(weights) * colour).sum(-1)
+    expected = (weights * (colour[..., 1:] + colour[..., :-1]) / 2).sum(-1)
+    torch.testing.assert_close(blended, expected)
 
 
 def test_stratified_depths_stay_in_their_interval():
