@@ -159,12 +159,13 @@ def check(data: str) -> None:
 @click.option("--count", type=click.IntRange(min=1), default=10_000, show_default=True)
 @click.option("--resolution", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def toy(dest: Path, count: int, resolution: int, seed: int) -> None:
+@click.option("--labels", is_flag=True, help="Also tell the cameras, for train.py --poses dataset.")
+def toy(dest: Path, count: int, resolution: int, seed: int, labels: bool) -> None:
     """Photograph procedural heads from random, unrecorded cameras.
 
     The truth lies beside the images in ground_truth.npz, for evaluation only.
     """
-    make_toy_dataset(dest, count, resolution, seed)
+    make_toy_dataset(dest, count, resolution, seed, labels=labels)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ FIELDS = {
     "precision": "run.precision",
     "gamma": "loss.gamma",
     "aug": "augment.mode",
+    "poses": "camera.poses",
+    "ops": "run.ops",
 }
 
 
@@ -65,9 +67,19 @@ FIELDS = {
 @click.option("--seed", type=int, help="Random seed.")
 @click.option("--mirror", type=bool, help="Also show the images flipped left to right.")
 @click.option("--aug", type=click.Choice(["noaug", "ada", "fixed"]), help="Augmentation.")
+@click.option(
+    "--poses",
+    type=click.Choice(["learned", "dataset", "prior"]),
+    help="Learned; from the labels, as EG3D; from a Gaussian (camera.prior_std).  [learned]",
+)
 @click.option("--workers", type=int, help="Data loading processes per training process.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "fp16", "bf16"]))
+@click.option(
+    "--ops",
+    type=click.Choice(["auto", "torch", "native"]),
+    help="Compiled operations where they can be built, plain torch, or compiled only.  [auto]",
+)
 @click.option("--resume", metavar="latest|RUN|FILE", help="Go on with a run, or start from a file.")
 @click.option("--desc", help="Words to add to the run folder's name.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE", help="Any field.")
@@ -127,7 +139,7 @@ def _configure(
     if config.data.path is None:
         if config.preset != "toy":
             raise UserError(f"--cfg {preset} needs --data, a zip or a folder of images")
-        path = toy_dataset_path(config.data.resolution)
+        path = toy_dataset_path(config.data.resolution, labels=config.camera.poses == "dataset")
         config = build_config(preset, changes | {"data.path": str(path)})
     _check_devices(config)
     check_names(config.run.metrics)
@@ -160,7 +172,10 @@ def _describe(config: Config, desc: str | None) -> str:
     """What tells runs apart at a glance; `--resume latest` looks for the same words."""
     run, data = config.run, re.sub(r"\W+", "_", Path(config.data.path).stem)
     words = [config.preset, data, f"gpus{run.gpus}", f"batch{run.batch}"]
-    return "-".join([*words, f"gamma{config.loss.gamma:g}", *([desc] if desc else [])])
+    words.append(f"gamma{config.loss.gamma:g}")
+    if config.camera.poses != "learned":
+        words.append(f"{config.camera.poses}_poses")
+    return "-".join([*words, *([desc] if desc else [])])
 
 
 def _weights(resume: str | None) -> Path | None:

@@ -56,6 +56,7 @@ def discriminator_main(
     draws: Draws,
     real: torch.Tensor,
     seen: Spectacles,
+    _real_label: None = None,
 ) -> Phase:
     with torch.no_grad():
         views = [render_once(generator, draws, mirror) for mirror in (None, draws.mirror, None)]

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import train
 from tests.tiny import tiny_arguments, write_photographs
 from training.checkpoint import load_network
-from training.toy import make_toy_dataset
+from training.toy import load_ground_truth, make_toy_dataset
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["--kimg", "0.012", "--tick", "0.008", "--snap", "1"]
@@ -207,13 +207,42 @@ def test_mistakes_get_one_clear_line(photographs, tmp_path):
     assert "choose another folder" in complaint(*unwritable)
 
 
+@pytest.mark.parametrize("poses", ["dataset", "prior"])
+def test_poses_from_elsewhere(poses, toy_heads, tmp_path):
+    """The yardsticks: cameras from labels, as EG3D, or from a Gaussian that is given."""
+    labelled = tmp_path / "labelled.zip"
+    make_toy_dataset(labelled, 16, 32, seed=0, progress=False, labels=True)
+    arguments = ["--outdir", tmp_path / "runs", "--cfg", "toy", *tiny_arguments(), *SHORT]
+    arguments += ["--poses", poses, "--set", "camera.prior_std=0.3,0.1"]
+    if poses == "dataset":
+        assert "has no camera labels" in complaint(*arguments, "--data", toy_heads)
+    result = run(*arguments, "--data", labelled)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith(f"-{poses}_poses")
+    record = json.loads((folder / "stats.jsonl").read_text().splitlines()[0])
+    assert ("G/loss_mirrored" in record) == (poses == "prior")
+    assert "G/pose_pull" not in record
+    prior = load_network(str(folder / "network-000000.01.safetensors")).generator.prior
+    expected = load_ground_truth(labelled).pose.std(axis=0) if poses == "dataset" else (0.3, 0.1)
+    assert prior.std.tolist() == pytest.approx(list(expected), rel=0.05)
+
+
+@pytest.mark.parametrize("ops", ["torch", "native"])
+def test_one_option_chooses_the_operations(ops, photographs, tmp_path):
+    arguments = ["--cfg", "toy", "--data", photographs, *tiny_arguments(), "--kimg", "0.004"]
+    result = run("--outdir", tmp_path, *arguments, "--ops", ops, "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    assert f"ops: triplane_render {ops}" in result.stdout
+
+
 def test_at_most_thirty_options():
     """The command line is frozen: a new option is a decision."""
     names = {option.name for option in train.main.params}
     assert names == {
         *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
         *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
-        *("desc", "settings", "dry_run", "metrics"),
+        *("desc", "settings", "dry_run", "metrics", "poses", "ops"),
     }
 
 

@@ -46,6 +46,14 @@ def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, 
     return torch.cat([top, bottom], dim=-2)
 
 
+def pose_from_cam2world(cam2world: Tensor, mean_h: float) -> Tensor:
+    """(h, v) [B, 2] of where cameras [B, 4, 4] stand; h lies within pi of `mean_h`."""
+    x, y, z = torch.nn.functional.normalize(cam2world[:, :3, 3], dim=-1).unbind(-1)
+    h = math.pi - torch.atan2(z, x)
+    h = torch.remainder(h - mean_h + math.pi, 2 * math.pi) - math.pi + mean_h
+    return torch.stack([h, (1 - y) * (math.pi / 2)], dim=-1)
+
+
 def pose_from_degrees(directions: Tensor, mean_h: float) -> Tensor:
     """(yaw, pitch) [..., 2] in degrees -> (h, v) [..., 2] in radians."""
     yaw, pitch = torch.deg2rad(directions).unbind(-1)

@@ -18,6 +18,7 @@ from .camera import focal_from_fov
 
 Mirror = Literal["horizontal", "vertical", "shapenet_horizontal"]
 Fraction = pydantic.confloat(ge=0, le=1)
+Spread = tuple[PositiveFloat, PositiveFloat]  # standard deviations of (h, v) in radians
 
 
 class _Section(pydantic.BaseModel):
@@ -73,8 +74,22 @@ class CameraConfig(_Section):
     mean_h: float = math.pi / 2
     range_h: tuple[float, float] | None = None  # poses of the generator are clamped to these
     range_v: tuple[float, float] | None = None
-    init_std: PositiveFloat | None = None  # None: as published, about 0.8 and off centre
+    poses: Literal["learned", "dataset", "prior"] = "learned"  # whence training takes its cameras
+    init_std: Spread | None = None  # of learned poses; None: as published, 0.8 and off centre
+    prior_std: Spread = (0.3, 0.15)  # of 'prior': a Gaussian round (mean_h, pi/2)
     mirrors: tuple[Mirror, ...] = ("horizontal", "vertical")  # one is drawn for every second view
+
+    @field_validator("init_std", "prior_std", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        """One number stands for both."""
+        if isinstance(value, int | float):
+            return value, value
+        return tuple(value) * 2 if isinstance(value, list) and len(value) == 1 else value
+        parts = (
+            list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        )
+        return value if value is None else parts * 2 if len(parts) == 1 else parts
 
     @field_validator("range_h", "range_v")
     @classmethod
@@ -155,6 +170,7 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: fp16 on CUDA
+    ops: Literal["auto", "torch", "native"] | None = None  # None: as POF3D_OPS says, else auto
     keep: PositiveInt = 2  # checkpoints
     write_errors: Literal["continue", "stop"] = "continue"  # what a full disk does to the run
     max_bad_steps: PositiveInt = 10  # steps in a row with a loss that is not finite

@@ -10,6 +10,7 @@ import signal
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dnnlib import UserError, atomic_write
+
+from .camera import mirror_cam2world
 
 LABEL_FILE = "dataset.json"
 LABEL_LENGTH = 25  # cam2world, 16 numbers, then intrinsics, 9; both row by row
@@ -189,11 +192,13 @@ class ImageDataset(Dataset):
     crop: 'centre' or 'pad', see `square_corner`. mirror: append an x-flipped copy of every image.
     max_images: keep a random subset of this size, chosen by `seed`, before mirroring.
 
-    `all_intrinsics`: float32 [N, 3, 3], normalised by image size, or None without labels.
+    `all_intrinsics`: float32 [N, 3, 3], normalised by image size, and `all_cam2world`: float32
+    [N, 4, 4], of the labels; None without.
     Nothing but images and `dataset.json` is ever read. Raises UserError on bad data.
     """
 
     all_intrinsics: Tensor | None
+    all_cam2world: Tensor | None
 
     def __init__(
         self,
@@ -218,7 +223,7 @@ class ImageDataset(Dataset):
             chosen = np.random.default_rng(seed).permutation(len(self._names))[:max_images]
             self._names = [self._names[i] for i in sorted(chosen)]
         self.name = self._archive.path.stem
-        self.all_intrinsics = None if labels is None else self._intrinsics(labels)
+        self.all_intrinsics, self.all_cam2world = self._cameras(labels)
         self.resolution = resolution or self._read(0, None).width
 
     def __len__(self) -> int:
@@ -241,15 +246,20 @@ class ImageDataset(Dataset):
             ) from error
         return to_square(image, resolution, self._crop)
 
-    def _intrinsics(self, labels: dict[str, list[float]]) -> Tensor:
-        rows = [labels[name][16:] for name in self._names]
-        intrinsics = torch.tensor(rows, dtype=torch.float32).reshape(-1, 3, 3)
+    def _cameras(
+        self, labels: dict[str, list[float]] | None
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        if labels is None:
+            return None, None
+        rows = torch.tensor([labels[name] for name in self._names], dtype=torch.float32)
+        cam2world, intrinsics = rows[:, :16].reshape(-1, 4, 4), rows[:, 16:].reshape(-1, 3, 3)
         if not self._mirror:
-            return intrinsics
+            return intrinsics, cam2world
         flipped = intrinsics.clone()
         flipped[:, 0, 1] = -flipped[:, 0, 1]  # skew
         flipped[:, 0, 2] = 1 - flipped[:, 0, 2]  # principal point
-        return torch.cat([intrinsics, flipped])
+        mirrored = mirror_cam2world(cam2world, "horizontal")
+        return torch.cat([intrinsics, flipped]), torch.cat([cam2world, mirrored])
 
 
 class InfiniteOrder(Sampler[int]):
@@ -276,6 +286,13 @@ class InfiniteOrder(Sampler[int]):
             position += self._stride
 
 
+class Batch(NamedTuple):
+    """images: uint8 [B, 3, R, R]. indices: int64 [B], which of the data set's they are."""
+
+    images: Tensor
+    indices: Tensor
+
+
 def training_batches(
     dataset: ImageDataset,
     batch_size: int,
@@ -286,8 +303,8 @@ def training_batches(
     world_size: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
-) -> Iterator[Tensor]:
-    """Batches of one rank, uint8 [batch_size, 3, R, R], for ever.
+) -> Iterator[Batch]:
+    """Batches of one rank, for ever.
 
     start: images that all ranks together have consumed before. The batches depend on neither the
     number of workers nor any random state, and leave PyTorch's global one alone.
@@ -320,18 +337,19 @@ class _ErrorsAsItems(Dataset):
     def __init__(self, dataset: ImageDataset):
         self._dataset = dataset
 
-    def __getitem__(self, index: int) -> Tensor | UserError:
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | UserError:
         try:
-            return self._dataset[index]
+            return self._dataset[index], index
         except UserError as error:
             return error
 
 
-def _stack_or_error(items: list[Tensor | UserError]) -> Tensor | UserError:
+def _stack_or_error(items: list[tuple[Tensor, int] | UserError]) -> Batch | UserError:
     for item in items:
         if isinstance(item, UserError):
             return item
-    return torch.stack(items)
+    images, indices = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.tensor(indices))
 
 
 class DatasetWriter:

@@ -7,6 +7,7 @@
 PoF3D (Shi et al. 2023), section 3.2, on the tri-plane generator of EG3D (Chan et al. 2022).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch_utils.ops.triplane_render import FieldSamples
 from . import camera
 from .backbone import Backbone, SynthesisNetwork
 from .config import Config
-from .mapping import GeneratorMapping, PoseMapping
+from .mapping import GeneratorMapping, PoseMapping, PosePrior
 from .rendering import Decoder, RayDraws, fixed_draws, random_draws, render_rays
 from .superresolution import SuperResolution
 
@@ -73,6 +74,10 @@ class Generator(nn.Module):
             if config.super_resolved
             else None
         )
+        self.prior = None
+        if config.camera.poses != "learned":
+            mean = (config.camera.mean_h, math.pi / 2)
+            self.prior = PosePrior(sizes.z_dim, mean, config.camera.prior_std)
         focal = config.camera.focal
         self.register_buffer("intrinsics", camera.intrinsics_from_focal(focal), persistent=False)
 
@@ -106,11 +111,15 @@ class Generator(nn.Module):
         truncation: float = 1,
         cutoff: int | None = None,
     ) -> Latent:
-        """z: [B, z_dim]; label: [B, 25] camera, only where the pose is given. The pose comes from
-        the untruncated w; `truncation` pulls the first `cutoff` ws (None: all) toward the mean."""
+        """z: [B, z_dim]; label: [B, 25] camera, only where the pose is given. A learned pose comes
+        from the untruncated w; `truncation` pulls the first `cutoff` ws (None: all) toward the
+        mean."""
         w = self.mapping(z, label)
+        pose = None
+        if label is None:
+            pose = self.pose(w) if self.prior is None else self.prior(z)
         ws = self.mapping.broadcast(w, self.backbone.synthesis.num_ws, truncation, cutoff)
-        return Latent(w, ws, None if label is not None else self.pose(w))
+        return Latent(w, ws, pose)
 
     def pose(self, w: Tensor) -> Tensor:
         """w: [B, w_dim] -> (h, v): [B, 2], clamped to the configured range."""

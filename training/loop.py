@@ -22,10 +22,10 @@ from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.training_stats import StatsCollector
 
-from . import checkpoint, losses, pictures
+from . import camera, checkpoint, losses, pictures
 from .augment import AdaController, Augmentation
 from .config import Config, OptimConfig
-from .dataset import ImageDataset, training_batches
+from .dataset import Batch, ImageDataset, training_batches
 from .discriminator import Discriminator
 from .evaluation import NetworkSubject, open_evaluation_data
 from .generator import Generator
@@ -54,6 +54,9 @@ class Trainer:
         self.config, self.dataset, self.device = config, dataset, device
         torch.manual_seed(config.run.seed)
         self.generator = Generator(config).to(device)
+        self.known_poses = known_poses(config, dataset)
+        if self.known_poses is not None:
+            self.generator.prior.fit(self.known_poses)
         self.discriminator = Discriminator(config).to(device)
         self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self._set_precision()
@@ -68,7 +71,7 @@ class Trainer:
         self.steps = 0
         self.bad_steps = 0  # in a row
         torch.manual_seed(config.run.seed * 1_000_003 + 1 + distributed.rank())
-        self._batches: Iterator[Tensor] | None = None
+        self._batches: Iterator[Batch] | None = None
         self._culprit = ""
 
     @property
@@ -88,7 +91,7 @@ class Trainer:
         g.raw_resolution = raw_resolution_at(self.config, self.kimg)
         augment = None if self.config.augment.mode == "noaug" else self.augmentation
         seen = Spectacles(blur_sigma_at(self.config, self.kimg), augment)
-        reals = self._split(self._next_reals())
+        reals, labels = self._next_reals()
         updates = [
             self._update(
                 self.g_optimiser,
@@ -104,12 +107,15 @@ class Trainer:
         latents = self._latents()
         self._track_mean_w(torch.cat(latents))
         phases = (
-            losses.discriminator_main(g, d, self._draws(z), real, seen)
-            for z, real in zip(latents, reals, strict=True)
+            losses.discriminator_main(g, d, self._draws(z), real, seen, label)
+            for z, real, label in zip(latents, reals, labels, strict=True)
         )
         updates.append(d_terms := self._update(self.d_optimiser, phases))
         if loss.gamma and self.steps % loss.r1_every == 0:
-            phases = (losses.discriminator_r1(g, d, real, seen) for real in reals)
+            phases = (
+                losses.discriminator_r1(g, d, real, seen, label)
+                for real, label in zip(reals, labels, strict=True)
+            )
             updates.append(self._update(self.d_optimiser, phases, scale=loss.r1_every))
         self.steps += 1
         self._count_bad_step(bad=not all(updates))
@@ -202,19 +208,27 @@ class Trainer:
 
     def _draws(self, z: Tensor) -> Draws:
         """What else chance decides, beside the latents."""
-        config, intrinsics, mirror, mixing = self.config, self.generator.intrinsics, None, None
+        config, intrinsics = self.config, self.generator.intrinsics
+        mirror, mixing, pose = None, None, None
         if config.camera.intrinsics == "labels" and self.dataset.all_intrinsics is not None:
             known = self.dataset.all_intrinsics
             intrinsics = known[torch.randint(len(known), (len(z),))].to(self.device)
-        if mirrors := config.camera.mirrors:
+        if self.known_poses is not None:
+            chosen = torch.randint(len(self.known_poses), (len(z),))
+            pose = self.known_poses[chosen].to(self.device)
+        elif config.camera.poses == "prior":
+            pose = self.generator.prior.draw(len(z))
+        # Known poses forbid a relief by themselves; unknown ones need the mirrored view.
+        if (mirrors := config.camera.mirrors) and self.known_poses is None:
             mirror = mirrors[torch.randint(len(mirrors), ())]
         if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:
             start = torch.randint(1, self.generator.backbone.synthesis.num_ws, ())
             mixing = (torch.randn_like(z), int(start))
-        return Draws(z, intrinsics, mirror, mixing)
+        return Draws(z, intrinsics, mirror, mixing, pose)
 
-    def _next_reals(self) -> Tensor:
-        """This process's share of the next photographs, [B, 3, R, R] in [-1, 1]."""
+    def _next_reals(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        """This process's share of the next photographs by passes, [B, 3, R, R] in [-1, 1], and the
+        poses [B, 2] that D judges them by, if known."""
         if self._batches is None:
             run = self.config.run
             self._batches = training_batches(
@@ -227,8 +241,12 @@ class Trainer:
                 workers=self.config.data.workers,
                 pin_memory=self.device.type == "cuda",
             )
-        images = next(self._batches).to(self.device, non_blocking=True)
-        return images.to(torch.float32) / 127.5 - 1
+        batch = next(self._batches)
+        images = batch.images.to(self.device, non_blocking=True).to(torch.float32) / 127.5 - 1
+        reals = self._split(images)
+        if self.known_poses is None:
+            return reals, [None] * len(reals)
+        return reals, self._split(self.known_poses[batch.indices].to(self.device))
 
     def _set_precision(self) -> None:
         choice = self.config.run.precision
@@ -331,9 +349,22 @@ def device_of(config: Config) -> torch.device:
 def open_dataset(config: Config) -> ImageDataset:
     """The photographs of a run. Raises UserError for bad data."""
     data = config.data
-    return ImageDataset(
+    dataset = ImageDataset(
         data.path, data.resolution, data.crop, data.mirror, data.max_images, config.run.seed
     )
+    if config.camera.poses == "dataset" and dataset.all_cam2world is None:
+        raise UserError(
+            f"poses from the data set: {data.path} has no camera labels (dataset.json); "
+            "leave --poses dataset out, as PoF3D can, or add labels"
+        )
+    return dataset
+
+
+def known_poses(config: Config, dataset: ImageDataset) -> Tensor | None:
+    """(h, v) [N, 2] of all photographs, where training is to know them."""
+    if config.camera.poses != "dataset":
+        return None
+    return camera.pose_from_cam2world(dataset.all_cam2world, config.camera.mean_h)
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> int | None:
@@ -344,6 +375,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     of the signal that ended the run early, or None. Raises UserError for bad data or files,
     TrainingDiverged.
     """
+    if config.run.ops is not None:
+        ops.set_mode(config.run.ops)
     with StopSignals() as stop:
         run = _Run(Trainer(config, open_dataset(config), device_of(config)), folder, resume)
         try:

@@ -26,12 +26,14 @@ class Draws(NamedTuple):
 
     z: [B, z_dim]. intrinsics: [B, 3, 3] or [3, 3]. mirror: a kind of `camera.mirror_cam2world`, or
     None for a single view. mixing: a second z and the layer from which it takes over, or None.
+    pose: [B, 2], given to the generator; None: it chooses its own.
     """
 
     z: Tensor
     intrinsics: Tensor
     mirror: str | None
     mixing: tuple[Tensor, int] | None = None
+    pose: Tensor | None = None
 
 
 class Spectacles(NamedTuple):
@@ -61,17 +63,28 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     return F.conv2d(image, taps.mT, padding=(radius, 0), groups=channels)
 
 
-def judge(discriminator: Discriminator, image: Tensor, raw: Tensor, seen: Spectacles) -> Judgement:
-    """D's opinion of images [B, 3, R, R] and, with dual discrimination, raw images [B, 3, r, r]."""
+def judge(
+    discriminator: Discriminator,
+    image: Tensor,
+    raw: Tensor,
+    seen: Spectacles,
+    label: Tensor | None = None,
+) -> Judgement:
+    """D's opinion of images [B, 3, R, R] and, with dual discrimination, raw images [B, 3, r, r].
+
+    label: [B, 2], known poses to judge them by (EG3D); None: D judges by the poses it sees.
+    """
     image, raw = blur(image, seen.sigma), raw if discriminator.dual else None
     if seen.augment is not None:
         image, raw = seen.augment(image, raw)
-    return discriminator(image, raw)
+    return discriminator(image, raw, label)
 
 
 def generate(generator: Generator, draws: Draws) -> tuple[Latent, list[View]]:
     """Render each latent from its own camera and, where one is drawn, from the mirrored one."""
     latent = generator.latent(draws.z)
+    if draws.pose is not None:
+        latent = latent._replace(pose=draws.pose)
     ws = latent.ws
     if draws.mixing is not None:
         other, start = draws.mixing
@@ -94,12 +107,16 @@ def generator_main(
     The pull reaches the pose head alone: neither w nor the image moves for its sake.
     """
     latent, views = generate(generator, draws)
-    opinions = [judge(discriminator, view.image, view.raw, seen) for view in views]
+    label = _label(generator, latent)
+    opinions = [judge(discriminator, view.image, view.raw, seen, label) for view in views]
     losses = [F.softplus(-opinion.score) for opinion in opinions]
-    pull = F.mse_loss(generator.pose(latent.w.detach()), opinions[0].pose.detach())
-    loss = _sum_of_means(losses) + generator.config.loss.pull_weight * pull
-    terms = _named("G/loss", losses) | {"G/pose_pull": pull, "G/relief": relief(views[0])}
-    return Phase(loss, _detached(terms | _angles("pose/generated", latent.pose)))
+    loss, terms = _sum_of_means(losses), _named("G/loss", losses)
+    if draws.pose is None:
+        pull = F.mse_loss(generator.pose(latent.w.detach()), opinions[0].pose.detach())
+        loss = loss + generator.config.loss.pull_weight * pull
+        terms["G/pose_pull"] = pull
+    terms |= {"G/relief": relief(views[0])} | _angles("pose/generated", latent.pose)
+    return Phase(loss, _detached(terms))
 
 
 def generator_density(generator: Generator, z: Tensor, points: Tensor, nearby: Tensor) -> Phase:
@@ -114,18 +131,24 @@ def generator_density(generator: Generator, z: Tensor, points: Tensor, nearby: T
 
 
 def discriminator_main(
-    generator: Generator, discriminator: Discriminator, draws: Draws, real: Tensor, seen: Spectacles
+    generator: Generator,
+    discriminator: Discriminator,
+    draws: Draws,
+    real: Tensor,
+    seen: Spectacles,
+    real_label: Tensor | None = None,
 ) -> Phase:
     """Views of fakes score low, reals high, and the poses of the unmirrored fakes are learned.
 
-    real: [B, 3, R, R] in [-1, 1]. The batches are judged one after the other, since the minibatch
-    standard deviation must not mix them.
+    real: [B, 3, R, R] in [-1, 1]; real_label: see `judge`. The batches are judged one after the
+    other, since the minibatch standard deviation must not mix them.
     """
     with torch.no_grad():
         latent, views = generate(generator, draws)
-    opinions = [judge(discriminator, view.image, view.raw, seen) for view in views]
+    label = _label(generator, latent)
+    opinions = [judge(discriminator, view.image, view.raw, seen, label) for view in views]
     raw = blur(resize(real, generator.raw_resolution), seen.sigma)
-    on_real = judge(discriminator, real, raw, seen)
+    on_real = judge(discriminator, real, raw, seen, real_label)
     losses = [F.softplus(opinion.score) for opinion in opinions]
     losses_real = F.softplus(-on_real.score)
     pose_error = F.mse_loss(opinions[0].pose, latent.pose)
@@ -142,7 +165,11 @@ def discriminator_main(
 
 
 def discriminator_r1(
-    generator: Generator, discriminator: Discriminator, real: Tensor, seen: Spectacles
+    generator: Generator,
+    discriminator: Discriminator,
+    real: Tensor,
+    seen: Spectacles,
+    real_label: Tensor | None = None,
 ) -> Phase:
     """R1: gamma/2 times the squared gradient of the score at photographs (Mescheder et al. 2018).
 
@@ -152,7 +179,7 @@ def discriminator_r1(
     raw = resize(real, generator.raw_resolution)
     inputs = [x.detach().requires_grad_() for x in ([real, raw] if discriminator.dual else [real])]
     image, raw = inputs[0], inputs[-1]
-    score = judge(discriminator, image, blur(raw, seen.sigma), seen).score
+    score = judge(discriminator, image, blur(raw, seen.sigma), seen, real_label).score
     gradients = torch.autograd.grad(score.sum(), inputs, create_graph=True)
     penalty = sum(gradient.square().sum(dim=(1, 2, 3)) for gradient in gradients)
     loss = generator.config.loss.gamma / 2 * penalty.mean()
@@ -171,6 +198,11 @@ def relief(view: View) -> Tensor:
     weight = view.opacity / view.opacity.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-8)
     mean = (weight * view.depth).sum(dim=(1, 2, 3), keepdim=True)
     return (weight * (view.depth - mean).square()).sum(dim=(1, 2, 3)).sqrt()
+
+
+def _label(generator: Generator, latent: Latent) -> Tensor | None:
+    """Where photographs come with poses, D judges images by theirs."""
+    return latent.pose if generator.config.camera.poses == "dataset" else None
 
 
 def _sum_of_means(losses: list[Tensor]) -> Tensor:

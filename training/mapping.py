@@ -1,6 +1,7 @@
 """z -> w, and w -> camera pose."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -73,13 +74,42 @@ class PoseMapping(GeneratorMapping):
         return self.affine_layer2(self.affine_layer1(w)) + self.mean
 
     @torch.no_grad()
-    def spread_poses(self, std: float, samples: int = 4096) -> None:
-        """Rescale the last layer so that poses spread by `std` radians round their mean.
+    def spread_poses(self, std: Sequence[float], samples: int = 4096) -> None:
+        """Rescale the last layer so that (h, v) spread by `std` radians round their mean.
 
         As published, they start with a spread of about 0.8 and a mean that is off by as much.
         """
         poses = self.pose(self(torch.randn(samples, self.z_dim)))
-        scale = std / poses.std(dim=0)
+        scale = poses.new_tensor(std) / poses.std(dim=0)
         self.affine_layer2.weight.mul_(scale[:, None])
         offset = (poses.mean(dim=0) - self.mean) * scale
         self.affine_layer2.bias.sub_(offset / self.affine_layer2.bias_gain)
+
+
+class PosePrior(nn.Module):
+    """Poses that nobody learned: a Gaussian, for generators trained with given cameras.
+
+    A latent always gets the same pose. Training draws independent ones.
+    """
+
+    def __init__(self, z_dim: int, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+        # Two orthonormal directions: what lies along them in z is standard normal, independent.
+        directions = torch.ones(z_dim, 2)
+        directions[::2, 1] = -1
+        self.register_buffer("directions", directions / math.sqrt(z_dim), persistent=False)
+
+    def fit(self, poses: Tensor) -> None:
+        """Take the mean and the spread of known poses [N, 2]."""
+        self.mean.copy_(poses.mean(dim=0))
+        self.std.copy_(poses.std(dim=0))
+
+    def draw(self, count: int) -> Tensor:
+        """Random poses [count, 2]."""
+        return self.mean + self.std * torch.randn(count, 2, device=self.mean.device)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: [B, z_dim], standard normal -> poses [B, 2], (h, v) in radians."""
+        return self.mean + self.std * (z @ self.directions)

@@ -7,6 +7,7 @@ ellipsoids in closed form, so an image takes milliseconds.
 
 import functools
 import io
+import json
 import math
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from dnnlib import UserError, cache_dir
 
 from .camera import cam2world_from_pose, focal_from_fov, intrinsics_from_focal, rays_from_cameras
-from .dataset import DatasetArchive, dataset_writer, png_bytes
+from .dataset import LABEL_FILE, DatasetArchive, dataset_writer, png_bytes
 
 RADIUS = 2.7
 PIVOT = (0.0, 0.0, 0.0)
@@ -279,14 +280,20 @@ def _photograph(index: int, resolution: int, seed: int) -> _Photograph:
 
 
 def make_toy_dataset(
-    dest: str | Path, count: int, resolution: int, seed: int, progress: bool = True
+    dest: str | Path,
+    count: int,
+    resolution: int,
+    seed: int,
+    progress: bool = True,
+    labels: bool = False,
 ) -> None:
     """Write a zip of `count` unposed images with `ground_truth.npz` beside them.
 
+    labels: also tell the cameras, in a `dataset.json` that training reads.
     The file depends on count, resolution and seed alone, not on the number of processes.
     """
     photograph = functools.partial(_photograph, resolution=resolution, seed=seed)
-    truths = []
+    names, truths = [], []
     processes = min(os.cpu_count() or 1, count)
     with (
         dataset_writer(dest) as writer,
@@ -297,24 +304,34 @@ def make_toy_dataset(
         for png, truth in tqdm(
             photographs, total=count, desc="toy heads", unit="img", disable=not progress
         ):
-            writer.add_image(png)
+            names.append(writer.add_image(png))
             truths.append(truth)
         columns = GroundTruth(*(np.stack(column) for column in zip(*truths, strict=True)))
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **columns._asdict())
         writer.add_file(GROUND_TRUTH, buffer.getvalue())
+        if labels:
+            intrinsics = toy_intrinsics().flatten().tolist()
+            cameras = columns.cam2world.reshape(count, 16).tolist()
+            entries = [
+                [name, cam2world + intrinsics]
+                for name, cam2world in zip(names, cameras, strict=True)
+            ]
+            writer.add_file(LABEL_FILE, json.dumps({"labels": entries}).encode())
 
 
-def toy_dataset_path(resolution: int, count: int = 10_000, seed: int = 0) -> Path:
+def toy_dataset_path(
+    resolution: int, count: int = 10_000, seed: int = 0, labels: bool = False
+) -> Path:
     """The toy set's zip in the cache, made on first use.
 
     Two processes that make it at once write the same bytes, each to a file of its own; the last
     one to finish replaces the other's.
     """
-    name = f"toy_v{VERSION}_{resolution}px_{count}_seed{seed}.zip"
+    name = f"toy_v{VERSION}_{resolution}px_{count}_seed{seed}{'_labels' if labels else ''}.zip"
     path = cache_dir("datasets") / name
     if not path.exists():
-        make_toy_dataset(path, count, resolution, seed)
+        make_toy_dataset(path, count, resolution, seed, labels=labels)
     return path
 
 

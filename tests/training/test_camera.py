@@ -140,3 +140,12 @@ def test_degrees_are_angles_of_the_camera():
 def test_poses_beyond_the_poles_are_shown_at_the_poles():
     v = torch.tensor([[1.0, -0.5], [1.0, 4.0]])
     assert camera.degrees_from_pose(v, 1.0).tolist() == [[0.0, 90.0], [0.0, -90.0]]
+
+
+@pytest.mark.parametrize("mean_h", [math.pi / 2, math.pi])
+def test_pose_of_a_camera_inverts_the_camera_of_a_pose(mean_h):
+    generator = torch.Generator().manual_seed(0)
+    random = torch.rand(100, 2, generator=generator, dtype=torch.float64)
+    poses = random * torch.tensor([2 * math.pi, 3.0]) + torch.tensor([mean_h - math.pi, 0.05])
+    cam2world = camera.cam2world_from_pose(poses, 1.7, (0.0, 0.0, 0.2))
+    torch.testing.assert_close(camera.pose_from_cam2world(cam2world, mean_h), poses)

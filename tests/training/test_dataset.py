@@ -1,6 +1,7 @@
 import io
 import itertools
 import json
+import math
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from dnnlib import UserError
+from training.camera import cam2world_from_pose, pose_from_cam2world
 from training.dataset import (
     ImageDataset,
     InfiniteOrder,
@@ -175,6 +177,17 @@ def test_intrinsics_come_from_labels_and_follow_the_mirror(tmp_path):
     torch.testing.assert_close(mirrored[:2], torch.stack([1 - x, y]))
 
 
+def test_cameras_of_mirrored_images_are_mirrored(tmp_path):
+    save_numbered(tmp_path, 1)
+    pose = torch.tensor([[1.2, 1.4]])
+    cam2world = cam2world_from_pose(pose, 2.7, (0, 0, 0))
+    write_labels(tmp_path, [["000.png", [*cam2world.flatten().tolist(), *LABEL[16:]]]])
+    found = ImageDataset(tmp_path, mirror=True).all_cam2world
+    poses = pose_from_cam2world(found, mean_h=math.pi / 2)
+    expected = torch.tensor([[1.2, 1.4], [math.pi - 1.2, 1.4]])
+    torch.testing.assert_close(poses, expected, atol=1e-5, rtol=0)
+
+
 def test_labels_follow_the_subset(tmp_path):
     save_numbered(tmp_path, 12)
     write_labels(tmp_path, [[f"{i:03d}.png", [*LABEL[:16], i, *LABEL[17:]]] for i in range(12)])
@@ -314,7 +327,10 @@ def test_batches_are_the_same_for_any_number_of_workers_and_any_resume(tmp_path)
     dataset = ImageDataset(save_numbered(tmp_path, 13))
 
     def batches(count: int, **options) -> list[int]:
-        return numbers(itertools.islice(training_batches(dataset, 4, seed=2, **options), count))
+        taken = list(itertools.islice(training_batches(dataset, 4, seed=2, **options), count))
+        for batch in taken:
+            assert all(map(torch.equal, batch.images, (dataset[int(i)] for i in batch.indices)))
+        return numbers(batch.images for batch in taken)
 
     reference = batches(8)
     assert batches(8, workers=2) == reference
@@ -327,8 +343,8 @@ def test_batches_are_the_same_for_any_number_of_workers_and_any_resume(tmp_path)
 def test_batches_leave_the_random_state_alone(tmp_path):
     dataset = ImageDataset(save_numbered(tmp_path, 4))
     before = torch.get_rng_state()
-    batch = next(training_batches(dataset, 3, seed=0))
-    assert batch.shape == (3, 3, 8, 8) and batch.dtype == torch.uint8
+    images, indices = next(training_batches(dataset, 3, seed=0))
+    assert images.shape == (3, 3, 8, 8) and images.dtype == torch.uint8 and indices.shape == (3,)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -339,10 +355,12 @@ def test_workers_do_not_disturb_each_other_in_one_zip(tmp_path):
             noise = rng.integers(0, 256, (256, 256, 3), np.uint8)
             writer.add_image(png_bytes(Image.fromarray(noise)))
     dataset = ImageDataset(tmp_path / "set.zip")  # has read an image: the zip is open
-    alone, shared = (
-        torch.cat(list(itertools.islice(training_batches(dataset, 4, seed=0, workers=n), 30)))
-        for n in (0, 2)
-    )
+
+    def images(workers: int) -> torch.Tensor:
+        batches = training_batches(dataset, 4, seed=0, workers=workers)
+        return torch.cat([batch.images for batch in itertools.islice(batches, 30)])
+
+    alone, shared = images(0), images(2)
     assert torch.equal(alone, shared)
 
 

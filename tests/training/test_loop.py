@@ -127,9 +127,9 @@ def test_gradient_accumulation_covers_the_batch(photographs):
     sizes = []
     original = losses.discriminator_main
 
-    def record(g, d, draws, real, seen):
+    def record(g, d, draws, real, *others):
         sizes.append((len(draws.z), len(real)))
-        return original(g, d, draws, real, seen)
+        return original(g, d, draws, real, *others)
 
     with mock.patch.object(losses, "discriminator_main", record):
         trainer.step()

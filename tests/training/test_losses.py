@@ -110,6 +110,43 @@ def test_phases_leave_everything_as_it_was(sizes, phase):
     assert not any(term.requires_grad for term in result.terms.values())
 
 
+# --- Poses that are given instead of learned
+
+
+def test_given_poses_are_rendered_and_nothing_pulls_at_them():
+    s = step(camera__poses="prior", mirror=None)
+    given = torch.full((BATCH, 2), 1.2)
+    result = s._replace(draws=s.draws._replace(pose=given)).run("generator_main")
+    assert torch.equal(result.terms["pose/generated_h"], given[:, 0])
+    assert "G/pose_pull" not in result.terms
+    assert not any(".affine_layer" in name for name in gradients(result, s.generator))
+
+
+@pytest.mark.parametrize("phase", ["generator_main", "discriminator_main"])
+def test_where_photographs_have_poses_images_are_judged_by_theirs(phase):
+    s = step(camera__poses="dataset", mirror=None)
+    s = s._replace(draws=s.draws._replace(pose=torch.rand(BATCH, 2)))
+    judged_by = []
+    s.discriminator.mapping.register_forward_hook(
+        lambda _, args, options, __: judged_by.append(options["c"]), with_kwargs=True
+    )
+    s.run(phase)
+    assert torch.equal(judged_by[0], s.draws.pose)
+
+
+@pytest.mark.parametrize("phase", [losses.discriminator_main, losses.discriminator_r1])
+def test_photographs_are_judged_by_their_poses(phase):
+    s = step(camera__poses="dataset", mirror=None)
+    s = s._replace(draws=s.draws._replace(pose=torch.rand(BATCH, 2)))
+    with_draws = (s.draws,) if phase is losses.discriminator_main else ()
+    results = []
+    for label in (torch.zeros(BATCH, 2), torch.ones(BATCH, 2)):
+        torch.manual_seed(0)
+        results.append(phase(s.generator, s.discriminator, *with_draws, s.real, PLAINLY, label))
+    key = "D/score_real" if with_draws else "D/r1_penalty"
+    assert not torch.equal(results[0].terms[key], results[1].terms[key])
+
+
 # --- What a phase teaches whom
 
 
