@@ -5,6 +5,7 @@ For each seed OUTDIR receives
     seed0000.png                    the image from the pose that the generator chose
     seed00000_pose.npy              that camera: cam2world, float32 [4, 4]
     seed0000.mrc or .ply            its densities or their surface (--shapes true)
+    seed0000_shape.png              a shaded picture of the surface (--shape-preview)
     seed0000_yaw+20_pitch+00.png    further views (--yaw, --pitch)
     …_raw.png, …_depth.png          beside every image (--raw, --depth)
 
@@ -35,10 +36,19 @@ from training.checkpoint import load_network
 from training.config import PRESET_ALIASES, PRESETS
 from training.generator import Generator, View
 from training.pictures import depth_colours, save_image_grid
-from training.shapes import density_grid, extract_mesh, has_surface, save_mrc, save_ply
+from training.shapes import (
+    can_shade,
+    density_grid,
+    extract_mesh,
+    has_surface,
+    save_mrc,
+    save_ply,
+    shade,
+)
 
 LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
 SHEET_PICTURES = 400  # at most: the contact sheet must fit in memory
+PREVIEW_DIRECTION = (30.0, 15.0)  # yaw and pitch in degrees, from which shapes are shown
 SHEET_PIXELS = 128  # side of each; smaller images are enlarged by a whole factor
 
 
@@ -102,6 +112,7 @@ class Options(NamedTuple):
     shapes: bool
     shape_res: int
     shape_format: str
+    shape_preview: bool
     level: float
     batch: int
     device: str
@@ -152,6 +163,11 @@ class Options(NamedTuple):
     help="A volume of densities, or the mesh of their surface.",
 )
 @click.option(
+    "--shape-preview",
+    is_flag=True,
+    help="Also write a shaded picture of each shape; needs neural_renderer.",
+)
+@click.option(
     "--level",
     type=float,
     default=10.0,
@@ -162,7 +178,7 @@ class Options(NamedTuple):
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 def main(**options: Any) -> None:
     """Draw samples from a trained network: images, the poses they are seen from, shapes."""
-    options = Options(**options)
+    options = _checked(Options(**options))
     generator = load_network(options.network, _device(options.device)).generator
     _warn_of_other_preset(generator, options)
     try:
@@ -170,6 +186,20 @@ def main(**options: Any) -> None:
         Sampler(generator, options).run()
     except OSError as error:
         raise UserError(f"cannot write samples: {error}; choose another --outdir") from error
+
+
+def _checked(options: Options) -> Options:
+    """The options that hold here: pictures of shapes need shapes, and an optional package."""
+    if options.shape_preview and not options.shapes:
+        raise click.UsageError("--shape-preview is of shapes; add --shapes true")
+    if options.shape_preview and not can_shade():
+        click.echo(
+            "warning: --shape-preview is off, for neural_renderer is not installed; "
+            "try: pip install ./neural_renderer",
+            err=True,
+        )
+        return options._replace(shape_preview=False)
+    return options
 
 
 def _device(choice: str) -> torch.device:
@@ -291,10 +321,22 @@ class Sampler:
                 f"seed {seed}: no surface at level {options.level:g}, no {path.name} written "
                 f"(densities go from {density.min():.4g} to {density.max():.4g})"
             )
-        elif options.shape_format == ".mrc":
+            return
+        if options.shape_format == ".mrc":
             save_mrc(path, density, box_warp)
-        else:
-            save_ply(path, extract_mesh(density, options.level, box_warp))
+        if options.shape_format == ".ply" or options.shape_preview:
+            mesh = extract_mesh(density, options.level, box_warp)
+        if options.shape_format == ".ply":
+            save_ply(path, mesh)
+        if options.shape_preview:
+            preview = shade(mesh, self._preview_eye())
+            save_image_grid(options.outdir / f"seed{seed:04d}_shape.png", preview)
+
+    def _preview_eye(self) -> Tensor:
+        """[3]: where the camera of the shaded pictures stands."""
+        direction = torch.tensor([PREVIEW_DIRECTION]).to(self.generator.intrinsics)
+        pose = pose_from_degrees(direction, self.generator.config.camera.mean_h)
+        return self.generator.cam2world(pose)[0, :3, 3]
 
     def _save_contact_sheet(self) -> None:
         """With further views, a row for each seed."""

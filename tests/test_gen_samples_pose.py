@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import mrcfile
 import numpy as np
@@ -22,6 +22,7 @@ from training.camera import cam2world_from_pose, pose_from_degrees
 from training.checkpoint import save_network
 from training.config import Config, build_config
 from training.generator import Generator
+from training.shapes import can_shade
 
 
 def make_network(folder: Path, config: Config) -> SimpleNamespace:
@@ -229,6 +230,30 @@ def test_empty_surface_is_said_and_leaves_no_file(toy, tmp_path):
                                "seed00007_pose.npy"}  # fmt: skip
 
 
+@pytest.mark.parametrize("extension", [".mrc", ".ply"])
+def test_preview_lies_beside_the_shape(toy, tmp_path, extension):
+    if not can_shade():
+        pytest.skip("neural_renderer is not installed")
+    options = ("--shapes", "true", "--shape-res", 24, "--shape-format", extension)
+    sample(toy, tmp_path, *options, "--shape-preview", seeds="3")
+    assert {f"seed0003{extension}", "seed0003_shape.png"} <= names(tmp_path)
+    picture = read(tmp_path / "seed0003_shape.png")
+    assert picture.shape == (256, 256, 3) and len(np.unique(picture)) > 20
+
+
+# The second is what Python makes of the checkout's own folder, which has that name.
+@pytest.mark.parametrize("found", [None, ModuleType("neural_renderer")], ids=["none", "folder"])
+def test_preview_without_its_package_is_one_warning(toy, tmp_path, monkeypatch, found):
+    monkeypatch.setitem(sys.modules, "neural_renderer", found)
+    options = ("--shapes", "true", "--shape-res", 12, "--shape-preview")
+    result = sample(toy, tmp_path, *options, seeds="3")
+    assert result.stderr.splitlines() == [
+        "warning: --shape-preview is off, for neural_renderer is not installed; "
+        "try: pip install ./neural_renderer"
+    ]
+    assert "seed0003.mrc" in names(tmp_path) and "seed0003_shape.png" not in names(tmp_path)
+
+
 def test_pose_statistics_are_those_of_the_cameras(toy, tmp_path):
     result = sample(toy, tmp_path, seeds="0-9")
     statistics = json.loads((tmp_path / "poses.json").read_text())
@@ -304,6 +329,7 @@ def test_contradicting_dataset_is_one_warning(super_resolved, tmp_path, dataset,
         (["--pitch", "nan"], "angles go from -90 to 90"),
         (["--shape-res", "1"], "1 is not in the range"),
         (["--shape-format", ".obj"], "'.obj' is not one of '.mrc', '.ply'"),
+        (["--shape-preview"], "--shape-preview is of shapes; add --shapes true"),
         (["--dataset", "dogs"], "'dogs' is not one of"),
         (["--batch", "0"], "0 is not in the range"),
     ],

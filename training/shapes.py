@@ -19,6 +19,7 @@ from tqdm import tqdm
 from .generator import Generator
 
 POINTS_AT_ONCE = 2**18  # bounds the memory of evaluating the field
+PREVIEW_ANGLE = 15  # degrees, half the field of view of a shaded picture
 
 
 class Mesh(NamedTuple):
@@ -77,6 +78,48 @@ def extract_mesh(density: Tensor, level: float, box_warp: float) -> Mesh:
     )
     vertices = ((corners - 1) / (len(density) - 1) - 0.5) * box_warp
     return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
+
+
+def can_shade() -> bool:
+    """Whether the optional package `neural_renderer` is installed.
+
+    Without it, a checkout's folder of that name is found as an empty namespace package: only what
+    is in it tells.
+    """
+    try:
+        from neural_renderer import Renderer  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def shade(mesh: Mesh, eye: Tensor) -> Tensor:
+    """A picture [1, 3, 256, 256] in [-1, 1] of a mesh that is not empty: grey, on white.
+
+    eye: [3], the direction from the mesh's middle in which the camera stands. The mesh fills the
+    picture whatever its size. Needs `neural_renderer`.
+    """
+    from neural_renderer import Renderer
+
+    vertices = torch.from_numpy(mesh.vertices)
+    vertices = vertices - (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2
+    vertices = vertices / vertices.norm(dim=1).max()
+    # The renderer's x grows to the left of a world whose axes are right-handed: mirror it.
+    mirror = vertices.new_tensor([-1.0, 1.0, 1.0])
+    eye = torch.nn.functional.normalize(eye.cpu(), dim=0) * mirror
+    up = vertices.new_tensor([0.0, 1.0, 0.0])
+    from_above_right = eye + 0.6 * (torch.linalg.cross(eye, up) + up)
+    renderer = Renderer(
+        background_color=(1, 1, 1),
+        camera_mode="look_at",
+        viewing_angle=PREVIEW_ANGLE,
+        light_intensity_ambient=0.25,
+        light_intensity_directional=0.7,
+        light_direction=torch.nn.functional.normalize(from_above_right, dim=0),
+    )
+    renderer.eye = eye / math.sin(math.radians(PREVIEW_ANGLE))  # sees the unit ball and no more
+    faces = torch.from_numpy(mesh.faces).flip(1)  # a mirrored face runs the other way round
+    return renderer((vertices * mirror)[None], faces[None], mode="rgb") * 2 - 1
 
 
 def save_ply(path: str | os.PathLike, mesh: Mesh) -> None:

@@ -8,7 +8,16 @@ from plyfile import PlyData
 
 from tests.tiny import tiny_config
 from training.generator import Generator
-from training.shapes import Mesh, density_grid, extract_mesh, has_surface, save_mrc, save_ply
+from training.shapes import (
+    Mesh,
+    can_shade,
+    density_grid,
+    extract_mesh,
+    has_surface,
+    save_mrc,
+    save_ply,
+    shade,
+)
 
 CENTRE = (0.05, -0.1, 0.02)
 
@@ -121,6 +130,24 @@ def test_field_of_a_ball_becomes_its_mesh():
     distance = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
     np.testing.assert_allclose(distance, 0.25, atol=0.003)
     assert outward_volume(mesh) > 0
+
+
+@pytest.mark.skipif(not can_shade(), reason="neural_renderer is not installed")
+def test_shaded_picture_shows_the_mesh_as_a_camera_does():
+    """A ball, with small ones above and at its right as seen from +z; light from above right."""
+    parts = [ball(48, 0.2, 1.0, c) for c in ((0, 0, 0), (0.3, 0, 0), (0, 0.3, 0))]
+    density = torch.stack([parts[0], *(part - 5 for part in parts[1:])]).amax(dim=0)
+    mesh = extract_mesh(density, 10, 1.0)
+    picture = shade(mesh, torch.tensor([0.0, 0.0, 2.7]))
+    assert picture.shape == (1, 3, 256, 256) and -1 <= picture.min() and picture.max() <= 1
+    drawn = picture[0, 0] < 0.999
+    rows, columns = drawn.any(dim=1).nonzero().flatten(), drawn.any(dim=0).nonzero().flatten()
+    assert rows[0] > 0 and rows[-1] < 255 and columns[0] > 0 and columns[-1] < 255
+    # The ball's middle lies at the lower left of what is drawn.
+    widest = drawn.sum(dim=1).argmax().item(), drawn.sum(dim=0).argmax().item()
+    assert widest[0] > (rows[0] + rows[-1]) / 2 and widest[1] < (columns[0] + columns[-1]) / 2
+    inside = lambda x, y: picture[0, 0, widest[0] + y, widest[1] + x]  # noqa: E731
+    assert inside(30, -30) > inside(-30, 30) + 0.1  # brighter above right than below left
 
 
 def test_ply_round_trip(tmp_path):
