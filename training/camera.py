@@ -48,7 +48,13 @@ def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, 
 
 def pose_from_cam2world(cam2world: Tensor, mean_h: float) -> Tensor:
     """(h, v) [B, 2] of where cameras [B, 4, 4] stand; h lies within pi of `mean_h`."""
-    x, y, z = torch.nn.functional.normalize(cam2world[:, :3, 3], dim=-1).unbind(-1)
+    direction = torch.nn.functional.normalize(cam2world[:, :3, 3], dim=-1)
+    return pose_from_direction(direction, mean_h)
+
+
+def pose_from_direction(direction: Tensor, mean_h: float) -> Tensor:
+    """(h, v) [B, 2] of cameras that stand in `direction`, unit vectors [B, 3] from the origin."""
+    x, y, z = direction.unbind(-1)
     h = math.pi - torch.atan2(z, x)
     h = torch.remainder(h - mean_h + math.pi, 2 * math.pi) - math.pi + mean_h
     return torch.stack([h, (1 - y) * (math.pi / 2)], dim=-1)
