@@ -1,0 +1,197 @@
+"""Images per second of the training loader alone, from zips and folders.
+
+    python benchmarks/loader.py [--resolution 256] [--workers 0,1,2] [--json FILE]
+
+Each turn opens a loader (`training.dataset.training_batches`), lets it come to speed, and takes its
+time; cases take turns, so that what else the machine does befalls all alike. Medians, and ratios to
+the zip without workers. Images have the spectrum of photographs, are written as dataset_tool.py
+writes them, and lie in the page cache. `decoding alone` is Pillow's work on one core, from memory:
+the bound per worker.
+
+The last column is the number of workers that each of `--gpus` training processes needs, at
+`--rate` images per second and GPU. That rate is an assumption, to be replaced by what a step takes
+on the GPU at hand (benchmarks/step.py); it also presumes a core for each worker.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dnnlib import Command  # noqa: E402
+from training.dataset import (  # noqa: E402
+    DatasetArchive,
+    ImageDataset,
+    dataset_writer,
+    png_bytes,
+    training_batches,
+)
+
+BATCH = 32
+QUEUED = 2  # batches that each worker has ready (torch's prefetch_factor)
+
+
+class Case(NamedTuple):
+    """A loader. workers: processes; 0 loads in the caller's."""
+
+    source: str
+    workers: int
+
+
+def photograph(resolution: int, rng: np.random.Generator) -> Image.Image:
+    """Noise whose amplitude falls as 1 / frequency^1.4, its colours correlated: about as hard to
+    compress, hence to decode, as a photograph (Field 1987: natural images have about 1 / f)."""
+    y, x = np.fft.fftfreq(resolution), np.fft.rfftfreq(resolution)
+    amplitude = np.hypot(y[:, None], x)
+    amplitude[0, 0] = np.inf
+    phases = np.exp(2j * np.pi * rng.random((4, *amplitude.shape)))
+    planes = np.fft.irfft2(phases * amplitude**-1.4, s=(resolution, resolution))
+    planes /= planes.std(axis=(1, 2), keepdims=True)
+    colours = 128 + 50 * planes[0] + 10 * planes[1:]
+    return Image.fromarray(colours.transpose(1, 2, 0).clip(0, 255).astype(np.uint8))
+
+
+def make_data(folder: Path, resolution: int, count: int) -> dict[str, Path]:
+    """The same PNGs as a zip and as a folder."""
+    rng = np.random.default_rng(0)
+    paths = {"zip": folder / f"{resolution}.zip", "folder": folder / str(resolution)}
+    with dataset_writer(paths["zip"]) as writer:
+        for _ in range(count):
+            writer.add_image(png_bytes(photograph(resolution, rng)))
+    with zipfile.ZipFile(paths["zip"]) as archive:
+        archive.extractall(paths["folder"])
+    return paths
+
+
+def loading_rate(case: Case, path: Path, count: int) -> float:
+    """Images per second over `count` batches, once workers have started and queues are drained."""
+    batches = training_batches(ImageDataset(path), BATCH, seed=0, workers=case.workers)
+    with contextlib.closing(batches):
+        for _ in range(QUEUED * case.workers + 1):
+            next(batches)
+        start = time.perf_counter()
+        for _ in range(count):
+            next(batches)
+        return count * BATCH / (time.perf_counter() - start)
+
+
+def decoding_rate(files: list[bytes]) -> float:
+    """PNGs per second, decoded on one core."""
+    start = time.perf_counter()
+    for data in files:
+        Image.open(io.BytesIO(data)).load()
+    return len(files) / (time.perf_counter() - start)
+
+
+def measure(
+    folder: Path, resolution: int, workers: list[int], images: int, repeats: int
+) -> dict[str, object]:
+    """Median rates of all cases at one resolution, taken in alternation."""
+    paths = make_data(folder, resolution, images)
+    archive = DatasetArchive(paths["zip"])
+    files = [archive.read(name) for name in archive.image_names()]
+    cases = [Case(source, count) for source in paths for count in workers]
+    turns: dict[Case | str, Callable[[], float]] = {"decode": lambda: decoding_rate(files)}
+    for case in cases:
+        turns[case] = functools.partial(
+            loading_rate, case, paths[case.source], math.ceil(images / BATCH)
+        )
+    rates: dict[Case | str, list[float]] = {name: [] for name in turns}
+    for repeat in range(repeats + 1):
+        for name, turn in turns.items():
+            rate = turn()
+            if repeat > 0:  # the first warms up
+                rates[name].append(rate)
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        "resolution": resolution,
+        "kilobytes": statistics.mean(map(len, files)) / 1000,
+        "decode": median.pop("decode"),
+        "rates": [{**case._asdict(), "rate": rate} for case, rate in median.items()],
+    }
+
+
+def workers_needed(row: dict, rate: float) -> int:
+    """Workers per GPU, by the rate of one worker on a zip (or else of the caller itself)."""
+    rates = {(r["source"], r["workers"]): r["rate"] for r in row["rates"]}
+    one = rates.get(("zip", 1)) or rates[("zip", min(w for s, w in rates if s == "zip"))]
+    return math.ceil(rate / one)
+
+
+def table_row(row: dict, gpus: int, rate: float) -> list[str]:
+    first = row["rates"][0]["rate"]
+    rates = [f"{r['rate']:.0f} ({r['rate'] / first:.2f}x)" for r in row["rates"]]
+    needed = workers_needed(row, rate)
+    return [
+        f"{row['resolution']}",
+        f"{row['kilobytes']:.0f}",
+        f"{row['decode']:.0f}",
+        *rates,
+        f"{needed} ({needed * gpus} in all)",
+    ]
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]:
+    try:
+        return [int(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value} is not a list of whole numbers like 1,2") from None
+
+
+@click.command(cls=Command)
+@click.option("--resolution", default="64,128,256,512", callback=_numbers, show_default=True)
+@click.option("--workers", default="0,1,2", callback=_numbers, show_default=True)
+@click.option("--images", default=256, type=click.IntRange(1), show_default=True, help="per turn")
+@click.option("--repeats", default=5, type=click.IntRange(1), show_default=True)
+@click.option("--gpus", default=8, type=click.IntRange(1), show_default=True)
+@click.option(
+    "--rate", default=100.0, show_default=True, help="images per second and GPU, an assumption"
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False), help="write the numbers there"
+)
+def main(
+    resolution: list[int],
+    workers: list[int],
+    images: int,
+    repeats: int,
+    gpus: int,
+    rate: float,
+    json_file: str | None,
+) -> None:
+    """Time the training loader, on the CPU."""
+    torch.set_num_threads(1)  # as in a worker
+    click.echo(f"{os.cpu_count()} cores; images per second, batches of {BATCH}")
+    cases = [f"{source}, {count} workers" for source in ("zip", "folder") for count in workers]
+    header = ["px", "kB a PNG", "decoding alone", *cases]
+    header.append(f"workers for each of {gpus} GPUs at {rate:g} img/s")
+    click.echo(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in resolution:
+            rows.append(measure(Path(folder), size, workers, images, repeats))
+            click.echo(f"| {' | '.join(table_row(rows[-1], gpus, rate))} |")
+    if json_file:
+        numbers = {"cores": os.cpu_count(), "batch": BATCH, "gpus": gpus, "rate_per_gpu": rate}
+        Path(json_file).write_text(json.dumps({**numbers, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
