@@ -103,43 +103,37 @@ def read_ac3d(path: Path) -> Mesh:
     lines = iter(path.read_text(encoding="latin-1").splitlines())
     if not next(lines, "").startswith("AC3D"):
         raise UserError(f"{path} is not an AC3D file")
-    names: list[str] = []
-    positions, normals, uv, texture = [], [], [], []
-    vertices, current = np.zeros((0, 6)), None
+    faces, vertices, texture = [], np.zeros((0, 3)), None
     try:
         for line in lines:
             match line.replace('"', "").split():
                 case ["OBJECT", *_]:
-                    current = None
-                case ["texture", name, *_] if current is None:
-                    current = names.index(name) if name in names else len(names)
-                    names += [name] if current == len(names) else []
+                    texture = None
+                case ["texture", name, *_]:
+                    texture = texture or name
                 case ["numvert", count]:
                     vertices = np.array([next(lines).split() for _ in range(int(count))], float)
-                case ["SURF", flags]:
-                    index, place = _read_surface(lines)
-                    corners = _triangles(len(index), int(flags, 16) & 15)
-                    if current is not None and len(corners):
-                        found = vertices[index[corners]]
-                        positions.append(found[..., :3])
-                        normals.append(_normals(found))
-                        uv.append(place[corners])
-                        texture.append(np.full(len(corners), current))
+                case ["SURF", flags] if texture:
+                    faces.append(_read_surface(lines, int(flags, 16) & 15, vertices, texture))
     except (ValueError, IndexError, StopIteration) as error:
         raise UserError(f"{path} cannot be read as AC3D: {error!r}") from error
-    if not positions:
+    if not faces:
         raise UserError(f"{path} has no textured faces")
-    columns = (np.concatenate(part) for part in (positions, normals, uv, texture))
-    return Mesh(*columns, names=tuple(names))
+    return joined(faces)
 
 
-def _read_surface(lines: Iterator[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [N] and texture coordinates [N, 2] of the corners that follow a SURF line."""
+def _read_surface(lines: Iterator[str], kind: int, vertices: np.ndarray, texture: str) -> Mesh:
+    """The triangles of the face that follows a SURF line; vertices: [V, 3], or 6 with normals."""
     word, count = "", "0"
     while word != "refs":
         word, count = next(lines).split()[:2]
-    corners = np.array([next(lines).split()[:3] for _ in range(int(count))], float)
-    return corners[:, 0].astype(int), corners[:, 1:]
+    references = np.array([next(lines).split()[:3] for _ in range(int(count))], float)
+    corners = _triangles(len(references), kind)
+    index, uv = references[:, 0].astype(int), references[:, 1:]
+    found = vertices[index[corners]]
+    return Mesh(
+        found[..., :3], _normals(found), uv[corners], np.zeros(len(corners), int), (texture,)
+    )
 
 
 def _triangles(count: int, kind: int) -> np.ndarray:
@@ -163,7 +157,10 @@ def _normals(corners: np.ndarray) -> np.ndarray:
 
 
 def wheel(radius: float, width: float) -> Mesh:
-    """A closed cylinder round the z axis: the wheel's picture on its caps, its rim on the tread."""
+    """A closed cylinder round the z axis, in metres.
+
+    Its caps show the wheel's picture, its tread the colours at the picture's rim.
+    """
     angle = np.linspace(0, 2 * math.pi, WHEEL_SEGMENTS + 1)
     rim = np.stack([np.cos(angle), np.sin(angle)], -1)
     triangles, places = [], []
@@ -192,7 +189,10 @@ def joined(meshes: Iterable[Mesh]) -> Mesh:
 
 def read_wheels(path: Path) -> Iterator[Mesh]:
     """The four wheels of a car's XML file, in the axes of its body (x forward, y up)."""
-    root = ElementTree.parse(path).getroot()
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
     def number(section: str, name: str) -> float:
         entry = root.find(f"./section[@name='{section}']/attnum[@name='{name}']")
@@ -253,6 +253,7 @@ def stretched(mesh: Mesh, factors: np.ndarray) -> Mesh:
     return mesh._replace(positions=mesh.positions * factors, normals=normals / length)
 
 
+@functools.lru_cache(maxsize=128)  # all of the package's
 def read_texture(path: Path) -> Image.Image:
     """RGB, with the dark inside of the car behind what is transparent."""
     try:
@@ -377,23 +378,16 @@ def random_photograph(
     car = cars[identity]
     livery = car.liveries[rng.integers(len(car.liveries))]
     body = f"{car.folder.name}.rgb"
-    textures = [
-        np.asarray(
-            repaint(_texture(livery / name), rng) if name == body else _texture(car.folder / name)
-        )
-        for name in car.mesh.names
-    ]
+    textures = {name: read_texture(car.folder / name) for name in car.mesh.names}
+    textures[body] = repaint(read_texture(livery / body), rng)
     mesh = stretched(car.mesh, rng.uniform(1 - STRETCH, 1 + STRETCH, 3))
     pose = sample_pose(rng)
     cam2world = toy_cameras(torch.from_numpy(pose)[None])[0].numpy()
-    picture = photograph(mesh, textures, cam2world, resolution)
+    picture = photograph(mesh, list(map(np.asarray, textures.values())), cam2world, resolution)
     truth = GroundTruth(
         pose, picture.depth.astype(np.float16), identity, cam2world.astype(np.float32)
     )
     return Image.fromarray(picture.image), truth
-
-
-_texture = functools.lru_cache(maxsize=128)(read_texture)
 
 
 @click.command(cls=Command)
