@@ -107,6 +107,7 @@ class RenderingConfig(_Section):
     raw_growth_kimg: PositiveFloat = 1000  # ... over so many thousand images
     samples: int = Field(48, ge=4)
     importance_samples: int = Field(48, ge=0)
+    sampling_multiplier: PositiveInt = 1  # of both where nothing trains: pictures, metrics
     near: PositiveFloat = 2.25
     far: PositiveFloat = 3.3
     box_warp: PositiveFloat = 1.0  # side of the cube that the planes cover
@@ -275,6 +276,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "raw_resolution": 32,
             "samples": 10,
             "importance_samples": 10,
+            "sampling_multiplier": 2,  # so few samples at fixed depths would show as rings
             "white_background": True,
         },
         "loss": {"gamma": 1.0, "pose_weight": 5.0, "blur_sigma": 0.0},

@@ -68,10 +68,11 @@ def random_draws(rays: Rays, config: RenderingConfig) -> RayDraws:
 
 def fixed_draws(rays: Rays, config: RenderingConfig) -> RayDraws:
     """The middle of every interval: for evaluation, where one input must give one image."""
-    shape, count = rays.origins.shape[:2], config.importance_samples
+    shape, multiplier = rays.origins.shape[:2], config.sampling_multiplier
     like = {"device": rays.origins.device, "dtype": rays.origins.dtype}
+    count = config.importance_samples * multiplier
     middles = (torch.arange(count, **like) + 0.5) / count
-    jitter = torch.full((1, 1, 1), 0.5, **like).expand(*shape, config.samples)
+    jitter = torch.full((1, 1, 1), 0.5, **like).expand(*shape, config.samples * multiplier)
     return RayDraws(jitter, middles.expand(*shape, count))
 
 

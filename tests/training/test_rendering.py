@@ -175,6 +175,18 @@ def test_fixed_draws_repeat_and_random_ones_do_not():
     assert torch.equal(first, features(rendering.random_draws))
 
 
+def test_evaluation_can_sample_more_finely_than_training():
+    rays = front_rays()
+    finer = settings(sampling_multiplier=3)
+    coarse, fine = rendering.fixed_draws(rays, settings()), rendering.fixed_draws(rays, finer)
+    assert fine.jitter.shape[-1] == 3 * coarse.jitter.shape[-1]
+    assert fine.importance.shape[-1] == 3 * coarse.importance.shape[-1]
+    for ours, theirs in zip(
+        rendering.random_draws(rays, finer), rendering.random_draws(rays, settings()), strict=True
+    ):
+        assert ours.shape == theirs.shape
+
+
 def test_second_pass_takes_part_in_the_image():
     planes, decoder = random_field()
     rays = front_rays()
