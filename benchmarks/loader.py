@@ -5,8 +5,12 @@
 Each turn opens a loader (`training.dataset.training_batches`), lets it come to speed, and takes its
 time; cases take turns, so that what else the machine does befalls all alike. Medians, and ratios to
 the zip without workers. Images have the spectrum of photographs, are written as dataset_tool.py
-writes them, and lie in the page cache. `decoding alone` is Pillow's work on one core, from memory:
-the bound per worker.
+writes them, and lie in the page cache.
+
+The first two rates are per second of processor time, which a busy machine hardly changes: Pillow's
+decoding alone, from memory, which is the bound; and the whole loader in one process. The latter
+times the cores that workers have to themselves is where loading saturates; the other rates, by the
+clock, show how near to that several processes come.
 
 The last column is the number of workers that each of `--gpus` training processes needs, at
 `--rate` images per second and GPU. That rate is an assumption, to be replaced by what a step takes
@@ -80,24 +84,26 @@ def make_data(folder: Path, resolution: int, count: int) -> dict[str, Path]:
     return paths
 
 
-def loading_rate(case: Case, path: Path, count: int) -> float:
+def loading_rate(
+    case: Case, path: Path, count: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Images per second over `count` batches, once workers have started and queues are drained."""
     batches = training_batches(ImageDataset(path), BATCH, seed=0, workers=case.workers)
     with contextlib.closing(batches):
         for _ in range(QUEUED * case.workers + 1):
             next(batches)
-        start = time.perf_counter()
+        start = clock()
         for _ in range(count):
             next(batches)
-        return count * BATCH / (time.perf_counter() - start)
+        return count * BATCH / (clock() - start)
 
 
 def decoding_rate(files: list[bytes]) -> float:
-    """PNGs per second, decoded on one core."""
-    start = time.perf_counter()
+    """PNGs per second of processor time."""
+    start = time.process_time()
     for data in files:
         Image.open(io.BytesIO(data)).load()
-    return len(files) / (time.perf_counter() - start)
+    return len(files) / (time.process_time() - start)
 
 
 def measure(
@@ -107,12 +113,11 @@ def measure(
     paths = make_data(folder, resolution, images)
     archive = DatasetArchive(paths["zip"])
     files = [archive.read(name) for name in archive.image_names()]
-    cases = [Case(source, count) for source in paths for count in workers]
     turns: dict[Case | str, Callable[[], float]] = {"decode": lambda: decoding_rate(files)}
-    for case in cases:
-        turns[case] = functools.partial(
-            loading_rate, case, paths[case.source], math.ceil(images / BATCH)
-        )
+    count = math.ceil(images / BATCH)
+    turns["load"] = lambda: loading_rate(Case("zip", 0), paths["zip"], count, time.process_time)
+    for case in (Case(source, processes) for source in paths for processes in workers):
+        turns[case] = functools.partial(loading_rate, case, paths[case.source], count)
     rates: dict[Case | str, list[float]] = {name: [] for name in turns}
     for repeat in range(repeats + 1):
         for name, turn in turns.items():
@@ -124,25 +129,20 @@ def measure(
         "resolution": resolution,
         "kilobytes": statistics.mean(map(len, files)) / 1000,
         "decode": median.pop("decode"),
+        "load": median.pop("load"),
         "rates": [{**case._asdict(), "rate": rate} for case, rate in median.items()],
     }
-
-
-def workers_needed(row: dict, rate: float) -> int:
-    """Workers per GPU, by the rate of one worker on a zip (or else of the caller itself)."""
-    rates = {(r["source"], r["workers"]): r["rate"] for r in row["rates"]}
-    one = rates.get(("zip", 1)) or rates[("zip", min(w for s, w in rates if s == "zip"))]
-    return math.ceil(rate / one)
 
 
 def table_row(row: dict, gpus: int, rate: float) -> list[str]:
     first = row["rates"][0]["rate"]
     rates = [f"{r['rate']:.0f} ({r['rate'] / first:.2f}x)" for r in row["rates"]]
-    needed = workers_needed(row, rate)
+    needed = math.ceil(rate / row["load"])
     return [
         f"{row['resolution']}",
         f"{row['kilobytes']:.0f}",
         f"{row['decode']:.0f}",
+        f"{row['load']:.0f}",
         *rates,
         f"{needed} ({needed * gpus} in all)",
     ]
@@ -180,7 +180,7 @@ def main(
     torch.set_num_threads(1)  # as in a worker
     click.echo(f"{os.cpu_count()} cores; images per second, batches of {BATCH}")
     cases = [f"{source}, {count} workers" for source in ("zip", "folder") for count in workers]
-    header = ["px", "kB a PNG", "decoding alone", *cases]
+    header = ["px", "kB a PNG", "decoding, CPU", "loading, CPU", *cases]
     header.append(f"workers for each of {gpus} GPUs at {rate:g} img/s")
     click.echo(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
     rows = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.loader import main, photograph, workers_needed
+from benchmarks.loader import main, photograph, table_row
 from training.dataset import png_bytes
 
 
@@ -22,14 +22,13 @@ def test_every_case_is_measured_and_written(tmp_path):
     (row,) = json.loads(file.read_text())["rows"]
     cases = [(case["source"], case["workers"]) for case in row["rates"]]
     assert cases == [("zip", 0), ("zip", 1), ("folder", 0), ("folder", 1)]
-    assert row["decode"] > 0 and all(case["rate"] > 0 for case in row["rates"])
+    assert row["decode"] > 0 and row["load"] > 0
+    assert all(case["rate"] > 0 for case in row["rates"])
     assert "| 32 |" in result.output and "(1.00x)" in result.output
 
 
-@pytest.mark.parametrize(("rate", "needed"), [(100, 1), (101, 2), (450, 5)])
-def test_workers_are_counted_by_what_one_loads(rate, needed):
-    rates = [
-        {"source": "zip", "workers": 0, "rate": 50},
-        {"source": "zip", "workers": 1, "rate": 100},
-    ]
-    assert workers_needed({"rates": rates}, rate) == needed
+@pytest.mark.parametrize(("rate", "needed"), [(100, "1 (8 in all)"), (101, "2 (16 in all)")])
+def test_workers_are_counted_by_what_one_core_loads(rate, needed):
+    timed = [{"source": "zip", "workers": 0, "rate": 50}]
+    row = {"resolution": 64, "kilobytes": 10, "decode": 120, "load": 100, "rates": timed}
+    assert table_row(row, gpus=8, rate=rate)[-1] == needed
