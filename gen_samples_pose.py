@@ -37,10 +37,11 @@ from training.config import PRESET_ALIASES, PRESETS
 from training.generator import Generator, View
 from training.pictures import depth_colours, save_image_grid
 from training.shapes import (
+    Mesh,
     can_shade,
     density_grid,
     extract_mesh,
-    has_surface,
+    find_surface,
     save_mrc,
     save_ply,
     shade,
@@ -314,29 +315,40 @@ class Sampler:
 
     def _save_shape(self, seed: int, planes: Tensor) -> None:
         options, box_warp = self.options, self.generator.config.rendering.box_warp
-        density = density_grid(self.generator, planes, options.shape_res, progress=True)
         path = options.outdir / f"seed{seed:04d}{options.shape_format}"
-        if not has_surface(density, options.level):
-            tqdm.write(
-                f"seed {seed}: no surface at level {options.level:g}, no {path.name} written "
-                f"(densities go from {density.min():.4g} to {density.max():.4g})"
-            )
-            return
         if options.shape_format == ".mrc":
-            save_mrc(path, density, box_warp)
-        if options.shape_format == ".ply" or options.shape_preview:
-            mesh = extract_mesh(density, options.level, box_warp)
-        if options.shape_format == ".ply":
-            save_ply(path, mesh)
-        if options.shape_preview:
-            preview = shade(mesh, self._preview_eye())
-            save_image_grid(options.outdir / f"seed{seed:04d}_shape.png", preview)
+            density = density_grid(self.generator, planes, options.shape_res, progress=True)
+            if self._has_surface(path, seed, density.min().item(), density.max().item()):
+                save_mrc(path, density, box_warp)
+                if options.shape_preview:
+                    self._save_preview(seed, extract_mesh(density, options.level, box_warp))
+        else:
+            surface = find_surface(
+                self.generator, planes, options.shape_res, options.level, progress=True
+            )
+            if surface.is_dense:
+                tqdm.write(f"seed {seed}: took the dense grid, for the coarse one misses surface")
+            if self._has_surface(path, seed, surface.search.lowest, surface.search.highest):
+                save_ply(path, surface.mesh)
+                if options.shape_preview:
+                    self._save_preview(seed, surface.mesh)
 
-    def _preview_eye(self) -> Tensor:
-        """[3]: where the camera of the shaded pictures stands."""
+    def _has_surface(self, path: Path, seed: int, lowest: float, highest: float) -> bool:
+        """Whether densities lie on both sides of the level; said where they do not."""
+        level = self.options.level
+        if lowest < level < highest:
+            return True
+        tqdm.write(
+            f"seed {seed}: no surface at level {level:g}, no {path.name} written "
+            f"(densities go from {lowest:.4g} to {highest:.4g})"
+        )
+        return False
+
+    def _save_preview(self, seed: int, mesh: Mesh) -> None:
         direction = torch.tensor([PREVIEW_DIRECTION]).to(self.generator.intrinsics)
         pose = pose_from_degrees(direction, self.generator.config.camera.mean_h)
-        return self.generator.cam2world(pose)[0, :3, 3]
+        picture = shade(mesh, self.generator.cam2world(pose)[0, :3, 3])
+        save_image_grid(self.options.outdir / f"seed{seed:04d}_shape.png", picture)
 
     def _save_contact_sheet(self) -> None:
         """With further views, a row for each seed."""

@@ -230,6 +230,16 @@ def test_empty_surface_is_said_and_leaves_no_file(toy, tmp_path):
                                "seed00007_pose.npy"}  # fmt: skip
 
 
+def test_mesh_is_dense_when_the_audit_says_so(toy, tmp_path, monkeypatch):
+    options = ("--shapes", "true", "--shape-res", 24, "--shape-format", ".ply")
+    sample(toy, tmp_path / "sparse", *options)
+    monkeypatch.setattr("training.coarse_to_fine._Search.is_overlooked", lambda *_: True)
+    result = sample(toy, tmp_path / "dense", *options)
+    assert "seed 0: took the dense grid, for the coarse one misses surface" in result.stdout
+    meshes = [PlyData.read(tmp_path / kind / "seed0000.ply") for kind in ("sparse", "dense")]
+    assert meshes[0]["face"].count == meshes[1]["face"].count > 0
+
+
 @pytest.mark.parametrize("extension", [".mrc", ".ply"])
 def test_preview_lies_beside_the_shape(toy, tmp_path, extension):
     if not can_shade():

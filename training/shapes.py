@@ -16,6 +16,9 @@ from plyfile import PlyData, PlyElement
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_utils.ops import triplane_render
+
+from .coarse_to_fine import Field, SparseGrid, cells_of_blocks, sparse_grid
 from .generator import Generator
 
 POINTS_AT_ONCE = 2**18  # bounds the memory of evaluating the field
@@ -30,7 +33,38 @@ class Mesh(NamedTuple):
     faces: np.ndarray
 
 
-@torch.no_grad()
+EMPTY = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
+
+
+def density_field(generator: Generator, planes: Tensor, resolution: int) -> Field:
+    """Density, before the renderer's softplus, of one object at points of the grid.
+
+    planes: [1, 3, C, H, W]. The field takes indices [N, 3] and returns float32 [N], both in main
+    memory. It decodes no colours.
+    """
+    rendering = generator.config.rendering
+    axis = torch.linspace(-rendering.box_warp / 2, rendering.box_warp / 2, resolution)
+    decoder = generator.decoder.effective()
+    if planes.device.type == "cpu":  # where the native op takes any number of colours
+        decoder = decoder._replace(w2=decoder.w2[:1], b2=decoder.b2[:1])
+    texels = planes.movedim(2, 4).contiguous().movedim(4, 2)  # as the op wants them, once for all
+
+    @torch.no_grad()
+    def field(index: Tensor) -> Tensor:
+        density = torch.empty(len(index))
+        for part, some in zip(
+            density.split(POINTS_AT_ONCE), index.split(POINTS_AT_ONCE), strict=True
+        ):
+            points = axis[some].to(planes.device)[None]
+            samples = triplane_render(
+                texels, points, decoder, box_warp=rendering.box_warp, axes=rendering.plane_axes
+            )
+            part.copy_(samples.sigma.flatten())
+        return density
+
+    return field
+
+
 def density_grid(
     generator: Generator, planes: Tensor, resolution: int, progress: bool = False
 ) -> Tensor:
@@ -39,19 +73,14 @@ def density_grid(
     planes: [1, 3, C, H, W]. Returns float32 [R, R, R] in main memory, R = resolution. progress:
     show a bar on a terminal.
     """
-    half = generator.config.rendering.box_warp / 2
-    axis = torch.linspace(-half, half, resolution, device=planes.device)
-    shape = (resolution,) * 3
-    density = torch.empty(math.prod(shape))
-    parts = density.split(POINTS_AT_ONCE)
-    for number, part in enumerate(
-        tqdm(parts, desc="shape", leave=False, disable=None if progress else True)
+    field = density_field(generator, planes, resolution)
+    density = torch.empty(resolution, resolution**2)
+    all_points = torch.arange(resolution)
+    for x, layer in enumerate(
+        tqdm(density, desc="shape", leave=False, disable=None if progress else True)
     ):
-        first = number * POINTS_AT_ONCE
-        index = torch.arange(first, first + len(part), device=planes.device)
-        points = torch.stack([axis[i] for i in torch.unravel_index(index, shape)], dim=-1)
-        part.copy_(generator.field(planes, points[None]).sigma.flatten())
-    return density.reshape(shape)
+        layer.copy_(field(torch.cartesian_prod(torch.tensor([x]), all_points, all_points)))
+    return density.reshape((resolution,) * 3)
 
 
 def has_surface(density: Tensor, level: float) -> bool:
@@ -66,17 +95,65 @@ def extract_mesh(density: Tensor, level: float, box_warp: float) -> Mesh:
     cube, the cube's faces cut it off. Without a surface it is empty.
     """
     if not has_surface(density, level):
-        return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
+        return EMPTY
+    return _marching_cubes(np.pad(density.numpy(), 1), level, density.max().item(), box_warp)
+
+
+class Surface(NamedTuple):
+    """A mesh from coarse to fine. search: how it was found. is_dense: the audit came upon surface
+    that had been overlooked, and the dense grid was taken."""
+
+    mesh: Mesh
+    search: SparseGrid
+    is_dense: bool
+
+
+def find_surface(
+    generator: Generator, planes: Tensor, resolution: int, level: float, progress: bool = False
+) -> Surface:
+    """What `extract_mesh` finds in the dense grid, evaluated finely near the surface alone.
+
+    planes: [1, 3, C, H, W]. See `coarse_to_fine` for what may be overlooked, and how likely.
+    Memory: the volume and one byte per grid point. The same planes give the same mesh.
+    """
+    box_warp = generator.config.rendering.box_warp
+    field = density_field(generator, planes, resolution)
+    padded = np.zeros((resolution + 2,) * 3, np.float32)
+    random = torch.Generator().manual_seed(0)
+    grid = sparse_grid(field, padded[1:-1, 1:-1, 1:-1], level, random)
+    if grid.overlooked:
+        del padded
+        mesh = extract_mesh(density_grid(generator, planes, resolution, progress), level, box_warp)
+        return Surface(mesh, grid, is_dense=True)
+    if not grid.lowest < level < grid.highest:
+        return Surface(EMPTY, grid, is_dense=False)
+    # Of the cells of the layer round the grid, those next to a cell belong with it.
+    cells = np.pad(cells_of_blocks(grid.active, resolution), 1, mode="edge")
+    mesh = _marching_cubes(padded, level, grid.highest, box_warp, cells)
+    return Surface(mesh, grid, is_dense=False)
+
+
+def _marching_cubes(
+    padded: np.ndarray,
+    level: float,
+    highest: float,
+    box_warp: float,
+    cells: np.ndarray | None = None,
+) -> Mesh:
+    """Of densities [R + 2, R + 2, R + 2], the outer layer of which is overwritten. highest: the
+    largest density. cells: bool [R + 1, R + 1, R + 1], which of them count; None for all."""
     # A layer of emptiness round the grid closes the surface, at most a hundredth of a cell outside.
-    emptiness = level - 100 * (density.max().item() - level)
-    padded = np.pad(density.numpy(), 1, constant_values=emptiness)
+    emptiness = level - 100 * (highest - level)
+    for axis in range(3):
+        np.moveaxis(padded, axis, 0)[[0, -1]] = emptiness
     corners, faces, _, _ = skimage.measure.marching_cubes(
         padded,
         level,
         gradient_direction="ascent",  # for scikit-image, which winds the other way
         allow_degenerate=False,
+        mask=None if cells is None else np.pad(cells, ((1, 0),) * 3),  # one per upper corner
     )
-    vertices = ((corners - 1) / (len(density) - 1) - 0.5) * box_warp
+    vertices = ((corners - 1) / (len(padded) - 3) - 0.5) * box_warp
     return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
 
 

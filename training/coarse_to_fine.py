@@ -1,0 +1,177 @@
+"""The surface of a field without a dense grid: evaluate coarsely, then finely where it may lie.
+
+The grid is that of `shapes`; its cells are grouped into blocks of BLOCK^3. The field is evaluated
+
+1. at the corners of all blocks;
+2. at all grid points of the blocks that may hold surface: those whose corners lie on both sides of
+   the level, or could with the overshoot that second differences of the corners make plausible;
+3. of each further block into which surface found so far continues, until it closes;
+4. for an audit, at random points of every block that was skipped. One on the wrong side of the
+   level shows surface that was overlooked, and the dense grid is taken instead.
+
+What the audit promises: a block has 63 grid points that are no corner (each counts in one block).
+If overlooked surface puts n of them on the wrong side, the audit finds it in this block with the
+probability 1 - (1 - n / 63)^AUDITS, independently of other blocks. All surface that is found is
+complete, and the same as the dense grid's.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK = 4  # cells along the side of a block
+SAFETY = 2.0  # times the overshoot that second differences suggest
+AUDITS = 1  # random points in each skipped block
+BLOCKS_AT_ONCE = 2**12  # bounds the memory of evaluating and searching
+
+Field = Callable[[Tensor], Tensor]  # indices of grid points [N, 3] -> densities [N]
+
+
+class SparseGrid(NamedTuple):
+    """Densities near a surface.
+
+    volume: float32 [R, R, R], right in and on the blocks marked in `active`, bool [n, n, n], and at
+    all corners and audited points; 0 elsewhere. lowest, highest: densities seen. evaluations: how
+    often the field was asked. overlooked: whether the audit found surface outside these blocks.
+    """
+
+    volume: np.ndarray
+    active: Tensor
+    lowest: float
+    highest: float
+    evaluations: int
+    overlooked: bool
+
+
+class _Search:
+    """The volume as far as it is known, and who fills it."""
+
+    def __init__(self, field: Field, volume: np.ndarray, level: float):
+        self.field, self.volume, self.level = field, torch.from_numpy(volume), level
+        self.last = len(volume) - 1  # index of the last grid point along each axis
+        self.lowest, self.highest, self.evaluations = math.inf, -math.inf, 0
+
+    def at(self, index: Tensor) -> Tensor:
+        """What is known at grid points [..., 3]."""
+        return self.volume[index.unbind(-1)]
+
+    def evaluate(self, index: Tensor) -> Tensor:
+        """Densities [N] at grid points [N, 3], entered into the volume as well."""
+        density = self.field(index)
+        self.lowest = min(self.lowest, density.min().item())
+        self.highest = max(self.highest, density.max().item())
+        self.evaluations += len(index)
+        self.volume[index.unbind(-1)] = density
+        return density
+
+    def corners(self) -> Tensor:
+        """Densities [n + 1, n + 1, n + 1] at the blocks' corners."""
+        blocks = -(-self.last // BLOCK)
+        corner = (torch.arange(blocks + 1) * BLOCK).clamp(max=self.last)
+        layers = []
+        for x in corner:
+            index = torch.cartesian_prod(x[None], corner, corner)
+            layers.append(self.evaluate(index).reshape(blocks + 1, blocks + 1))
+        return torch.stack(layers)
+
+    def fill(self, blocks: Tensor) -> None:
+        """Evaluate every point in and on the blocks marked [n, n, n] that is no corner, once."""
+        marked = F.pad(blocks, (0, 1) * 3)
+        for on_face in itertools.product((False, True), repeat=3):
+            if all(on_face):
+                continue
+            needed = marked
+            for axis in itertools.compress(range(3), on_face):
+                # A point on a block's lower face belongs to the block below, too.
+                needed = needed | needed.roll(1, axis)
+            steps = [torch.arange(1) if face else torch.arange(1, BLOCK) for face in on_face]
+            offsets = torch.cartesian_prod(*steps)
+            for some in needed.nonzero().split(BLOCKS_AT_ONCE):
+                index = some[:, None] * BLOCK + offsets
+                self.evaluate(index.flatten(0, 1).clamp(max=self.last))
+
+    def entered(self, blocks: Tensor) -> Tensor:
+        """The neighbours [n, n, n] into which the surface leaves the blocks, marked and filled."""
+        found = F.pad(torch.zeros_like(blocks), (1,) * 6)
+        offsets = torch.cartesian_prod(*[torch.arange(BLOCK + 1)] * 3)
+        for some in blocks.nonzero().split(BLOCKS_AT_ONCE):
+            index = (some[:, None] * BLOCK + offsets).clamp(max=self.last)
+            inside = (self.at(index) > self.level).unflatten(1, (BLOCK + 1,) * 3)
+            for axis, side in itertools.product(range(3), (0, -1)):
+                face = inside.select(axis + 1, side).flatten(1)
+                leaving = some[face.any(dim=1) & ~face.all(dim=1)] + 1
+                leaving[:, axis] += 1 if side else -1
+                found[leaving.unbind(1)] = True
+        return found[1:-1, 1:-1, 1:-1]
+
+    def is_overlooked(self, skipped: Tensor, inside: Tensor, random: torch.Generator) -> bool:
+        """Whether a random point of a skipped block lies on another side than its corners, of
+        which `inside` [n, n, n] tells."""
+        if not skipped.any():
+            return False
+        for some in skipped.nonzero().split(BLOCKS_AT_ONCE * BLOCK**3):
+            for _ in range(AUDITS):
+                place = torch.randint(1, BLOCK**3, (len(some),), generator=random)
+                offset = torch.stack(torch.unravel_index(place, (BLOCK,) * 3), dim=-1)
+                index = (some * BLOCK + offset).clamp(max=self.last)
+                density = self.evaluate(index)
+                if ((density > self.level) != inside[some.unbind(1)]).any():
+                    return True
+        return False
+
+
+def sparse_grid(
+    field: Field, volume: np.ndarray, level: float, random: torch.Generator
+) -> SparseGrid:
+    """Fill `volume`, float32 [R, R, R] of zeros, where the surface of the field may lie."""
+    search = _Search(field, volume, level)
+    corners = search.corners()
+    active = may_hold_surface(corners, level)
+    fresh = active
+    while fresh.any():
+        search.fill(fresh)
+        fresh = search.entered(fresh) & ~active
+        active = active | fresh
+    inside = corners[:-1, :-1, :-1] > level
+    overlooked = search.is_overlooked(~active, inside, random)
+    return SparseGrid(volume, active, search.lowest, search.highest, search.evaluations, overlooked)
+
+
+def may_hold_surface(corners: Tensor, level: float) -> Tensor:
+    """Blocks [n, n, n] where the field may cross the level, by the corners [n + 1, n + 1, n + 1].
+
+    Between points at the distance h a function strays from its linear interpolation by at most
+    h^2/8 times its second derivative, along each axis; second differences estimate that.
+    """
+    bends = torch.zeros_like(corners)
+    for axis in range(3):
+        along = corners.movedim(axis, 0)
+        if len(along) > 2:
+            bend = along.diff(n=2, dim=0).abs()
+            bends += torch.cat([bend[:1], bend, bend[-1:]]).movedim(0, axis)
+    overshoot = SAFETY / 8 * _largest(bends)
+    highest, lowest = _largest(corners), -_largest(-corners)
+    active = (lowest - overshoot <= level) & (level < highest + overshoot)
+    # What reaches the cube's faces is cut off there: that surface needs its grid points, too.
+    walls = torch.ones_like(active)
+    walls[1:-1, 1:-1, 1:-1] = False
+    return active | (walls & (level < highest + overshoot))
+
+
+def _largest(corners: Tensor) -> Tensor:
+    """Of the 8 corners of each block: [n + 1, n + 1, n + 1] -> [n, n, n]."""
+    return F.max_pool3d(corners[None, None], kernel_size=2, stride=1)[0, 0]
+
+
+def cells_of_blocks(active: Tensor, resolution: int) -> np.ndarray:
+    """Whether each cell, bool [R - 1, R - 1, R - 1], lies in a marked block."""
+    cells = active.numpy()
+    for axis in range(3):
+        cells = cells.repeat(BLOCK, axis).take(range(resolution - 1), axis)
+    return cells
