@@ -20,6 +20,7 @@ from metrics.context import Context
 from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
+from torch_utils.memory import keep_freed_memory
 from torch_utils.training_stats import StatsCollector
 
 from . import camera, checkpoint, losses, pictures
@@ -377,6 +378,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     """
     if config.run.ops is not None:
         ops.set_mode(config.run.ops)
+    keep_freed_memory()
     with StopSignals() as stop:
         run = _Run(Trainer(config, open_dataset(config), device_of(config)), folder, resume)
         try:

@@ -61,7 +61,7 @@ def test_bend_and_its_derivative(host, act, alpha, clamp):
 
 
 def _host_upfirdn2d(host, x, kernel, plan):
-    """What `_Native.forward` of upfirdn2d does, on the host."""
+    """What `_launch` of upfirdn2d does, on the host."""
     height, width = plan.output_size(*x.shape[2:], kernel)
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     y = x.new_full((*x.shape[:2], height, width), torch.nan)

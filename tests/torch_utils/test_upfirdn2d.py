@@ -59,6 +59,14 @@ def test_second_derivatives(options):
     assert torch.autograd.gradgradcheck(lambda x: upfirdn2d(x, kernel, **options) ** 2, (x,))
 
 
+def test_input_is_not_kept_for_the_backward_pass():
+    saved = []
+    x = torch.randn(1, 2, 6, 6, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        upfirdn2d(x, resample_filter([1, 3, 3, 1]), padding=(1, 1, 1, 1))
+    assert max(t.numel() for t in saved) == 16
+
+
 def test_upsampling_keeps_a_constant_image_constant_inside():
     y = upfirdn2d(
         torch.ones(1, 1, 6, 6), resample_filter([1, 3, 3, 1]), up=2, padding=(2, 1, 2, 1), gain=4

@@ -59,9 +59,10 @@ def test_second_moment():
 
 @pytest.mark.parametrize("up", [1, 2])
 @pytest.mark.parametrize("demodulate", [True, False])
-def test_modulated_convolution_is_one_with_each_samples_own_weight(up, demodulate):
+@pytest.mark.parametrize("size", [6, 16])  # activations are scaled, weights are scaled
+def test_modulated_convolution_is_one_with_each_samples_own_weight(up, demodulate, size):
     """Equations 1 and 3 of Karras et al. 2020, sample by sample."""
-    x, weight = torch.randn(3, 4, 6, 6).double(), torch.randn(5, 4, 3, 3).double()
+    x, weight = torch.randn(3, 4, size, size).double(), torch.randn(5, 4, 3, 3).double()
     styles, kernel = torch.randn(3, 4).double(), KERNEL.double()
     ours = layers.modulated_conv2d(x, weight, styles, kernel=kernel, up=up, demodulate=demodulate)
     for i in range(3):
@@ -70,6 +71,20 @@ def test_modulated_convolution_is_one_with_each_samples_own_weight(up, demodulat
             own = own / own.square().sum(dim=(1, 2, 3), keepdim=True).add(1e-8).sqrt()
         expected = layers.conv2d_resample(x[i : i + 1], own, kernel=kernel, up=up)
         torch.testing.assert_close(ours[i : i + 1], expected)
+
+
+@pytest.mark.parametrize("size", [3, 6])
+@pytest.mark.parametrize("up, demodulate", [(1, True), (2, True), (1, False)])
+def test_second_derivatives_of_the_modulated_convolution(up, demodulate, size):
+    shapes = [(2, 2, size, size), (1, 2, 3, 3), (2, 2)]
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    def function(*inputs):
+        return layers.modulated_conv2d(
+            *inputs, kernel=KERNEL.double(), up=up, demodulate=demodulate
+        )
+
+    assert torch.autograd.gradgradcheck(function, inputs)
 
 
 def test_demodulation_cancels_the_scale_of_styles_and_weights():

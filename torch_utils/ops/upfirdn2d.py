@@ -41,10 +41,7 @@ def upfirdn2d(
     """
     kernel = kernel * gain
     kernel = kernel.flip([0, 1]) if flip_filter else kernel
-    plan = Plan(_pair(up), _pair(down), tuple(padding))
-    if _library(x) is not None:
-        return _Native.apply(x, kernel, plan)
-    return upfirdn2d_torch(x, kernel.to(x.dtype), plan)
+    return _Resample.apply(x, kernel, Plan(_pair(up), _pair(down), tuple(padding)))
 
 
 class Plan(NamedTuple):
@@ -129,32 +126,44 @@ class _Shape(ctypes.Structure):
     ]
 
 
-class _Native(torch.autograd.Function):
-    """csrc/upfirdn2d.cu. Linear in x: the gradient is the transposed plan, and so on for ever."""
+class _Resample(torch.autograd.Function):
+    """Linear in x: the gradient is the transposed plan, and so on for ever.
+
+    Nothing but the kernel is saved, and second derivatives cost what first ones do (those of a
+    convolution with one group per channel take a loop over channels in stock torch).
+    """
 
     @staticmethod
     def forward(ctx, x, kernel, plan):
         ctx.save_for_backward(kernel)
         ctx.plan, ctx.size = plan, x.shape[2:]
-        size = plan.output_size(*x.shape[2:], kernel)
-        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        layout = torch.channels_last if last else torch.contiguous_format
-        y = torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=layout)
-        taps = kernel.flip([0, 1]).to(torch.promote_types(x.dtype, torch.float32)).contiguous()
-        cuda.launch(
-            _library(x).upfirdn2d,
-            x.device,
-            cuda.TYPES[x.dtype],
-            ctypes.byref(describe(x, y, taps, plan)),
-            *cuda.pointers(x, taps, y),
-        )
-        return y
+        library = _library(x)
+        if library is None:
+            return upfirdn2d_torch(x, kernel.to(x.dtype), plan)
+        return _launch(library, x, kernel, plan)
 
     @staticmethod
     def backward(ctx, d_y):
         (kernel,) = ctx.saved_tensors
         plan = ctx.plan.transposed(*ctx.size, kernel)
-        return _Native.apply(d_y, kernel.flip([0, 1]), plan), None, None
+        return _Resample.apply(d_y, kernel.flip([0, 1]), plan), None, None
+
+
+def _launch(library: ctypes.CDLL, x: Tensor, kernel: Tensor, plan: Plan) -> Tensor:
+    """`upfirdn2d_torch` by csrc/upfirdn2d.cu."""
+    size = plan.output_size(*x.shape[2:], kernel)
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    y = torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=layout)
+    taps = kernel.flip([0, 1]).to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+    cuda.launch(
+        library.upfirdn2d,
+        x.device,
+        cuda.TYPES[x.dtype],
+        ctypes.byref(describe(x, y, taps, plan)),
+        *cuda.pointers(x, taps, y),
+    )
+    return y
 
 
 def describe(x: Tensor, y: Tensor, taps: Tensor, plan: Plan) -> _Shape:
