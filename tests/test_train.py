@@ -62,7 +62,7 @@ def finished(toy_heads, tmp_path_factory) -> Path:
 
 
 def test_run_folder_holds_what_is_promised(finished):
-    assert finished.name == "00000-toy-heads-gpus1-batch4-gamma1"
+    assert finished.name == "00000-toy-heads-gpus1-batch4-gamma0.5"
     names = {path.name for path in finished.iterdir()}
     assert {"config.json", "log.txt", "stats.jsonl", "reals.png"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)

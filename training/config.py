@@ -277,10 +277,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "samples": 10,
             "importance_samples": 10,
             "sampling_multiplier": 2,  # so few samples at fixed depths would show as rings
+            # As wide as the picture and no deeper: planes and samples lie where heads are.
+            "near": 2.35,
+            "far": 3.05,
+            "box_warp": 0.7,
             "white_background": True,
         },
-        "loss": {"gamma": 1.0, "pose_weight": 5.0, "blur_sigma": 0.0},
-        "run": {"batch": 16, "kimg": 100.0, "tick": 1.0, "snap": 4},
+        "loss": {"gamma": 0.5, "pose_weight": 5.0, "blur_sigma": 0.0},
+        "run": {"batch": 8, "kimg": 60.0, "tick": 1.0, "snap": 4},
     },
     # Any folder of pictures of one kind of object, each seen from its own unknown side.
     "custom": {"camera": {"init_std": 0.3}},
