@@ -1,21 +1,27 @@
-"""The published schedule of a training step, for comparison: everything as often as it is named.
+"""What the fast code is compared with: the published schedule of a step, and plain torch.
 
-The backbone runs three times per main phase on the same latents (own view, mirrored view, pose),
-and the discriminator twice per image (pose, then score). Same gradients as `training.losses`.
+In that schedule everything runs as often as it is named: the backbone three times per main phase on
+the same latents (own view, mirrored view, pose), the discriminator twice per image (pose, then
+score). Same gradients as `training.losses`. Plain torch: operations as they are defined.
 """
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from training import camera, losses
+from torch_utils import ops
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act_formula
+from training import camera, layers, losses
 from training.discriminator import Discriminator, Judgement
 from training.generator import Generator, View
 from training.losses import Draws, Phase, Spectacles
 
 
-def render_once(
-    generator: Generator, draws: Draws, mirror: str | None
-) -> tuple[torch.Tensor, View]:
+def render_once(generator: Generator, draws: Draws, mirror: str | None) -> tuple[Tensor, View]:
     """One pass through everything, for one view: pose and view."""
     latent = generator.latent(draws.z)
     cam2world = generator.cam2world(latent.pose)
@@ -70,3 +76,57 @@ def discriminator_main(
     photographs = View(real, raw, raw, raw)  # judged by image and raw alone
     on_real = judge_twice(discriminator, photographs, seen)
     return Phase(loss + F.softplus(-on_real.score).mean(), {})
+
+
+def published_schedule() -> contextlib.AbstractContextManager:
+    """While it holds, training steps follow the published schedule."""
+    return mock.patch.multiple(
+        losses, generator_main=generator_main, discriminator_main=discriminator_main
+    )
+
+
+def plain_bias_act(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    dim: int = 1,
+    act: str = "linear",
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> Tensor:
+    """`bias_act` as its formula says, one operation after the other."""
+    if bias is not None:
+        bias = bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
+    activation = ACTIVATIONS[act]
+    gain = activation.default_gain if gain is None else gain
+    return bias_act_formula(x, bias, act, activation.default_alpha, gain, clamp)
+
+
+def plain_upfirdn2d(
+    x: Tensor,
+    kernel: Tensor,
+    *,
+    up: int = 1,
+    down: int = 1,
+    padding: Sequence[int] = (0, 0, 0, 0),
+    gain: float = 1,
+) -> Tensor:
+    """`upfirdn2d` by its definition: insert zeros, pad, convolve each channel."""
+    batch, channels, height, width = x.shape
+    x = F.pad(x.reshape(batch, channels, height, 1, width, 1), [0, up - 1, 0, 0, 0, up - 1])
+    x = F.pad(x.reshape(batch, channels, height * up, width * up), list(padding))
+    taps = (kernel * gain).flip([0, 1]).to(x.dtype)
+    weight = taps.expand(channels, 1, *kernel.shape)
+    return F.conv2d(x, weight, stride=down, groups=channels)
+
+
+@contextlib.contextmanager
+def plain_operations() -> Iterator[None]:
+    """While it holds, networks compute with the plain twins of all operations."""
+    mode = ops.get_mode()
+    ops.set_mode("torch")
+    try:
+        with mock.patch.multiple(layers, bias_act=plain_bias_act, upfirdn2d=plain_upfirdn2d):
+            yield
+    finally:
+        ops.set_mode(mode)

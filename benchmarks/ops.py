@@ -23,9 +23,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.naive import plain_bias_act, plain_upfirdn2d  # noqa: E402
 from dnnlib import Command  # noqa: E402
+from torch_utils.memory import keep_freed_memory  # noqa: E402
 from torch_utils.ops import bias_act, resample_filter, status, triplane_render, upfirdn2d  # noqa: E402
-from torch_utils.ops.bias_act import bias_act_formula  # noqa: E402
 from torch_utils.ops.triplane_render import DecoderWeights, triplane_render_torch  # noqa: E402
 
 
@@ -93,15 +94,10 @@ def triplane_case(
 
 def bias_act_case(shape: tuple[int, ...], clamp: float | None) -> Case:
     x, bias = torch.randn(shape), torch.randn(shape[1])
-    gain = 2**0.5
-
-    def twin(x: Tensor, bias: Tensor) -> list[Tensor]:
-        return [bias_act_formula(x, bias[:, None, None], "lrelu", 0.2, gain, clamp)]
-
     return Case(
         f"bias_act {list(shape)} clamp {clamp}",
         lambda x, bias: [bias_act(x, bias, act="lrelu", clamp=clamp)],
-        twin,
+        lambda x, bias: [plain_bias_act(x, bias, act="lrelu", clamp=clamp)],
         [x, bias],
         forward_flop=3 * x.numel(),
         backward_flop=3 * x.numel(),
@@ -115,18 +111,10 @@ def upfirdn2d_case(shape: tuple[int, ...], **options) -> Case:
     outputs = upfirdn2d(x, kernel, **options).numel()
     flop = 2 * 16 * outputs / up**2
 
-    def twin(x: Tensor) -> list[Tensor]:
-        """The definition: insert zeros, pad, convolve each channel."""
-        batch, channels, height, width = x.shape
-        x = F.pad(x.reshape(batch, channels, height, 1, width, 1), [0, up - 1, 0, 0, 0, up - 1])
-        x = F.pad(x.reshape(batch, channels, height * up, width * up), options["padding"])
-        weight = kernel.flip([0, 1]).expand(channels, 1, 4, 4)
-        return [F.conv2d(x, weight, stride=down, groups=channels)]
-
     return Case(
         f"upfirdn2d {list(shape)} up {up} down {down}",
         lambda x: [upfirdn2d(x, kernel, **options)],
-        twin,
+        lambda x: [plain_upfirdn2d(x, kernel, **options)],
         [x],
         forward_flop=flop,
         backward_flop=flop,
@@ -198,6 +186,7 @@ def sgemm_gflop_per_s(size: int = 1024) -> float:
 )
 def main(threads: int | None, repeats: int, json_file: str | None) -> None:
     """Time every operation against its plain torch twin, on the CPU."""
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(0)

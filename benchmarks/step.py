@@ -1,12 +1,16 @@
-"""Time of a training iteration against the published schedule in plain torch, taken in alternation.
+"""Time of a training iteration against its rivals, taken in alternation in one run.
 
-    python benchmarks/step.py --naive          the paper's faces at 128 px, batch 4, full capacity
-    python benchmarks/step.py --cfg toy --naive
+    python benchmarks/step.py --naive                the paper's faces at 128 px, batch 4, full size
+    python benchmarks/step.py --cfg toy --twins
 
 An iteration is one main phase of G and of D, and the regularisers in proportion to how often they
-run.
+run. Beside each time stand the work behind it and the rates that this machine reaches in a large
+convolution and in a copy, hence a bound: an iteration cannot take less than its floating-point
+operations (of convolutions and matrix products) at the former rate. The bytes are those that its
+operations read and write in plain torch, each on its own.
 """
 
+import contextlib
 import json
 import platform
 import resource
@@ -14,27 +18,147 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import naive as published  # noqa: E402
-from torch_utils import ops  # noqa: E402
-from training import losses  # noqa: E402
+from benchmarks.naive import plain_operations, published_schedule  # noqa: E402
+from dnnlib import Command  # noqa: E402
+from torch_utils.memory import keep_freed_memory  # noqa: E402
+from torch_utils.ops import status  # noqa: E402
 from training.config import Config, build_config, parse_settings  # noqa: E402
 from training.loop import Trainer, device_of, open_dataset  # noqa: E402
 
 FFHQ_128 = {"data.resolution": 128, "run.batch": 4}
+LATE = 100_000  # rounds of all regularisers before the step that is timed: D's blur is over
+
+Meter = Callable[[], np.ndarray]  # reads something that grows
 
 
-def make_trainer(config: Config) -> Trainer:
-    return Trainer(config, open_dataset(config), device_of(config))
+class Contestant(NamedTuple):
+    """A way to compute the same step. conditions: holds while it does; schedule: the same for the
+    order of passes alone, which decides the work."""
+
+    name: str
+    conditions: Callable[[], contextlib.AbstractContextManager]
+    schedule: Callable[[], contextlib.AbstractContextManager]
+
+
+@contextlib.contextmanager
+def published_schedule_in_plain_torch() -> Iterator[None]:
+    with published_schedule(), plain_operations():
+        yield
+
+
+OURS = Contestant("this code", contextlib.nullcontext, contextlib.nullcontext)
+TWINS = Contestant("this schedule, plain torch", plain_operations, contextlib.nullcontext)
+NAIVE = Contestant(
+    "published schedule, plain torch", published_schedule_in_plain_torch, published_schedule
+)
+
+
+class MeteredTrainer(Trainer):
+    """Reads a meter before and after each phase of a step."""
+
+    meter: Meter
+
+    def iteration(self, meter: Meter) -> np.ndarray:
+        """What an iteration adds to the meter, lazy phases counted in proportion."""
+        self.meter, self.saved = meter, 0
+        loss = self.config.loss
+        self.steps = LATE * loss.density_every * loss.r1_every
+        start = meter()
+        self.step()
+        return meter() - start - self.saved
+
+    def _update(self, optimiser, phases, scale=1) -> list[dict[str, Tensor]]:
+        start = self.meter()
+        terms = super()._update(optimiser, phases, scale)
+        # A phase that runs in every k-th step is scaled by k.
+        self.saved = self.saved + (self.meter() - start) * (1 - 1 / scale)
+        return terms
+
+
+def clock(device: torch.device) -> Meter:
+    """Seconds, all work done."""
+
+    def read() -> np.ndarray:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return np.array([time.perf_counter()])
+
+    return read
+
+
+def processor_clock() -> np.ndarray:
+    """Seconds of processor time, which others at work on the machine hardly change."""
+    return np.array([time.process_time()])
+
+
+class Work(TorchDispatchMode):
+    """Adds up the FLOP of convolutions and matrix products, and the bytes of all tensors that
+    operations take and return."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = np.zeros(2)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not func.is_view:
+            count = flop_registry.get(func.overloadpacket)
+            flop = count(*args, **kwargs, out_val=result) if count else 0
+            tensors = (t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor))
+            self.total += (flop, sum(t.nbytes for t in tensors))
+        return result
+
+
+def work(trainer: MeteredTrainer, contestant: Contestant) -> np.ndarray:
+    """FLOP and bytes of an iteration. In plain torch, whose operations can be counted."""
+    with contestant.schedule(), plain_operations(), Work() as done:
+        return trainer.iteration(lambda: done.total.copy())
+
+
+def seconds_of(function: Callable[[], object], repeats: int = 9) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def rates_of_the_machine() -> dict[str, float]:
+    """Of the CPU: a 3x3 convolution of 256 channels, and a copy of 256 MB, read and written."""
+    x, weight = torch.randn(4, 256, 64, 64), torch.randn(256, 256, 3, 3)
+    source = torch.randn(1 << 26)
+    target = torch.empty_like(source)
+    convolve = seconds_of(lambda: F.conv2d(x, weight, padding=1))
+    copy = seconds_of(lambda: target.copy_(source))
+    return {
+        "convolution_gflop_per_s": 2 * x.numel() * 256 * 9 / convolve / 1e9,
+        "copy_gb_per_s": 2 * source.nbytes / copy / 1e9,
+    }
+
+
+def peak_gb(device: torch.device) -> float:
+    """Of the process so far: of what ran first, or of what needs most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def write_noise(folder: Path, count: int, resolution: int) -> None:
@@ -44,98 +168,104 @@ def write_noise(folder: Path, count: int, resolution: int) -> None:
         Image.fromarray(pixels).save(folder / f"{i}.png")
 
 
-def seconds_of_step(trainer: Trainer, steps: int) -> float:
-    """One step that is number `steps` of the run, which decides what regularisers it holds."""
-    trainer.steps = steps
-    if trainer.device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    trainer.step()
-    if trainer.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def configure(preset: str, settings: tuple[str, ...], data: Path) -> Config:
+    changes = (FFHQ_128 if preset == "ffhq" else {}) | parse_settings(settings)
+    return build_config(preset, changes | {"data.path": str(data), "data.workers": 0})
 
 
-def seconds_per_iteration(trainer: Trainer) -> float:
-    """Amortised: most steps have no regulariser, every k-th has one."""
-    loss = trainer.config.loss
-    plain = seconds_of_step(trainer, 1)
-    with_density = seconds_of_step(trainer, loss.density_every)
-    with_both = seconds_of_step(trainer, loss.density_every * loss.r1_every)
-    density, r1 = with_density - plain, with_both - with_density
-    return plain + density / loss.density_every + r1 / loss.r1_every
-
-
-def published_schedule():
-    """A context in which a trainer's steps follow the published schedule in plain torch."""
-    return mock.patch.multiple(
-        losses,
-        generator_main=published.generator_main,
-        discriminator_main=published.discriminator_main,
-    )
-
-
-def seconds_naive(trainer: Trainer) -> float:
-    mode = ops.get_mode()
-    ops.set_mode("torch")
-    try:
-        with published_schedule():
-            return seconds_per_iteration(trainer)
-    finally:
-        ops.set_mode(mode)
-
-
-@click.command()
-@click.option("--cfg", default="ffhq", show_default=True, help="Preset; ffhq runs at 128 px.")
-@click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE")
-@click.option("--naive", is_flag=True, help="Also time the published schedule in plain torch.")
-@click.option("--repeats", default=3, show_default=True, help="Iterations of each; medians count.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write JSON.")
-def main(
-    cfg: str, settings: tuple[str, ...], naive: bool, repeats: int, json_path: Path | None
-) -> None:
-    """Seconds per iteration, images per second, peak memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        changes = (FFHQ_128 if cfg == "ffhq" else {}) | parse_settings(settings)
-        changes |= {"data.path": folder, "data.workers": 0}
-        config = build_config(cfg, changes)
-        write_noise(Path(folder), config.run.batch, config.data.resolution)
-        trainer = make_trainer(config)
-        contestants = {"this code": seconds_per_iteration}
-        seconds_of_step(trainer, 1)  # warm-up: caches, kernels, optimiser state
-        if naive:
-            contestants["published schedule, plain torch"] = seconds_naive
-        times: dict[str, list[float]] = {name: [] for name in contestants}
-        memory = {}
-        for _ in range(repeats):
-            for name, measure in contestants.items():
-                times[name].append(measure(trainer))
-                memory.setdefault(name, peak_gb(trainer.device))
-    report(config, trainer.device, times, memory, json_path)
-
-
-def peak_gb(device: torch.device) -> float:
-    """Of the process so far; the first contestant's is its own."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def report(config, device, times, memory, json_path) -> None:
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    first = next(iter(medians))
-    click.echo(
-        f"{config.preset} {config.data.resolution} px, batch {config.run.batch}, {device}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {platform.processor()}"
-    )
-    for name, seconds in medians.items():
-        click.echo(
-            f"{name:34s} {seconds:9.3f} s/iteration {config.run.batch / seconds:8.2f} images/s "
-            f"{memory[name]:6.2f} GB peak  {seconds / medians[first]:6.2f}x"
+def measure(
+    config: Config, contestants: list[Contestant], repeats: int, processor_time: bool
+) -> list[dict[str, Any]]:
+    """Times of all contestants, in turns; then the work of each."""
+    trainer = MeteredTrainer(config, open_dataset(config), device_of(config))
+    read = processor_clock if processor_time else clock(trainer.device)
+    trainer.iteration(read)  # warm-up: kernels, optimiser state, memory
+    seconds: dict[str, list[float]] = {c.name: [] for c in contestants}
+    peaks: dict[str, float] = {}
+    for _ in range(repeats):
+        for contestant in contestants:
+            with contestant.conditions():
+                seconds[contestant.name].append(trainer.iteration(read).item())
+            peaks.setdefault(contestant.name, peak_gb(trainer.device))
+    rows = []
+    for contestant in contestants:
+        flop, bytes_moved = work(trainer, contestant).tolist()
+        rows.append(
+            {
+                "name": contestant.name,
+                "seconds": seconds[contestant.name],
+                "median": statistics.median(seconds[contestant.name]),
+                "peak_gb": peaks[contestant.name],
+                "tflop": flop / 1e12,
+                "gigabytes": bytes_moved / 1e9,
+            }
         )
-    if json_path:
-        record = {"seconds": times, "median": medians, "peak_gb": memory}
-        json_path.write_text(json.dumps(record, indent=2) + "\n")
+    return rows
+
+
+def table(rows: list[dict[str, Any]], batch: int, rates: dict[str, float]) -> Iterator[str]:
+    yield "| | s/iteration | x | images/s | peak GB | TFLOP | GB moved | bound, s |"
+    yield f"|{' --- |' * 8}"
+    for row in rows:
+        seconds = row["median"]
+        bound = 1e3 * row["tflop"] / rates["convolution_gflop_per_s"]
+        yield (
+            f"| {row['name']} | {seconds:.3f} | {seconds / rows[0]['median']:.2f} | "
+            f"{batch / seconds:.2f} | {row['peak_gb']:.2f} | {row['tflop']:.3f} | "
+            f"{row['gigabytes']:.1f} | {bound:.3f} |"
+        )
+
+
+@click.command(cls=Command)
+@click.option("--cfg", default="ffhq", show_default=True, help="Preset; ffhq runs at 128 px.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE", help="Any field.")
+@click.option("--naive", is_flag=True, help="Also the published schedule, in plain torch.")
+@click.option("--twins", is_flag=True, help="Also this schedule, in plain torch.")
+@click.option("--repeats", default=3, type=click.IntRange(1), show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="[default: torch's]")
+@click.option(
+    "--processor-time", is_flag=True, help="One thread's, for a machine that others use too."
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="write the numbers there",
+)
+def main(
+    cfg: str,
+    settings: tuple[str, ...],
+    naive: bool,
+    twins: bool,
+    repeats: int,
+    threads: int | None,
+    processor_time: bool,
+    json_file: Path | None,
+) -> None:
+    """Seconds per training iteration, images per second, peak memory, and the bound."""
+    keep_freed_memory()
+    if threads or processor_time:
+        torch.set_num_threads(1 if processor_time else threads)
+    contestants = [OURS, *[TWINS] * twins, *[NAIVE] * naive]
+    with tempfile.TemporaryDirectory() as folder:
+        config = configure(cfg, settings, Path(folder))
+        write_noise(Path(folder), config.run.batch, config.data.resolution)
+        rows = measure(config, contestants, repeats, processor_time)
+    rates, device = rates_of_the_machine(), device_of(config)
+    machine = (
+        f"{status(device)}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
+        f"{platform.machine()}"
+    )
+    click.echo(
+        f"{config.preset}, {config.data.resolution} px, batch {config.run.batch}; {machine}\n"
+        f"convolution {rates['convolution_gflop_per_s']:.0f} GFLOP/s, "
+        f"copy {rates['copy_gb_per_s']:.1f} GB/s"
+    )
+    for line in table(rows, config.run.batch, rates):
+        click.echo(line)
+    if json_file:
+        record = {"config": config.model_dump(mode="json"), "machine": machine}
+        json_file.write_text(json.dumps(record | rates | {"rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
