@@ -36,12 +36,13 @@ Field = Callable[[Tensor], Tensor]  # indices of grid points [N, 3] -> densities
 class SparseGrid(NamedTuple):
     """Densities near a surface.
 
-    volume: float32 [R, R, R], right in and on the blocks marked in `active`, bool [n, n, n], and at
-    all corners and audited points; 0 elsewhere. lowest, highest: densities seen. evaluations: how
-    often the field was asked. overlooked: whether the audit found surface outside these blocks.
+    padded: float32 [R + 2, R + 2, R + 2], the grid within a layer to spare; right in and on the
+    blocks marked in `active`, bool [n, n, n], and wherever else it was evaluated; 0 elsewhere.
+    lowest, highest: densities seen. evaluations: how often the field was asked. overlooked: whether
+    the audit found surface outside these blocks.
     """
 
-    volume: np.ndarray
+    padded: np.ndarray
     active: Tensor
     lowest: float
     highest: float
@@ -52,14 +53,18 @@ class SparseGrid(NamedTuple):
 class _Search:
     """The volume as far as it is known, and who fills it."""
 
-    def __init__(self, field: Field, volume: np.ndarray, level: float):
-        self.field, self.volume, self.level = field, torch.from_numpy(volume), level
-        self.last = len(volume) - 1  # index of the last grid point along each axis
+    def __init__(self, field: Field, resolution: int, level: float):
+        self.field, self.level = field, level
+        self.last = resolution - 1  # index of the last grid point along each axis
+        self.padded = np.zeros((resolution + 2,) * 3, np.float32)
+        self.known = torch.from_numpy(self.padded.reshape(-1))
         self.lowest, self.highest, self.evaluations = math.inf, -math.inf, 0
 
-    def at(self, index: Tensor) -> Tensor:
-        """What is known at grid points [..., 3]."""
-        return self.volume[index.unbind(-1)]
+    def place(self, index: Tensor) -> Tensor:
+        """Where grid points [..., 3] are in `known`."""
+        x, y, z = index.unbind(-1)
+        side = len(self.padded)
+        return (x * side + y).mul_(side).add_(z).add_(side**2 + side + 1)
 
     def evaluate(self, index: Tensor) -> Tensor:
         """Densities [N] at grid points [N, 3], entered into the volume as well."""
@@ -67,7 +72,7 @@ class _Search:
         self.lowest = min(self.lowest, density.min().item())
         self.highest = max(self.highest, density.max().item())
         self.evaluations += len(index)
-        self.volume[index.unbind(-1)] = density
+        self.known[self.place(index)] = density
         return density
 
     def corners(self) -> Tensor:
@@ -94,15 +99,15 @@ class _Search:
             offsets = torch.cartesian_prod(*steps)
             for some in needed.nonzero().split(BLOCKS_AT_ONCE):
                 index = some[:, None] * BLOCK + offsets
-                self.evaluate(index.flatten(0, 1).clamp(max=self.last))
+                self.evaluate(index.flatten(0, 1).clamp_(max=self.last))
 
     def entered(self, blocks: Tensor) -> Tensor:
         """The neighbours [n, n, n] into which the surface leaves the blocks, marked and filled."""
         found = F.pad(torch.zeros_like(blocks), (1,) * 6)
         offsets = torch.cartesian_prod(*[torch.arange(BLOCK + 1)] * 3)
         for some in blocks.nonzero().split(BLOCKS_AT_ONCE):
-            index = (some[:, None] * BLOCK + offsets).clamp(max=self.last)
-            inside = (self.at(index) > self.level).unflatten(1, (BLOCK + 1,) * 3)
+            index = (some[:, None] * BLOCK + offsets).clamp_(max=self.last)
+            inside = (self.known[self.place(index)] > self.level).unflatten(1, (BLOCK + 1,) * 3)
             for axis, side in itertools.product(range(3), (0, -1)):
                 face = inside.select(axis + 1, side).flatten(1)
                 leaving = some[face.any(dim=1) & ~face.all(dim=1)] + 1
@@ -119,18 +124,16 @@ class _Search:
             for _ in range(AUDITS):
                 place = torch.randint(1, BLOCK**3, (len(some),), generator=random)
                 offset = torch.stack(torch.unravel_index(place, (BLOCK,) * 3), dim=-1)
-                index = (some * BLOCK + offset).clamp(max=self.last)
+                index = (some * BLOCK + offset).clamp_(max=self.last)
                 density = self.evaluate(index)
                 if ((density > self.level) != inside[some.unbind(1)]).any():
                     return True
         return False
 
 
-def sparse_grid(
-    field: Field, volume: np.ndarray, level: float, random: torch.Generator
-) -> SparseGrid:
-    """Fill `volume`, float32 [R, R, R] of zeros, where the surface of the field may lie."""
-    search = _Search(field, volume, level)
+def sparse_grid(field: Field, resolution: int, level: float, random: torch.Generator) -> SparseGrid:
+    """Evaluate the field where its surface may lie, on a grid of `resolution` points a side."""
+    search = _Search(field, resolution, level)
     corners = search.corners()
     active = may_hold_surface(corners, level)
     fresh = active
@@ -140,7 +143,9 @@ def sparse_grid(
         active = active | fresh
     inside = corners[:-1, :-1, :-1] > level
     overlooked = search.is_overlooked(~active, inside, random)
-    return SparseGrid(volume, active, search.lowest, search.highest, search.evaluations, overlooked)
+    return SparseGrid(
+        search.padded, active, search.lowest, search.highest, search.evaluations, overlooked
+    )
 
 
 def may_hold_surface(corners: Tensor, level: float) -> Tensor:
@@ -169,9 +174,10 @@ def _largest(corners: Tensor) -> Tensor:
     return F.max_pool3d(corners[None, None], kernel_size=2, stride=1)[0, 0]
 
 
-def cells_of_blocks(active: Tensor, resolution: int) -> np.ndarray:
-    """Whether each cell, bool [R - 1, R - 1, R - 1], lies in a marked block."""
-    cells = active.numpy()
-    for axis in range(3):
-        cells = cells.repeat(BLOCK, axis).take(range(resolution - 1), axis)
-    return cells
+def cells_to_march(active: Tensor, resolution: int) -> np.ndarray:
+    """Marked blocks [n, n, n] -> bool [R + 2, R + 2, R + 2]: which cells of the padded grid may
+    hold surface, at the index of their upper corners. Those between the grid and the layer round it
+    belong with the cells next to them."""
+    cell = (np.arange(resolution + 2) - 2).clip(0, resolution - 2)
+    block = cell // BLOCK
+    return active.numpy()[:, block][:, :, block][block]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from torch_utils.ops import triplane_render
 
-from .coarse_to_fine import Field, SparseGrid, cells_of_blocks, sparse_grid
+from .coarse_to_fine import Field, SparseGrid, cells_to_march, sparse_grid
 from .generator import Generator
 
 POINTS_AT_ONCE = 2**18  # bounds the memory of evaluating the field
@@ -43,7 +43,8 @@ def density_field(generator: Generator, planes: Tensor, resolution: int) -> Fiel
     memory. It decodes no colours.
     """
     rendering = generator.config.rendering
-    axis = torch.linspace(-rendering.box_warp / 2, rendering.box_warp / 2, resolution)
+    half = rendering.box_warp / 2
+    step = rendering.box_warp / (resolution - 1)
     decoder = generator.decoder.effective()
     if planes.device.type == "cpu":  # where the native op takes any number of colours
         decoder = decoder._replace(w2=decoder.w2[:1], b2=decoder.b2[:1])
@@ -55,7 +56,7 @@ def density_field(generator: Generator, planes: Tensor, resolution: int) -> Fiel
         for part, some in zip(
             density.split(POINTS_AT_ONCE), index.split(POINTS_AT_ONCE), strict=True
         ):
-            points = axis[some].to(planes.device)[None]
+            points = (some.float() * step - half).to(planes.device)[None]
             samples = triplane_render(
                 texels, points, decoder, box_warp=rendering.box_warp, axes=rendering.plane_axes
             )
@@ -118,18 +119,15 @@ def find_surface(
     """
     box_warp = generator.config.rendering.box_warp
     field = density_field(generator, planes, resolution)
-    padded = np.zeros((resolution + 2,) * 3, np.float32)
-    random = torch.Generator().manual_seed(0)
-    grid = sparse_grid(field, padded[1:-1, 1:-1, 1:-1], level, random)
+    grid = sparse_grid(field, resolution, level, torch.Generator().manual_seed(0))
     if grid.overlooked:
-        del padded
+        grid = grid._replace(padded=None)  # to be freed
         mesh = extract_mesh(density_grid(generator, planes, resolution, progress), level, box_warp)
         return Surface(mesh, grid, is_dense=True)
     if not grid.lowest < level < grid.highest:
         return Surface(EMPTY, grid, is_dense=False)
-    # Of the cells of the layer round the grid, those next to a cell belong with it.
-    cells = np.pad(cells_of_blocks(grid.active, resolution), 1, mode="edge")
-    mesh = _marching_cubes(padded, level, grid.highest, box_warp, cells)
+    cells = cells_to_march(grid.active, resolution)
+    mesh = _marching_cubes(grid.padded, level, grid.highest, box_warp, cells)
     return Surface(mesh, grid, is_dense=False)
 
 
@@ -141,7 +139,7 @@ def _marching_cubes(
     cells: np.ndarray | None = None,
 ) -> Mesh:
     """Of densities [R + 2, R + 2, R + 2], the outer layer of which is overwritten. highest: the
-    largest density. cells: bool [R + 1, R + 1, R + 1], which of them count; None for all."""
+    largest density. cells: bool, see `cells_to_march`; None for all."""
     # A layer of emptiness round the grid closes the surface, at most a hundredth of a cell outside.
     emptiness = level - 100 * (highest - level)
     for axis in range(3):
@@ -151,7 +149,7 @@ def _marching_cubes(
         level,
         gradient_direction="ascent",  # for scikit-image, which winds the other way
         allow_degenerate=False,
-        mask=None if cells is None else np.pad(cells, ((1, 0),) * 3),  # one per upper corner
+        mask=cells,
     )
     vertices = ((corners - 1) / (len(padded) - 3) - 0.5) * box_warp
     return Mesh(vertices.astype(np.float32), faces.astype(np.int32))

@@ -42,7 +42,7 @@ def use_density(monkeypatch, density: torch.Tensor) -> Generator:
     monkeypatch.setattr(
         shapes, "density_field", lambda *_: lambda index: density[index.unbind(-1)].clone()
     )
-    return Generator(tiny_config())
+    return Generator(tiny_config(rendering__box_warp=1.0))
 
 
 def grid(resolution: int) -> torch.Tensor:
@@ -104,9 +104,8 @@ def hidden_ball() -> tuple[torch.Tensor, int]:
 
 
 def search(density: torch.Tensor, seed: int) -> SparseGrid:
-    volume = np.zeros(density.shape, np.float32)
     random = torch.Generator().manual_seed(seed)
-    return sparse_grid(lambda index: density[index.unbind(-1)], volume, LEVEL, random)
+    return sparse_grid(lambda index: density[index.unbind(-1)], len(density), LEVEL, random)
 
 
 @pytest.mark.parametrize("audits", [1, 3])
@@ -143,7 +142,7 @@ def test_evaluates_each_point_of_marked_blocks_once():
         asked.append(index)
         return LEVEL + 40 * (0.3 - ((index / 64 - 0.5).norm(dim=-1)))
 
-    grid = sparse_grid(field, np.zeros((65,) * 3, np.float32), LEVEL, torch.Generator())
+    grid = sparse_grid(field, 65, LEVEL, torch.Generator())
     corners_and_fine = torch.cat(asked)[: -int((~grid.active).sum()) * coarse_to_fine.AUDITS]
     assert len(corners_and_fine) == len(corners_and_fine.unique(dim=0))
 

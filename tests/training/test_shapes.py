@@ -50,7 +50,7 @@ def euler_characteristic(mesh: Mesh) -> int:
 
 def small_generator(**changes) -> Generator:
     torch.manual_seed(0)
-    return Generator(tiny_config(**changes))
+    return Generator(tiny_config(**{"rendering__box_warp": 1.0} | changes))
 
 
 @pytest.mark.parametrize("box_warp", [1.0, 1.6])
