@@ -6,7 +6,7 @@ import sys
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LARGEST_FROM_HEAP = 1 << 30  # bytes
+_LARGEST_KEPT = 1 << 26  # bytes; holes in the heap left by larger blocks cost too much memory
 
 
 def keep_freed_memory() -> bool:
@@ -22,5 +22,5 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     never_trim = 2**31 - 1
-    kept = mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
+    kept = mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
     return bool(kept and mallopt(_M_TRIM_THRESHOLD, never_trim))
