@@ -42,7 +42,8 @@ def make_network(folder: Path, config: Config) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return make_network(tmp_path_factory.mktemp("toy"), build_config("toy", SIZES))
+    config = build_config("toy", SIZES | {"rendering.box_warp": 1.0})
+    return make_network(tmp_path_factory.mktemp("toy"), config)
 
 
 @pytest.fixture(scope="module")
