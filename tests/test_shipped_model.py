@@ -1,0 +1,55 @@
+"""The network in models/ against the numbers that are published of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import calc_metrics
+from training.checkpoint import load_network
+from training.toy import toy_dataset_path
+from training.toy_evaluation import draw_images, evaluate
+
+SHIPPED = Path(__file__).parents[1] / "models" / "toy.safetensors"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_network(SHIPPED)
+
+
+def test_it_is_small_and_tells_where_it_comes_from(shipped):
+    assert SHIPPED.stat().st_size < 5e6
+    assert {"command", "machine", "seed", "kimg", "code", "torch"} <= shipped.provenance.keys()
+    assert {"pose_error", "relief"} <= shipped.provenance["metrics"].keys()
+
+
+def test_it_draws_different_heads(shipped):
+    images = draw_images(shipped.generator, 16).float()
+    assert images.std(dim=0).mean() > 15  # grey levels, over the samples
+    assert torch.equal(images, draw_images(shipped.generator, 16).float())
+
+
+@pytest.mark.slow
+def test_it_meets_its_published_numbers(shipped):
+    """Measured anew, on a part of the toy set, against docs/results.md."""
+    published = shipped.provenance["metrics"]
+    names = ("pose_error", "pose_distribution", "view_consistency", "relief")
+    data = toy_dataset_path(32, count=2000)
+    arguments = ["--network", SHIPPED, "--data", data, "--metrics", ",".join(names)]
+    result = CliRunner().invoke(calc_metrics.main, [*map(str, arguments), "--verbose", "false"])
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.output.splitlines() if line.startswith("{")]
+    measured = {key: value for line in lines for key, value in line["results"].items()}
+    assert measured.keys() <= published.keys()
+    for key in ("view_consistency_colour", "view_consistency_depth", "relief"):
+        assert measured[key] == pytest.approx(published[key], rel=0.02), key  # half precision
+    for key in ("pose_error", "pose_error_yaw", "pose_error_pitch"):  # of fewer photographs
+        assert measured[key] == pytest.approx(published[key], rel=0.15), key
+    assert measured["pose_error"] <= 8
+    assert measured["pose_error_yaw_correlation"] >= 0.9
+    assert measured["pose_error_pitch_correlation"] >= 0.8
+    scores = evaluate(shipped.generator, shipped.discriminator, data)
+    assert min(scores.turned_iou) >= 0.85
