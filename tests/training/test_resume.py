@@ -544,7 +544,7 @@ def test_signals_stop_the_command(photographs, tmp_path, processes, number, to_a
     arguments = command(photographs, tmp_path, "--gpus", str(processes), "--workers", "1")
     with training(arguments, tmp_path) as process:
         (os.killpg if to_all else os.kill)(process.pid, number)
-        said, errors = process.communicate(timeout=60)
+        said, errors = process.communicate(timeout=240)
     assert process.returncode == 128 + number, errors
     assert "--resume latest" in said.splitlines()[-1] and "Traceback" not in errors
     assert_goes_on(arguments, tmp_path)
@@ -556,7 +556,7 @@ def test_signals_stop_torchrun(photographs, tmp_path, number):
     arguments = command(photographs, tmp_path, "--gpus", "2", launcher=TORCHRUN)
     with training(arguments, tmp_path) as process:
         process.send_signal(number)
-        said, errors = process.communicate(timeout=90)
+        said, errors = process.communicate(timeout=240)
     assert process.returncode != 0
     assert said.count("run folder:") == said.count("stopped at") == 1, errors
     assert_goes_on(arguments, tmp_path)
@@ -570,7 +570,7 @@ def test_the_death_of_a_process_ends_the_run(photographs, tmp_path, launcher):
         workers = [child for child in psutil.Process(process.pid).children() if trains(child)]
         assert len(workers) == 2
         workers[1].kill()
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=240)
     assert process.returncode not in (0, None)
     if not launcher:
         assert errors.splitlines()[-1] == (
