@@ -1,12 +1,16 @@
 """How the process deals with main memory."""
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LARGEST_KEPT = 1 << 26  # bytes; holes in the heap left by larger blocks cost too much memory
+_LARGEST_KEPT = 1 << 25  # bytes; holes in the heap left by larger blocks cost too much memory
+_NEVER = 2**31 - 1
+_DYNAMIC_LIMIT = 1 << 25  # what glibc itself raises its threshold to as blocks come and go
 
 
 def keep_freed_memory() -> bool:
@@ -16,11 +20,23 @@ def keep_freed_memory() -> bool:
     clears and maps each of its pages anew: for large tensors on the CPU that takes longer than
     most operations on them. Where there is no glibc, nothing happens. Returns whether it did.
     """
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return _set_thresholds(mmap=_LARGEST_KEPT, trim=_NEVER)
+
+
+@contextlib.contextmanager
+def freed_memory_returned() -> Iterator[None]:
+    """Within, the C library does as it would by itself; afterwards as `keep_freed_memory`."""
+    if _set_thresholds(mmap=_DYNAMIC_LIMIT, trim=2 * _DYNAMIC_LIMIT):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
+
+
+def _set_thresholds(mmap: int, trim: int) -> bool:
+    """Bytes from which a block is the system's, and free ones at the end of the heap go back."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
-    never_trim = 2**31 - 1
-    kept = mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
-    return bool(kept and mallopt(_M_TRIM_THRESHOLD, never_trim))
+    return bool(mallopt(_M_MMAP_THRESHOLD, mmap) and mallopt(_M_TRIM_THRESHOLD, trim))
