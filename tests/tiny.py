@@ -21,6 +21,7 @@ SIZES = {
     "discriminator.mapping_layers": 2,
     "rendering.samples": 4,
     "rendering.importance_samples": 4,
+    "rendering.sampling_multiplier": 1,
     "data.workers": 0,
     "run.batch": 4,
     "run.seed": 1,

@@ -4,10 +4,12 @@ A process started by torchrun finds its place in the environment; `launch` start
 Alone, every function here does nothing.
 """
 
+import contextlib
 import multiprocessing
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +26,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from dnnlib import EXIT_STATUS_BASE, StopSignals, UserError
 
 GRACE_SECONDS = 10  # for the other processes to end when one has failed
+FIRST_FAULT = "first-fault"  # file with the traceback of the process that failed first
 
 T = TypeVar("T")
 
@@ -79,6 +82,8 @@ def _spawn(function: Callable[..., T], processes: int, device: str, *args: Any) 
                 raise UserError(message.read_text()) from error
             if isinstance(error, ProcessExitedException):
                 raise UserError(f"{error}, the others were stopped: try --resume latest") from error
+            if (fault := folder / FIRST_FAULT).exists():
+                raise RuntimeError(fault.read_text()) from None
             raise
         return results.get()
 
@@ -93,6 +98,10 @@ def _work(index: int, processes: int, device: str, folder: Path, results, functi
     except UserError as error:  # hand over the one line, not a traceback
         (folder / f"error-{index}").write_text(str(error))
         sys.exit(1)
+    except Exception:  # the others fail too, as soon as they miss this one: the first one tells why
+        with contextlib.suppress(FileExistsError), open(folder / FIRST_FAULT, "x") as file:
+            file.write(f"process {index} failed:\n{traceback.format_exc()}")
+        raise
     if index == 0:
         results.put(result)
     dist.destroy_process_group()  # not after an error: it would wait for those who still work

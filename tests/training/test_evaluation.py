@@ -25,7 +25,9 @@ BALL = 0.25  # radius, world units
 def ball_generator(**changes) -> Generator:
     """Planes g(x, y) + g(x, z) + g(z, y) with g(a, b) = 1/2 - a^2 - b^2 make a ball; the colour
     varies with x."""
-    config = tiny_config(rendering__samples=48, rendering__importance_samples=48, **changes)
+    space = {"rendering__box_warp": 1.0, "rendering__near": 2.25, "rendering__far": 3.3}
+    samples = {"rendering__samples": 48, "rendering__importance_samples": 48}
+    config = tiny_config(**space, **samples, **changes)
     torch.manual_seed(0)
     generator = Generator(config).eval().requires_grad_(False)
     size = config.generator.plane_resolution
