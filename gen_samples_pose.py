@@ -15,7 +15,6 @@ EG3D network) is conditioned on the frontal camera, which also takes the place o
 
 import itertools
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dnnlib import Command, UserError
+from dnnlib import Command, SeedList, UserError, finite
 from training.camera import (
     degrees_from_pose,
     focal_from_fov,
@@ -36,6 +35,7 @@ from training.checkpoint import load_network
 from training.config import PRESET_ALIASES, PRESETS
 from training.generator import Generator, View
 from training.pictures import depth_colours, save_image_grid
+from training.sampling import Objects, objects_of_seeds
 from training.shapes import (
     Mesh,
     can_shade,
@@ -47,29 +47,9 @@ from training.shapes import (
     shade,
 )
 
-LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
 SHEET_PICTURES = 400  # at most: the contact sheet must fit in memory
 PREVIEW_DIRECTION = (30.0, 15.0)  # yaw and pitch in degrees, from which shapes are shown
 SHEET_PIXELS = 128  # side of each; smaller images are enlarged by a whole factor
-
-
-class SeedList(click.ParamType):
-    """'0-3,7' -> [0, 1, 2, 3, 7]."""
-
-    name = "seeds"
-
-    def convert(self, value: str, param: Any, ctx: Any) -> list[int]:
-        seeds: list[int] = []
-        for part in value.split(","):
-            first, dash, last = part.strip().partition("-")
-            ends = [first, last if dash else first]
-            if not all(end.isdecimal() and int(end) <= LARGEST_SEED for end in ends):
-                self.fail(f"'{part}' is neither a seed nor a range; write 0-3,7", param, ctx)
-            start, stop = map(int, ends)
-            if start > stop:
-                self.fail(f"the range {part} runs backwards; write {stop}-{start}", param, ctx)
-            seeds.extend(range(start, stop + 1))
-        return list(dict.fromkeys(seeds))
 
 
 class DegreeList(click.ParamType):
@@ -88,12 +68,6 @@ class DegreeList(click.ParamType):
         if not all(abs(angle) <= self.limit for angle in degrees):
             self.fail(f"{value}: angles go from -{self.limit:g} to {self.limit:g}", param, ctx)
         return degrees
-
-
-def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a finite number")
-    return value
 
 
 class Options(NamedTuple):
@@ -132,7 +106,7 @@ class Options(NamedTuple):
     "--trunc",
     type=float,
     default=1.0,
-    callback=_finite,
+    callback=finite,
     help="Truncation; below 1 it trades variety for quality.",
 )
 @click.option(
@@ -141,7 +115,7 @@ class Options(NamedTuple):
 @click.option(
     "--fov-deg",
     type=click.FloatRange(0, 180, min_open=True, max_open=True),
-    callback=_finite,
+    callback=finite,
     show_default="the network's",
     help="Field of view in degrees.",
 )
@@ -172,7 +146,7 @@ class Options(NamedTuple):
     "--level",
     type=float,
     default=10.0,
-    callback=_finite,
+    callback=finite,
     help="Density at the surface, as it is before the renderer's softplus.",
 )
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Seeds at a time.")
@@ -218,32 +192,6 @@ def _warn_of_other_preset(generator: Generator, options: Options) -> None:
             "the file's settings are used",
             err=True,
         )
-
-
-class Objects(NamedTuple):
-    """The objects of B seeds. w: [B, w_dim], the last layer's; planes: [B, 3, C, H, W];
-    pose: [B, 2], (h, v) in radians, from which each is seen unless told otherwise."""
-
-    w: Tensor
-    planes: Tensor
-    pose: Tensor
-
-
-def objects_of_seeds(
-    generator: Generator, seeds: list[int], truncation: float, cutoff: int
-) -> Objects:
-    """Each seed's object depends on nothing but the seed, up to rounding."""
-    noise = [np.random.RandomState(seed).randn(generator.mapping.z_dim) for seed in seeds]
-    z = torch.from_numpy(np.stack(noise)).to(generator.intrinsics)
-    if generator.config.generator.pose == "given":
-        pose = z.new_tensor([[generator.config.camera.mean_h, math.pi / 2]])
-        label = torch.cat([generator.cam2world(pose).flatten(), generator.intrinsics.flatten()])
-        label, pose = label.expand(len(z), -1), pose.expand(len(z), -1)
-        latent = generator.latent(z, label, truncation=truncation, cutoff=cutoff)
-    else:
-        latent = generator.latent(z, truncation=truncation, cutoff=cutoff)
-        pose = latent.pose
-    return Objects(latent.ws[:, -1], generator.planes(latent.ws), pose)
 
 
 class Sampler:

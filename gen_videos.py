@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dnnlib import Command, UserError, atomic_write
-from gen_samples_pose import SeedList, objects_of_seeds
+from dnnlib import Command, SeedList, UserError, atomic_write, finite
 from training.camera import pose_from_degrees
 from training.checkpoint import load_network
 from training.pictures import tile
+from training.sampling import objects_of_seeds
 
 FORMATS = (".gif", ".mp4")
 
@@ -28,7 +28,7 @@ def orbit_directions(frames: int, yaw: float, pitch: float) -> torch.Tensor:
 @click.option("--network", metavar="FILE", required=True, help="Network file.")
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help=".gif or .mp4 file.")
 @click.option("--seeds", type=SeedList(), default="0-7", help="List and ranges, as 0-3,7.")
-@click.option("--trunc", type=float, default=0.7, help="Truncation.")
+@click.option("--trunc", type=float, default=0.7, callback=finite, help="Truncation.")
 @click.option("--frames", type=click.IntRange(min=2), default=48, help="Of one round.")
 @click.option("--fps", type=click.IntRange(1, 60), default=16, help="Frames per second.")
 @click.option("--yaw", type=click.FloatRange(0, 180), default=35.0, help="How far, in degrees.")
@@ -61,8 +61,11 @@ def main(
         image = generator.render(objects.planes, objects.w, cam2world).select(0).image.cpu()
         image = image.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
         pictures.append(np.asarray(tile(image)))
-    with atomic_write(dest) as temporary:
-        temporary.write_bytes(_encoded(pictures, dest.suffix.lower(), fps))
+    try:
+        with atomic_write(dest) as temporary:
+            temporary.write_bytes(_encoded(pictures, dest.suffix.lower(), fps))
+    except OSError as error:
+        raise UserError(f"cannot write {dest}: {error.strerror or error}") from error
     click.echo(f"{dest}: {len(seeds)} objects, {frames} frames")
 
 

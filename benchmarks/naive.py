@@ -123,10 +123,6 @@ def plain_upfirdn2d(
 @contextlib.contextmanager
 def plain_operations() -> Iterator[None]:
     """While it holds, networks compute with the plain twins of all operations."""
-    mode = ops.get_mode()
-    ops.set_mode("torch")
-    try:
-        with mock.patch.multiple(layers, bias_act=plain_bias_act, upfirdn2d=plain_upfirdn2d):
-            yield
-    finally:
-        ops.set_mode(mode)
+    plain = mock.patch.multiple(layers, bias_act=plain_bias_act, upfirdn2d=plain_upfirdn2d)
+    with ops.using("torch"), plain:
+        yield

@@ -35,12 +35,12 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dnnlib import Command  # noqa: E402
-from gen_samples_pose import Objects, objects_of_seeds  # noqa: E402
 from torch_utils import ops  # noqa: E402
 from training.camera import pose_from_degrees  # noqa: E402
 from training.checkpoint import load_network  # noqa: E402
 from training.config import build_config, parse_settings  # noqa: E402
 from training.generator import Generator  # noqa: E402
+from training.sampling import Objects, objects_of_seeds  # noqa: E402
 from training.shapes import density_grid, extract_mesh, find_surface  # noqa: E402
 
 FACES = {"data.resolution": 128}
@@ -88,12 +88,8 @@ def measure_machine(device: torch.device) -> Machine:
 
 def in_plain_torch(run: Callable[[], Any]) -> Callable[[], Any]:
     def twin() -> Any:
-        mode = ops.get_mode()
-        ops.set_mode("torch")
-        try:
+        with ops.using("torch"):
             return run()
-        finally:
-            ops.set_mode(mode)
 
     return twin
 

@@ -31,6 +31,8 @@ def curve(folder: Path, metric: str) -> list[tuple[float, float]]:
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help="PNG to write.")
 def main(runs: tuple[str, ...], metrics: tuple[str, ...], dest: Path) -> None:
     """One panel for each metric, one line for each run; the same numbers as a table on stdout."""
+    if not all("=" in run for run in runs):
+        raise click.ClickException("write each run as NAME=RUN")
     figure = Figure(figsize=(5.5 * len(metrics), 3.8), layout="constrained")
     for axes, metric in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True

@@ -16,12 +16,13 @@ from PIL import Image
 from plyfile import PlyData
 
 import gen_samples_pose
-from gen_samples_pose import main, objects_of_seeds
+from gen_samples_pose import main
 from tests.tiny import SIZES
 from training.camera import cam2world_from_pose, pose_from_degrees
 from training.checkpoint import save_network
 from training.config import Config, build_config
 from training.generator import Generator
+from training.sampling import objects_of_seeds
 from training.shapes import can_shade
 
 

@@ -8,25 +8,29 @@ from collections.abc import Iterator
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LARGEST_KEPT = 1 << 25  # bytes; holes in the heap left by larger blocks cost too much memory
+# Bytes. glibc itself raises its threshold up to this size as blocks come and go; holes that larger
+# blocks leave in the heap would cost too much memory.
+_LARGEST_KEPT = 1 << 25
 _NEVER = 2**31 - 1
-_DYNAMIC_LIMIT = 1 << 25  # what glibc itself raises its threshold to as blocks come and go
 
 
 def keep_freed_memory() -> bool:
     """Have the C library keep freed memory for the next tensor, instead of giving it back.
 
-    By default, glibc asks the system for every large block and returns it at once, and the system
-    clears and maps each of its pages anew: for large tensors on the CPU that takes longer than
-    most operations on them. Where there is no glibc, nothing happens. Returns whether it did.
+    By default, glibc returns the free end of its heap, and the system clears and maps each page
+    anew for the next tensor. Blocks larger than 32 MB come and go as before. Where there is no
+    glibc, nothing happens. Returns whether it did.
     """
     return _set_thresholds(mmap=_LARGEST_KEPT, trim=_NEVER)
 
 
 @contextlib.contextmanager
 def freed_memory_returned() -> Iterator[None]:
-    """Within, the C library does as it would by itself; afterwards as `keep_freed_memory`."""
-    if _set_thresholds(mmap=_DYNAMIC_LIMIT, trim=2 * _DYNAMIC_LIMIT):
+    """Within, the C library does as it would by itself; afterwards as `keep_freed_memory`.
+
+    For comparisons in one process.
+    """
+    if _set_thresholds(mmap=_LARGEST_KEPT, trim=2 * _LARGEST_KEPT):
         ctypes.CDLL(None).malloc_trim(0)
     try:
         yield

@@ -356,7 +356,7 @@ def open_dataset(config: Config) -> ImageDataset:
     if config.camera.poses == "dataset" and dataset.all_cam2world is None:
         raise UserError(
             f"poses from the data set: {data.path} has no camera labels (dataset.json); "
-            "leave --poses dataset out, as PoF3D can, or add labels"
+            "leave --poses dataset out, since PoF3D needs no poses, or add labels"
         )
     return dataset
 

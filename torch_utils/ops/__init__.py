@@ -4,7 +4,7 @@ import torch
 
 from . import build
 from .bias_act import bias_act
-from .build import get_mode, set_mode
+from .build import get_mode, set_mode, using
 from .triplane_render import native_library, triplane_render
 from .upfirdn2d import resample_filter, upfirdn2d
 
@@ -16,6 +16,7 @@ __all__ = [
     "status",
     "triplane_render",
     "upfirdn2d",
+    "using",
 ]
 
 

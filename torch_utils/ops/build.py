@@ -10,6 +10,7 @@ There is no lock to go stale: each process compiles to a private file and rename
 Processes that start together compile the same thing, and the last rename wins.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -19,6 +20,7 @@ import platform
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -67,6 +69,17 @@ def get_mode() -> Mode:
     if _mode is None:
         set_mode(os.environ.get("POF3D_OPS", "auto"))
     return _mode
+
+
+@contextlib.contextmanager
+def using(mode: Mode) -> Iterator[None]:
+    """Within, that mode; afterwards the one before."""
+    before = get_mode()
+    set_mode(mode)
+    try:
+        yield
+    finally:
+        set_mode(before)
 
 
 def cpu_capability() -> str:
