@@ -45,6 +45,7 @@ from training.shapes import (
     save_mrc,
     save_ply,
     shade,
+    surface_level,
 )
 
 SHEET_PICTURES = 400  # at most: the contact sheet must fit in memory
@@ -88,7 +89,7 @@ class Options(NamedTuple):
     shape_res: int
     shape_format: str
     shape_preview: bool
-    level: float
+    level: float | None
     batch: int
     device: str
 
@@ -145,8 +146,8 @@ class Options(NamedTuple):
 @click.option(
     "--level",
     type=float,
-    default=10.0,
     callback=finite,
+    show_default="10, or what is as opaque at the network's density scale",
     help="Density at the surface, as it is before the renderer's softplus.",
 )
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Seeds at a time.")
@@ -199,7 +200,9 @@ class Sampler:
 
     def __init__(self, generator: Generator, options: Options):
         self.generator, self.options = generator, options
-        fov = options.fov_deg
+        fov, level = options.fov_deg, options.level
+        scale = generator.config.rendering.density_scale
+        self.level = surface_level(scale) if level is None else level
         self.intrinsics = None if fov is None else intrinsics_from_focal(focal_from_fov(fov))
         turned = options.yaw is not None or options.pitch is not None
         angles = itertools.product(options.yaw or [0.0], options.pitch or [0.0])
@@ -269,10 +272,10 @@ class Sampler:
             if self._has_surface(path, seed, density.min().item(), density.max().item()):
                 save_mrc(path, density, box_warp)
                 if options.shape_preview:
-                    self._save_preview(seed, extract_mesh(density, options.level, box_warp))
+                    self._save_preview(seed, extract_mesh(density, self.level, box_warp))
         else:
             surface = find_surface(
-                self.generator, planes, options.shape_res, options.level, progress=True
+                self.generator, planes, options.shape_res, self.level, progress=True
             )
             if surface.is_dense:
                 tqdm.write(f"seed {seed}: took the dense grid, for the coarse one misses surface")
@@ -283,11 +286,10 @@ class Sampler:
 
     def _has_surface(self, path: Path, seed: int, lowest: float, highest: float) -> bool:
         """Whether densities lie on both sides of the level; said where they do not."""
-        level = self.options.level
-        if lowest < level < highest:
+        if lowest < self.level < highest:
             return True
         tqdm.write(
-            f"seed {seed}: no surface at level {level:g}, no {path.name} written "
+            f"seed {seed}: no surface at level {self.level:g}, no {path.name} written "
             f"(densities go from {lowest:.4g} to {highest:.4g})"
         )
         return False

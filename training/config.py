@@ -76,6 +76,7 @@ class CameraConfig(_Section):
     range_v: tuple[float, float] | None = None
     poses: Literal["learned", "dataset", "prior"] = "learned"  # whence training takes its cameras
     init_std: Spread | None = None  # of learned poses; None: as published, 0.8 and off centre
+    swap: Fraction = 0.0  # probability that objects are seen from each other's learned poses
     prior_std: Spread = (0.3, 0.15)  # of 'prior': a Gaussian round (mean_h, pi/2)
     mirrors: tuple[Mirror, ...] = ("horizontal", "vertical")  # one is drawn for every second view
 
@@ -112,6 +113,7 @@ class RenderingConfig(_Section):
     far: PositiveFloat = 3.3
     box_warp: PositiveFloat = 1.0  # side of the cube that the planes cover
     white_background: bool = False
+    density_scale: PositiveFloat = 1.0  # how opaque a unit of density is; as published: 1
     plane_axes: Literal["full", "eg3d"] = "full"  # 'eg3d': XY, XZ, ZX, for published weights
 
     @model_validator(mode="after")
@@ -128,6 +130,7 @@ class LossConfig(_Section):
     r1_every: PositiveInt = 16  # steps
     pose_weight: float = Field(2.0, ge=0)  # D learns the poses of generated images
     pull_weight: float = Field(1.0, ge=0)  # G's pose is pulled toward what D sees
+    spread_weight: float = Field(0.0, ge=0)  # G's poses are spread: entropy; not in the paper
     density_weight: float = Field(0.25, ge=0)
     density_every: PositiveInt = 4  # steps
     density_points: PositiveInt = 1000

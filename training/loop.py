@@ -34,6 +34,7 @@ from .losses import Draws, Phase, Spectacles
 from .reporting import Reporter
 from .run_folder import checkpoints, kimg_tag, set_aside
 
+POSES_SPREAD = 256  # latents that tell the spread of G's poses, in each pass
 PICTURED = 32  # latents and photographs in the pictures of a snapshot
 _INNER_DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -225,7 +226,11 @@ class Trainer:
         if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:
             start = torch.randint(1, self.generator.backbone.synthesis.num_ws, ())
             mixing = (torch.randn_like(z), int(start))
-        return Draws(z, intrinsics, mirror, mixing, pose)
+        swapped = bool(config.camera.swap) and bool(torch.rand(()) < config.camera.swap)
+        pose_z = None
+        if config.loss.spread_weight and config.camera.poses == "learned":
+            pose_z = torch.randn(POSES_SPREAD, config.generator.z_dim, device=self.device)
+        return Draws(z, intrinsics, mirror, mixing, pose, swapped, pose_z)
 
     def _next_reals(self) -> tuple[list[Tensor], list[Tensor | None]]:
         """This process's share of the next photographs by passes, [B, 3, R, R] in [-1, 1], and the

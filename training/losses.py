@@ -6,6 +6,7 @@ relief. One pass through the backbone serves both views, one pass through D's tr
 score.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,7 +27,9 @@ class Draws(NamedTuple):
 
     z: [B, z_dim]. intrinsics: [B, 3, 3] or [3, 3]. mirror: a kind of `camera.mirror_cam2world`, or
     None for a single view. mixing: a second z and the layer from which it takes over, or None.
-    pose: [B, 2], given to the generator; None: it chooses its own.
+    pose: [B, 2], given to the generator; None: it chooses its own. swapped: objects are seen from
+    the poses their neighbours in the batch chose. pose_z: [N, z_dim], more latents, whose poses
+    alone are wanted; None where nothing spreads them.
     """
 
     z: Tensor
@@ -34,6 +37,12 @@ class Draws(NamedTuple):
     mirror: str | None
     mixing: tuple[Tensor, int] | None = None
     pose: Tensor | None = None
+    swapped: bool = False
+    pose_z: Tensor | None = None
+
+    def assign(self, pose: Tensor) -> Tensor:
+        """Which object is seen from which of the poses [B, 2] that they chose."""
+        return pose.roll(1, dims=0) if self.swapped else pose
 
 
 class Spectacles(NamedTuple):
@@ -83,8 +92,8 @@ def judge(
 def generate(generator: Generator, draws: Draws) -> tuple[Latent, list[View]]:
     """Render each latent from its own camera and, where one is drawn, from the mirrored one."""
     latent = generator.latent(draws.z)
-    if draws.pose is not None:
-        latent = latent._replace(pose=draws.pose)
+    pose = draws.assign(latent.pose) if draws.pose is None else draws.pose
+    latent = latent._replace(pose=pose)
     ws = latent.ws
     if draws.mixing is not None:
         other, start = draws.mixing
@@ -112,9 +121,14 @@ def generator_main(
     losses = [F.softplus(-opinion.score) for opinion in opinions]
     loss, terms = _sum_of_means(losses), _named("G/loss", losses)
     if draws.pose is None:
-        pull = F.mse_loss(generator.pose(latent.w.detach()), opinions[0].pose.detach())
+        chosen = draws.assign(generator.pose(latent.w.detach()))
+        pull = F.mse_loss(chosen, opinions[0].pose.detach())
         loss = loss + generator.config.loss.pull_weight * pull
         terms["G/pose_pull"] = pull
+    if draws.pose_z is not None:
+        entropy = pose_entropy(generator.pose(generator.mapping(draws.pose_z).detach()))
+        loss = loss - generator.config.loss.spread_weight * entropy
+        terms["G/pose_entropy"] = entropy
     terms |= {"G/relief": relief(views[0])} | _angles("pose/generated", latent.pose)
     return Phase(loss, _detached(terms))
 
@@ -191,6 +205,17 @@ def density_draws(generator: Generator, batch: int, device: torch.device) -> tup
     loss = generator.config.loss
     points = torch.rand(batch, loss.density_points, 3, device=device) * 2 - 1
     return points, points + torch.randn_like(points) * loss.density_step
+
+
+def pose_entropy(pose: Tensor) -> Tensor:
+    """Differential entropy, in nats, of a Gaussian with the covariance of poses [N, 2], N > 2.
+
+    Not in the paper. Objects may turn together with their cameras, in part or in whole, and the
+    pictures stay the same; then cameras that move less are as good to D, and geometry makes up for
+    them. Cameras that move too much are not: the two views of an object would be more different
+    than the data is. So of all that D accepts, the widest poses are the right ones.
+    """
+    return torch.logdet(torch.cov(pose.T)) / 2 + math.log(2 * math.pi * math.e)
 
 
 def relief(view: View) -> Tensor:

@@ -5,6 +5,7 @@ saw something. Both sets take part in the final compositing; each point is evalu
 Notation: B samples, N rays each, S depths along a ray, F colour channels.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,10 +93,10 @@ def transmittance(density: Tensor, delta: Tensor) -> Tensor:
     return F.pad(torch.cumprod(passing, dim=-1), (1, 0), value=1.0)
 
 
-def march(sigma: Tensor, depths: Tensor) -> Tensor:
+def march(sigma: Tensor, depths: Tensor, density_scale: float = 1) -> Tensor:
     """Weights [B, N, S-1] of the intervals between samples; sigma and depths: [B, N, S]."""
     delta = depths.diff(dim=-1)
-    density = F.softplus(_middles(sigma) - 1)
+    density = density_scale * F.softplus(_middles(sigma) - 1)
     return -torch.expm1(-density * delta) * transmittance(density, delta)[..., :-1]
 
 
@@ -131,7 +132,11 @@ def shares(weights: Tensor) -> Tensor:
 
 
 def composite(
-    passes: Sequence[FieldSamples], depths: Sequence[Tensor], *, white_background: bool
+    passes: Sequence[FieldSamples],
+    depths: Sequence[Tensor],
+    *,
+    white_background: bool,
+    density_scale: float = 1,
 ) -> Rendering:
     """Blend the samples of all passes into what a ray sees (NeRF, eq. 3, on middles of intervals).
 
@@ -141,7 +146,7 @@ def composite(
     """
     sorted_depths, order = torch.cat(list(depths), dim=-1).sort(dim=-1)
     sigma = torch.cat([samples.sigma.squeeze(-1) for samples in passes], dim=-1)
-    weights = march(sigma.gather(-1, order), sorted_depths)
+    weights = march(sigma.gather(-1, order), sorted_depths, density_scale)
     sorted_shares = shares(weights)
     own_shares = torch.zeros_like(sorted_shares).scatter(-1, order, sorted_shares)
     own_shares = own_shares.split([part.shape[-1] for part in depths], dim=-1)
@@ -177,16 +182,17 @@ def render_rays(
 
     depths = stratified_depths(draws.jitter, config.near, config.far)
     coarse = field(depths)
-    if config.importance_samples == 0:
-        return composite([coarse], [depths], white_background=config.white_background)
-    with torch.no_grad():
-        weights = march(coarse.sigma.squeeze(-1), depths)
-    fine_depths = importance_depths(depths, weights, draws.importance)
-    return composite(
-        [coarse, field(fine_depths)],
-        [depths, fine_depths],
+    blend = functools.partial(
+        composite,
         white_background=config.white_background,
+        density_scale=config.density_scale,
     )
+    if config.importance_samples == 0:
+        return blend([coarse], [depths])
+    with torch.no_grad():
+        weights = march(coarse.sigma.squeeze(-1), depths, config.density_scale)
+    fine_depths = importance_depths(depths, weights, draws.importance)
+    return blend([coarse, field(fine_depths)], [depths, fine_depths])
 
 
 def _middles(x: Tensor) -> Tensor:

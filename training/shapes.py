@@ -22,6 +22,7 @@ from .coarse_to_fine import Field, SparseGrid, cells_to_march, sparse_grid
 from .generator import Generator
 
 POINTS_AT_ONCE = 2**18  # bounds the memory of evaluating the field
+PUBLISHED_LEVEL = 10  # where published networks have their surface
 PREVIEW_ANGLE = 15  # degrees, half the field of view of a shaded picture
 
 
@@ -34,6 +35,15 @@ class Mesh(NamedTuple):
 
 
 EMPTY = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
+
+
+def surface_level(density_scale: float) -> float:
+    """The level at which matter is as opaque as at `PUBLISHED_LEVEL` with a scale of 1.
+
+    density_scale: `RenderingConfig`'s. The result is a density before the renderer's softplus.
+    """
+    opaque = math.log1p(math.exp(PUBLISHED_LEVEL - 1)) / density_scale
+    return 1 + opaque + math.log(-math.expm1(-opaque))  # the inverse of softplus(level - 1)
 
 
 def density_field(generator: Generator, planes: Tensor, resolution: int) -> Field:

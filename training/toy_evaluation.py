@@ -43,7 +43,8 @@ class ToyScores(NamedTuple):
     and of an untrained one. yaw_correlation, pitch_correlation: of D's pose of photographs with the
     truth; a sign of -1 is a mirrored world, which nothing in unposed images rules out.
     turned_iou: of samples seen from each of TURNS with the most similar of many heads seen from
-    there, means; of heads the network did not make in turned_iou_of_data.
+    there, means; of heads the network did not make in turned_iou_of_data. turned_depth_error: mean
+    difference in depth from those same heads, world units, where both are; a head is 0.4 deep.
     """
 
     silhouette_iou: float
@@ -54,6 +55,24 @@ class ToyScores(NamedTuple):
     pitch_correlation: float
     turned_iou: tuple[float, ...]
     turned_iou_of_data: tuple[float, ...]
+    turned_depth_error: tuple[float, ...]
+    turned_depth_error_of_data: tuple[float, ...]
+
+
+class Solids(NamedTuple):
+    """N objects, each seen from V poses. mask: bool [N, V, R, R], foreground. depth: of the same
+    shape, distance from the camera in world units; it counts in the foreground alone."""
+
+    mask: Tensor
+    depth: Tensor
+
+
+class Likeness(NamedTuple):
+    """Of objects with the most similar known ones, means for each of V poses. iou: overlap of the
+    silhouettes, by which they are chosen. depth_error: mean difference where both are."""
+
+    iou: tuple[float, ...]
+    depth_error: tuple[float, ...]
 
 
 def evaluate(
@@ -70,13 +89,17 @@ def evaluate(
     silhouette = masks.float().mean(dim=0) > 0.5
     seen = see_poses(discriminator, photographs)
     truth = load_ground_truth(data).pose[chosen]
+    turned, turned_of_data = compare_turned(generator, seen, truth)
     return ToyScores(
         _mean_iou(foreground_mask(samples), silhouette),
         _mean_iou(masks, silhouette),
         sliced_wasserstein(samples, photographs),
         sliced_wasserstein(untrained_samples, photographs),
         *(float(np.corrcoef(seen[:, i], truth[:, i])[0, 1]) for i in range(2)),
-        *_turned_ious(generator, seen, truth),
+        turned.iou,
+        turned_of_data.iou,
+        turned.depth_error,
+        turned_of_data.depth_error,
     )
 
 
@@ -94,53 +117,61 @@ def see_poses(discriminator: Discriminator, images: Tensor) -> np.ndarray:
     return torch.cat([discriminator(part / 127.5 - 1).pose for part in parts]).numpy()
 
 
-def _turned_ious(
+def compare_turned(
     generator: Generator, seen: np.ndarray, truth: np.ndarray
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """`ToyScores.turned_iou` and that of the data. seen, truth: poses [N, 2] of photographs."""
+) -> tuple[Likeness, Likeness]:
+    """Likeness, from each of TURNS, of samples with true heads, and of other true heads.
+
+    seen, truth: poses [N, 2] of photographs, which align the network's world with the truth.
+    """
     turns = pose_from_degrees(torch.tensor([[turn, 0.0] for turn in TURNS]), POSE_MEAN[0])
     alignment = align(_directions(torch.from_numpy(seen)), _directions(torch.from_numpy(truth)))
     there = _directions(turns).double() @ alignment.matrix  # in the network's world
     poses = pose_from_direction(there.float(), generator.config.camera.mean_h)
-    samples = turned_silhouettes(generator, poses, SAMPLES_TURNED)
+    samples = turned_samples(generator, poses, SAMPLES_TURNED)
     size = generator.config.data.resolution
     random = np.random.default_rng(0)
-    heads = torch.stack(
-        [
-            render_head(Head.random(random), toy_cameras(turns), size).mask
-            for _ in range(HEADS_TURNED + SAMPLES_TURNED)
-        ]
+    known, others = (
+        _turned_heads(random, turns, size, count) for count in (HEADS_TURNED, SAMPLES_TURNED)
     )
-    known, others = heads.split([HEADS_TURNED, SAMPLES_TURNED])
-    return tuple(
-        tuple(_nearest_iou(masks[:, i], known[:, i]) for i in range(len(TURNS)))
-        for masks in (samples, others)
-    )
+    return likeness(samples, known), likeness(others, known)
 
 
 @torch.no_grad()
-def turned_silhouettes(generator: Generator, poses: Tensor, count: int) -> Tensor:
-    """bool [count, V, R, R]: foreground of samples, each seen from V poses [V, 2]."""
+def turned_samples(generator: Generator, poses: Tensor, count: int) -> Solids:
+    """Samples, each seen from V poses [V, 2]."""
     z = torch.randn(count, generator.config.generator.z_dim, generator=_random(1))
-    masks = []
+    parts = []
     for part in z.split(AT_ONCE):
         ws = generator.latent(part).ws
         cam2world = generator.cam2world(poses).expand(len(part), -1, 4, 4)
-        images = generator.render(generator.planes(ws), ws[:, -1], cam2world).image
-        masks.append(foreground_mask(_to_uint8(images)))
-    return torch.cat(masks)
+        view = generator.render(generator.planes(ws), ws[:, -1], cam2world)
+        parts.append(Solids(foreground_mask(_to_uint8(view.image)), view.depth[:, :, 0]))
+    return Solids(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _turned_heads(random: np.random.Generator, poses: Tensor, size: int, count: int) -> Solids:
+    """Heads of the toy set, each seen from V poses [V, 2]."""
+    views = [render_head(Head.random(random), toy_cameras(poses), size) for _ in range(count)]
+    return Solids(*(torch.stack([getattr(v, field) for v in views]) for field in Solids._fields))
+
+
+def likeness(objects: Solids, known: Solids) -> Likeness:
+    """Of objects with the most similar of `known`, seen from the same poses."""
+    means = []
+    for view in range(objects.mask.shape[1]):
+        masks, known_masks = (solids.mask[:, view] for solids in (objects, known))
+        both = masks.flatten(1).float() @ known_masks.flatten(1).float().T
+        either = masks.sum(dim=(1, 2))[:, None] + known_masks.sum(dim=(1, 2)) - both
+        iou, nearest = (both / either).max(dim=1)
+        shared = masks & known_masks[nearest]
+        apart = (objects.depth[:, view] - known.depth[nearest, view]).abs()
+        means.append((iou.mean().item(), apart[shared].mean().item()))
+    return Likeness(*zip(*means, strict=True))
 
 
 def _directions(poses: Tensor) -> Tensor:
     return toy_cameras(poses.double())[:, :3, 3] / RADIUS
-
-
-def _nearest_iou(masks: Tensor, known: Tensor) -> float:
-    """Mean over masks [N, R, R] of the overlap with the most similar of known [M, R, R]."""
-    masks, known = masks.flatten(1).float(), known.flatten(1).float()
-    both = masks @ known.T
-    either = masks.sum(dim=1, keepdim=True) + known.sum(dim=1) - both
-    return (both / either).amax(dim=1).mean().item()
 
 
 def _to_uint8(images: Tensor) -> Tensor:
@@ -177,7 +208,9 @@ def main(network: str, data: Path | None) -> None:
         f"D's pose of photographs against the truth: correlation {scores.yaw_correlation:+.3f} "
         f"in yaw, {scores.pitch_correlation:+.3f} in pitch\n"
         f"silhouettes from yaws {TURNS} against the most similar head: IoU "
-        f"{_listed(scores.turned_iou)} (other heads: {_listed(scores.turned_iou_of_data)})"
+        f"{_listed(scores.turned_iou)} (other heads: {_listed(scores.turned_iou_of_data)})\n"
+        f"depth of the same, difference from that head: {_listed(scores.turned_depth_error)} "
+        f"(other heads: {_listed(scores.turned_depth_error_of_data)})"
     )
     click.echo(json.dumps(scores._asdict()))
 

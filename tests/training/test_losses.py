@@ -147,6 +147,58 @@ def test_photographs_are_judged_by_their_poses(phase):
     assert not torch.equal(results[0].terms[key], results[1].terms[key])
 
 
+# --- Poses that are spread and swapped
+
+
+def test_entropy_is_that_of_a_gaussian():
+    torch.manual_seed(0)
+    factor = torch.tensor([[0.4, 0.1], [0.0, 0.2]]).double()
+    poses = torch.randn(200_000, 2).double() @ factor
+    gaussian = torch.distributions.MultivariateNormal(torch.zeros(2).double(), factor.T @ factor)
+    assert losses.pose_entropy(poses).item() == pytest.approx(gaussian.entropy().item(), abs=0.01)
+
+
+def test_entropy_widens_the_poses_and_moves_only_their_head():
+    s = step(loss__spread_weight=0.5)
+    spread = s._replace(draws=s.draws._replace(pose_z=torch.randn(64, 16)))
+    widened, plain = (run.run("generator_main") for run in (spread, s))
+    entropy = widened.terms["G/pose_entropy"]
+    torch.testing.assert_close(widened.loss, plain.loss - 0.5 * entropy)
+    found, free = (gradients(result, s.generator) for result in (widened, plain))
+    moved = {name for name in found if not torch.allclose(found[name], free[name], atol=1e-7)}
+    assert moved <= {name for name in found if ".affine_layer" in name} and moved
+    head = s.generator.mapping.affine_layer2
+    step_size = 1e-3 / found["backbone.mapping.affine_layer2.weight"].norm()
+    with torch.no_grad():
+        change = (
+            found["backbone.mapping.affine_layer2.weight"]
+            - free["backbone.mapping.affine_layer2.weight"]
+        )
+        head.weight -= step_size * change
+    assert spread.run("generator_main").terms["G/pose_entropy"] > entropy
+
+
+def test_swapped_poses_are_those_of_the_neighbours():
+    s = step(mirror=None)
+    swapped = s._replace(draws=s.draws._replace(swapped=True))
+    own, others = (run.run("generator_main").terms for run in (s, swapped))
+    assert torch.equal(others["pose/generated_h"], own["pose/generated_h"].roll(1))
+    rolled = s._replace(draws=s.draws._replace(pose=own["pose/generated_h"][:, None].expand(-1, 2)))
+    assert rolled.draws.assign(torch.arange(4)).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_pose_is_pulled_to_what_is_seen_in_the_image_that_it_took(swapped):
+    """D is taught the same poses, so a D that knows them pulls at nothing."""
+    s = step(mirror=None)
+    s = s._replace(draws=s.draws._replace(swapped=swapped))
+    pose = s.draws.assign(s.generator.latent(s.draws.z).pose).detach()
+    forward = s.discriminator.forward
+    s.discriminator.forward = lambda *inputs: forward(*inputs)._replace(pose=pose)
+    assert s.run("generator_main").terms["G/pose_pull"].item() == pytest.approx(0, abs=1e-10)
+    assert s.run("discriminator_main").terms["D/pose_error"].item() == pytest.approx(0, abs=1e-10)
+
+
 # --- What a phase teaches whom
 
 

@@ -49,6 +49,10 @@ def test_fog_of_constant_density_follows_beer_and_lambert(monkeypatch):
     torch.testing.assert_close(seen.opacity, torch.full_like(seen.opacity, opacity))
     colour = 2 * 0.25 * opacity - 1
     torch.testing.assert_close(seen.features, torch.full_like(seen.features, colour))
+    # The same fog from a smaller unit of density: both passes know it.
+    thinner = math.log(math.expm1(density / 4)) + 1
+    scaled = render(uniform(thinner), settings(density_scale=4), front_rays(), monkeypatch)
+    torch.testing.assert_close(scaled, seen)
 
 
 def test_white_background_shows_where_the_fog_lets_through(monkeypatch):

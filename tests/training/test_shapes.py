@@ -17,6 +17,7 @@ from training.shapes import (
     save_mrc,
     save_ply,
     shade,
+    surface_level,
 )
 
 CENTRE = (0.05, -0.1, 0.02)
@@ -87,6 +88,15 @@ def test_grid_points_exactly_on_the_level_leave_no_needles():
     a, b, c = np.moveaxis(mesh.vertices[mesh.faces], 1, 0)
     assert np.linalg.norm(np.cross(b - a, c - a), axis=1).min() > 0
     assert euler_characteristic(mesh) == 2
+
+
+@pytest.mark.parametrize("scale", [0.5, 1, 5, 1e4])
+def test_the_surface_is_as_opaque_at_any_scale_of_density(scale):
+    assert surface_level(1) == pytest.approx(10)
+    published = torch.nn.functional.softplus(torch.tensor(9.0))
+    level = torch.tensor(surface_level(scale), dtype=torch.float64)
+    density = scale * torch.nn.functional.softplus(level - 1)
+    assert density.item() == pytest.approx(published.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("level", [-1e3, 1e3])

@@ -12,7 +12,7 @@ from training.dataset import ImageDataset
 from training.discriminator import Discriminator, Judgement
 from training.generator import Generator, Latent, View
 from training.toy import Head, load_ground_truth, make_toy_dataset, render_head, toy_cameras
-from training.toy_evaluation import evaluate
+from training.toy_evaluation import Solids, evaluate, likeness
 
 COUNT = 48
 
@@ -41,11 +41,13 @@ class Sculptor:
         return toy_cameras(pose - torch.tensor([self.offset, 0.0]))
 
     def render(self, planes: Tensor, w: Tensor, cam2world: Tensor) -> View:
-        views = []
+        images, depths = [], []
         for z, cameras in zip(planes, cam2world, strict=True):
             head = Head.random(np.random.default_rng(int(z[0].abs() * 1e6)))
-            views.append(render_head(head, cameras, 32).image / 127.5 - 1)
-        return View(torch.stack(views), None, None, None)
+            view = render_head(head, cameras, 32)
+            images.append(view.image / 127.5 - 1)
+            depths.append(view.depth[:, None].clamp(max=2.7))  # no step where half a pixel is head
+        return View(torch.stack(images), None, torch.stack(depths), None)
 
     def __call__(self, z: Tensor) -> View:
         latent = self.latent(z)
@@ -77,6 +79,18 @@ def test_perfect_networks_score_like_the_data_however_their_world_is_turned(head
     assert scores.distance < scores.distance_untrained / 3
     assert scores.turned_iou == pytest.approx(scores.turned_iou_of_data, abs=0.015)
     assert min(scores.turned_iou_of_data) > 0.95
+    assert scores.turned_depth_error == pytest.approx(scores.turned_depth_error_of_data, rel=0.3)
+    assert max(scores.turned_depth_error_of_data) < 0.03
+
+
+def test_likeness_tells_a_sunken_face_that_the_silhouette_hides():
+    flat = Solids(torch.zeros(2, 1, 4, 4, dtype=torch.bool), torch.full((2, 1, 4, 4), 2.5))
+    flat.mask[0, :, 1:3, 1:3] = flat.mask[1] = True  # a small square and a large one
+    flat.depth[~flat.mask] = 99.0
+    sunken = Solids(flat.mask, flat.depth + torch.tensor([0.1, 0.3])[:, None, None, None])
+    found = likeness(sunken, flat)
+    assert found.iou == (1.0,)
+    assert found.depth_error == pytest.approx(((4 * 0.1 + 16 * 0.3) / 20,))
 
 
 def test_a_world_misjudged_by_its_discriminator_shows_in_the_silhouettes(heads):
