@@ -133,7 +133,7 @@ def test_seed_does_not_depend_on_its_company(kind, request):
 
     alone, together = render([5]), render([0, 1, 2, 5, 9])
     for one, many in zip(alone, together, strict=True):
-        torch.testing.assert_close(one[0], many[3], atol=5e-6, rtol=0)
+        torch.testing.assert_close(one[0], many[3], atol=2e-5, rtol=0)
     assert not torch.equal(together[1][0], together[1][1])
 
 

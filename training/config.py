@@ -274,7 +274,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "feature_channels": 3,
         },
         "discriminator": {"dual": False, "channel_base": 2048, "channel_max": 96},
-        "camera": {"init_std": 0.4},
+        "camera": {"init_std": 0.4, "swap": 1.0},
         "rendering": {
             "raw_resolution": 32,
             "samples": 10,
@@ -285,8 +285,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "far": 3.05,
             "box_warp": 0.7,
             "white_background": True,
+            "density_scale": 5.0,  # or skin stays a fog, which pictures this small do not betray
         },
-        "loss": {"gamma": 0.5, "pose_weight": 5.0, "blur_sigma": 0.0},
+        "loss": {"gamma": 0.5, "pose_weight": 5.0, "spread_weight": 1.0, "blur_sigma": 0.0},
         "run": {"batch": 8, "kimg": 60.0, "tick": 1.0, "snap": 4},
     },
     # Any folder of pictures of one kind of object, each seen from its own unknown side.

@@ -24,7 +24,8 @@ from training.legacy import load_legacy, main, read_legacy
 
 DATA = Path(__file__).parents[1] / "data" / "legacy"
 TINY = {
-    "rendering.sampling_multiplier": 1,  # old files know of none
+    "rendering.sampling_multiplier": 1,  # old files know of none,
+    "rendering.density_scale": 1,  # nor of this
     "generator.z_dim": 8,
     "generator.w_dim": 12,
     "generator.channel_base": 128,

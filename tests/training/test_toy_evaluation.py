@@ -79,8 +79,8 @@ def test_perfect_networks_score_like_the_data_however_their_world_is_turned(head
     assert scores.distance < scores.distance_untrained / 3
     assert scores.turned_iou == pytest.approx(scores.turned_iou_of_data, abs=0.015)
     assert min(scores.turned_iou_of_data) > 0.95
-    assert scores.turned_depth_error == pytest.approx(scores.turned_depth_error_of_data, rel=0.3)
-    assert max(scores.turned_depth_error_of_data) < 0.03
+    assert max(scores.turned_depth_error_of_data) < 0.015
+    assert scores.turned_depth_error == pytest.approx(scores.turned_depth_error_of_data, abs=0.007)
 
 
 def test_likeness_tells_a_sunken_face_that_the_silhouette_hides():
