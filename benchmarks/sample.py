@@ -41,11 +41,16 @@ from training.checkpoint import load_network  # noqa: E402
 from training.config import build_config, parse_settings  # noqa: E402
 from training.generator import Generator  # noqa: E402
 from training.sampling import Objects, objects_of_seeds  # noqa: E402
-from training.shapes import density_grid, extract_mesh, find_surface  # noqa: E402
+from training.shapes import (  # noqa: E402
+    PUBLISHED_LEVEL,
+    density_grid,
+    extract_mesh,
+    find_surface,
+    surface_level,
+)
 
 FACES = {"data.resolution": 128}
 TOGETHER = 4  # seeds or views in one call
-LEVEL = 10.0  # of the mesh's densities
 
 
 class Case(NamedTuple):
@@ -161,17 +166,18 @@ def bumpy_ball(generator: Generator) -> tuple[Generator, Tensor]:
     first.weight[0, 0] = -60 / first.weight_gain  # 40 - 40 r^2, so large that softplus keeps it
     first.bias[0] = 40
     second.weight[0, 0] = 5 / second.weight_gain
-    second.bias[0] = LEVEL - 200 * (1 - 0.3**2)  # the level at r = 0.3
+    second.bias[0] = PUBLISHED_LEVEL - 200 * (1 - 0.3**2)  # the level at r = 0.3
     return network, planes
 
 
 def mesh_case(name: str, generator: Generator, planes: Tensor, resolution: int) -> Case:
-    def dense() -> None:
-        extract_mesh(
-            density_grid(generator, planes, resolution), LEVEL, generator.config.rendering.box_warp
-        )
+    rendering = generator.config.rendering
+    level = surface_level(rendering.density_scale)
 
-    surface = find_surface(generator, planes, resolution, LEVEL)
+    def dense() -> None:
+        extract_mesh(density_grid(generator, planes, resolution), level, rendering.box_warp)
+
+    surface = find_surface(generator, planes, resolution, level)
     if surface.is_dense or len(surface.mesh.faces) == 0:
         raise click.ClickException(f"{name}: no surface that is found from coarse to fine")
     sizes = generator.config.generator
@@ -181,7 +187,7 @@ def mesh_case(name: str, generator: Generator, planes: Tensor, resolution: int) 
     share, faces = evaluations / resolution**3, len(surface.mesh.faces)
     return Case(
         f"mesh at {resolution}^3, {name} ({faces} faces, {share:.1%} of the grid evaluated)",
-        lambda: find_surface(generator, planes, resolution, LEVEL),
+        lambda: find_surface(generator, planes, resolution, level),
         *("the dense grid", dense, 1, 1, per_point * evaluations),
         planes.nbytes + 16 * evaluations + 24 * faces,
     )
