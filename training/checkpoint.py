@@ -147,10 +147,12 @@ def _load_weights(
     network.load_state_dict(state, strict=False)
 
 
-def start_from(path: Path, generator: Generator, discriminator: Discriminator) -> None:
+def start_from(path: Path, generator: Generator, discriminator: Discriminator) -> str:
     """Copy a network file's weights into networks of the same shape and meaning.
 
-    Raises UserError where these differ.
+    The resolution of images may differ (progressive growing, Karras et al. 2018): the
+    discriminator's layers that only one of the two has then begin afresh. Returns what was done,
+    for the log. Raises UserError where anything else differs.
     """
     network = load_network(path)
     for field in ("plane_axes", "box_warp"):  # what the same numbers would mean something else by
@@ -160,17 +162,34 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
                 f"{path} was trained with another field in space: "
                 f"add --set rendering.{field}={theirs}"
             )
-    pairs = {"generator": (generator, network.generator)}
-    if network.discriminator is not None:
-        pairs["discriminator"] = (discriminator, network.discriminator)
-    for name, (target, source) in pairs.items():
+    done = f"starting from the weights of {path}"
+    pairs = {"generator": (generator, network.generator.state_dict())}
+    if (source := network.discriminator) is not None:
+        pairs["discriminator"] = (discriminator, _at_resolution_of(discriminator, source))
+        if source.resolution != discriminator.resolution:
+            lower = min(source.resolution, discriminator.resolution)
+            done += f"; the discriminator begins afresh above {lower} px"
+    for name, (target, weights) in pairs.items():
         try:
-            target.load_state_dict(source.state_dict())
+            target.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(
                 f"the {name} in {path} has other sizes than this configuration "
                 f"({str(error).splitlines()[1].strip()})"
             ) from error
+    return done
+
+
+def _at_resolution_of(target: Discriminator, source: Discriminator) -> dict[str, torch.Tensor]:
+    """The source's weights, with the target's own in the layers that only one of them has."""
+    if target.resolution == source.resolution:
+        return source.state_dict()
+    lower = min(target.resolution, source.resolution)
+    blocks = target.block_resolutions + source.block_resolutions
+    above = (f"b{lower}.fromrgb.", *(f"b{r}." for r in blocks if r > lower))
+    own = {n: t for n, t in target.state_dict().items() if n.startswith(above)}
+    taken = {n: t for n, t in source.state_dict().items() if not n.startswith(above)}
+    return own | taken
 
 
 @functools.cache

@@ -404,9 +404,10 @@ class _Run:
         if known := checkpoints(folder):
             self._go_on(known, resume if resume in known else known[0])
         elif resume is not None:
-            checkpoint.start_from(resume, trainer.generator, trainer.discriminator)
+            self.notes.append(
+                checkpoint.start_from(resume, trainer.generator, trainer.discriminator)
+            )
             trainer.averaged_generator.load_state_dict(trainer.generator.state_dict())
-            self.notes.append(f"starting from the weights of {resume}")
         run = self.config.run
         if run.metrics:
             self.evaluation_data = open_evaluation_data(self.config.data, run.seed)

@@ -200,6 +200,30 @@ def test_start_from_other_sizes_is_one_line(path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [(32, 64), (64, 32)])
+def test_start_from_another_resolution(tmp_path, theirs, ours):
+    """Layers of the discriminator that the file lacks stay as they were, and only those."""
+
+    def networks_at(resolution, seed):
+        sizes = {"data__resolution": resolution, "rendering__raw_resolution": resolution}
+        return small_generator(seed=seed, **sizes), small_discriminator(seed=seed, **sizes)
+
+    source, target = networks_at(theirs, 0), networks_at(ours, 1)
+    save_network(tmp_path / "source.safetensors", *source, PROVENANCE)
+    before = {name: tensor.clone() for name, tensor in target[1].state_dict().items()}
+    done = start_from(tmp_path / "source.safetensors", *target)
+    assert done.endswith("the discriminator begins afresh above 32 px")
+    expected = [network.state_dict() for network in source]
+    found = [network.state_dict() for network in target]
+    assert all(torch.equal(tensor, expected[0][name]) for name, tensor in found[0].items())
+    afresh = found[1].keys() - expected[1].keys()
+    assert {name.rpartition(".")[0] for name in afresh} == (
+        {"b64.fromrgb", "b64.conv0", "b64.conv1", "b64.skip"} if ours == 64 else {"b32.fromrgb"}
+    )
+    for name, tensor in found[1].items():
+        assert torch.equal(tensor, before[name] if name in afresh else expected[1][name])
+
+
 def test_start_from_a_field_of_other_axes_is_one_line(path):
     other = small_generator(rendering__plane_axes="eg3d"), small_discriminator()
     with pytest.raises(UserError, match="add --set rendering.plane_axes=full"):
