@@ -575,11 +575,15 @@ class _Run:
 
 
 def _changes(before: dict[str, Any], config: Config) -> list[str]:
-    """A line for each setting that differs from those of before."""
+    """A line for each setting that differs from those of before.
+
+    Settings younger than the checkpoint were at their defaults, which change nothing.
+    """
+    defaults = Config().model_dump(mode="json")
     return [
-        f"{section}.{field} changes from {before[section][field]} to {value}"
+        f"{section}.{field} changes from {old} to {value}"
         for section, fields in config.model_dump(mode="json").items()
         if isinstance(fields, dict)
         for field, value in fields.items()
-        if value != before.get(section, {}).get(field, value)
+        if value != (old := (defaults[section] | before.get(section, {}))[field])
     ]

@@ -325,6 +325,18 @@ def test_changed_settings_are_named_and_count(photographs, stopped, without_pict
     assert group["lr"] == pytest.approx(0.001 * 4 / 5)
 
 
+def test_a_setting_younger_than_the_checkpoint_is_named(
+    photographs, stopped, without_pictures, capfd
+):
+    newest = checkpoints(stopped)[0]
+    state = load_checkpoint(newest)
+    config = json.loads(state["config"])
+    del config["loss"]["spread_weight"]
+    torch.save(state | {"config": json.dumps(config)}, newest)
+    run(settings(photographs, loss__spread_weight=0.5), stopped)
+    assert "loss.spread_weight changes from 0.0 to 0.5" in capfd.readouterr().out
+
+
 def test_what_does_not_fit_is_refused(photographs, stopped):
     with pytest.raises(UserError, match="the run's batch is 4: add --batch 4"):
         train(settings(photographs, run__batch=8), stopped)
