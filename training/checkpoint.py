@@ -165,10 +165,12 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
     done = f"starting from the weights of {path}"
     pairs = {"generator": (generator, network.generator.state_dict())}
     if (source := network.discriminator) is not None:
-        pairs["discriminator"] = (discriminator, _at_resolution_of(discriminator, source))
+        weights = source.state_dict()
         if source.resolution != discriminator.resolution:
             lower = min(source.resolution, discriminator.resolution)
+            weights = _topped(weights, discriminator.state_dict(), lower)
             done += f"; the discriminator begins afresh above {lower} px"
+        pairs["discriminator"] = (discriminator, weights)
     for name, (target, weights) in pairs.items():
         try:
             target.load_state_dict(weights)
@@ -180,16 +182,19 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
     return done
 
 
-def _at_resolution_of(target: Discriminator, source: Discriminator) -> dict[str, torch.Tensor]:
-    """The source's weights, with the target's own in the layers that only one of them has."""
-    if target.resolution == source.resolution:
-        return source.state_dict()
-    lower = min(target.resolution, source.resolution)
-    blocks = target.block_resolutions + source.block_resolutions
-    above = (f"b{lower}.fromrgb.", *(f"b{r}." for r in blocks if r > lower))
-    own = {n: t for n, t in target.state_dict().items() if n.startswith(above)}
-    taken = {n: t for n, t in source.state_dict().items() if not n.startswith(above)}
-    return own | taken
+def _topped(
+    weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], resolution: int
+) -> dict[str, torch.Tensor]:
+    """A discriminator's weights with `own` above a resolution, and in what reads images there."""
+
+    def above(name: str) -> bool:
+        block = re.match(r"b(\d+)\.", name)
+        return name.startswith(f"b{resolution}.fromrgb.") or (
+            block is not None and int(block[1]) > resolution
+        )
+
+    below = {name: tensor for name, tensor in weights.items() if not above(name)}
+    return below | {name: tensor for name, tensor in own.items() if above(name)}
 
 
 @functools.cache
