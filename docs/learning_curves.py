@@ -1,7 +1,7 @@
 """Draw metrics over the length of training, of several runs beside each other.
 
-python docs/learning_curves.py --dest FILE.png --metric fd1k_full-effnet --metric pose_error \
-    "learned poses=RUN" "poses of the data set=RUN"
+python docs/learning_curves.py --dest FILE.png --metric fd1k_full-effnet \
+    --metric "pose_error=median pose error, degrees" "learned=RUN" "the data set's=RUN"
 
 A RUN is a run folder, whose metric-*.jsonl tell the numbers (train.py --metrics, calc_metrics.py).
 """
@@ -27,16 +27,17 @@ def curve(folder: Path, metric: str) -> list[tuple[float, float]]:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="NAME=RUN…")
-@click.option("--metric", "metrics", multiple=True, required=True, help="Key of a result.")
+@click.option(
+    "--metric", "metrics", multiple=True, required=True, help="Key of a result, or KEY=AXIS LABEL."
+)
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help="PNG to write.")
 def main(runs: tuple[str, ...], metrics: tuple[str, ...], dest: Path) -> None:
     """One panel for each metric, one line for each run; the same numbers as a table on stdout."""
     if not all("=" in run for run in runs):
         raise click.ClickException("write each run as NAME=RUN")
     figure = Figure(figsize=(5.5 * len(metrics), 3.8), layout="constrained")
-    for axes, metric in zip(
-        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
-    ):
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, (metric, _, label) in zip(panels, (m.partition("=") for m in metrics), strict=True):
         for name, folder in (run.split("=", 1) for run in runs):
             points = curve(Path(folder), metric)
             if not points:
@@ -45,7 +46,7 @@ def main(runs: tuple[str, ...], metrics: tuple[str, ...], dest: Path) -> None:
                 )
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
             click.echo(f"{metric} | {name} | " + ", ".join(f"{k:g}: {v:.4g}" for k, v in points))
-        axes.set(xlabel="thousand images", ylabel=metric, ylim=(0, None))
+        axes.set(xlabel="thousand images", ylabel=label or metric, ylim=(0, None))
         axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(dest, dpi=110)

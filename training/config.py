@@ -287,7 +287,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "white_background": True,
             "density_scale": 5.0,  # or skin stays a fog, which pictures this small do not betray
         },
-        "loss": {"gamma": 0.5, "pose_weight": 5.0, "spread_weight": 1.0, "blur_sigma": 0.0},
+        "loss": {"gamma": 0.5, "pose_weight": 5.0, "spread_weight": 0.5, "blur_sigma": 0.0},
         "run": {"batch": 8, "kimg": 60.0, "tick": 1.0, "snap": 4},
     },
     # Any folder of pictures of one kind of object, each seen from its own unknown side.
