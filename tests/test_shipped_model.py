@@ -51,5 +51,8 @@ def test_it_meets_its_published_numbers(shipped):
     assert measured["pose_error"] <= 8
     assert measured["pose_error_yaw_correlation"] >= 0.9
     assert measured["pose_error_pitch_correlation"] >= 0.8
+    floor = measured["pose_distribution_of_halves"]
+    assert measured["pose_distribution"] <= floor + 0.15
     scores = evaluate(shipped.generator, shipped.discriminator, data)
     assert min(scores.turned_iou) >= 0.85
+    assert max(scores.turned_depth_error) <= 0.05  # a plane of constant depth: 0.06
