@@ -196,3 +196,6 @@ def test_photographs_come_plain_and_as_training_shows_them(tmp_path: Path):
     again = open_evaluation_data(data.model_copy(update={"mirror": False}), 0)
     assert again.photographs.fingerprint == found.photographs.fingerprint
     assert again.shown.fingerprint != found.shown.fingerprint
+    other_seed = open_evaluation_data(data, 1)  # draws other images, of the same photographs
+    assert other_seed.photographs.fingerprint == found.photographs.fingerprint
+    assert other_seed.shown.fingerprint != found.shown.fingerprint
