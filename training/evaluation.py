@@ -41,9 +41,8 @@ def open_evaluation_data(data: DataConfig, seed: int) -> EvaluationData:
 
     def photographs(mirror: bool, max_images: int | None) -> Photographs:
         images = ImageDataset(data.path, data.resolution, data.crop, mirror, max_images, seed)
-        preparation = (data.resolution, data.crop, mirror, max_images)
-        if max_images is not None:
-            preparation += (seed,)  # which of them
+        subset = None if max_images is None else (max_images, seed)
+        preparation = (data.resolution, data.crop, mirror, subset)
         return Photographs(images, f"{content} {preparation}")
 
     plain = photographs(False, None)
