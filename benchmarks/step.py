@@ -36,7 +36,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.naive import plain_operations, published_schedule  # noqa: E402
 from dnnlib import Command  # noqa: E402
-from torch_utils.memory import freed_memory_returned, keep_freed_memory  # noqa: E402
 from torch_utils.ops import status  # noqa: E402
 from training.config import Config, parse_settings  # noqa: E402
 from training.presets import build_config
@@ -59,20 +58,13 @@ class Contestant(NamedTuple):
 
 
 @contextlib.contextmanager
-def plain_torch() -> Iterator[None]:
-    """Nothing that this code adds, neither operations nor its way with memory."""
-    with plain_operations(), freed_memory_returned():
-        yield
-
-
-@contextlib.contextmanager
 def published_schedule_in_plain_torch() -> Iterator[None]:
-    with published_schedule(), plain_torch():
+    with published_schedule(), plain_operations():
         yield
 
 
 OURS = Contestant("this code", contextlib.nullcontext, contextlib.nullcontext)
-TWINS = Contestant("this schedule, plain torch", plain_torch, contextlib.nullcontext)
+TWINS = Contestant("this schedule, plain torch", plain_operations, contextlib.nullcontext)
 NAIVE = Contestant(
     "published schedule, plain torch", published_schedule_in_plain_torch, published_schedule
 )
@@ -252,7 +244,6 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Seconds per training iteration, images per second, peak memory, and the bound."""
-    keep_freed_memory()
     if threads or processor_time:
         torch.set_num_threads(1 if processor_time else threads)
     contestants = [OURS, *[TWINS] * twins, *[NAIVE] * naive]

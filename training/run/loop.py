@@ -15,7 +15,6 @@ from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.images import to_float
-from torch_utils.memory import keep_freed_memory
 from training.config import Config
 from training.data.dataset import ImageDataset
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
@@ -55,7 +54,6 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     """
     if config.run.ops is not None:
         ops.set_mode(config.run.ops)
-    keep_freed_memory()
     with StopSignals() as stop:
         run = _Run(Trainer(config, open_dataset(config), device_of(config)), folder, resume)
         try:
