@@ -51,6 +51,8 @@ class View(NamedTuple):
 class Generator(nn.Module):
     """Build with a `Config`; parameter names are those of published checkpoints."""
 
+    intrinsics: Tensor
+
     def __init__(self, config: Config):
         super().__init__()
         sizes = config.generator
