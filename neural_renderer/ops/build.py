@@ -1,26 +1,41 @@
-"""Compile the native op on first use, into a cache that the user's processes share.
+"""Compile C++ and CUDA kernels on first use and load them, or say why not.
 
-The op is plain C functions: it needs neither torch's headers nor its ABI, so that a build takes
-seconds and outlives an update of torch. The library's name in the cache holds a hash of the
-sources, the command and the compiler's version. It is built in a folder of its own and then moved
-to that name, which is atomic: concurrent builds cannot disturb each other, a killed one leaves
-nothing that a later one waits for.
+The kernels are plain C functions of pointers and sizes that know nothing of torch. So a build takes
+seconds, and its result outlives an update of torch.
+
+    compiler + options + sources --hash--> CACHE/ops/NAME-HASH.so, there already?  load it
+                                                                  otherwise        compile, rename
+
+There is no lock to go stale: each process compiles into a folder of its own and renames the result
+into place. Processes that start together compile the same thing, and the last rename wins; a killed
+one leaves nothing that a later one waits for.
 """
 
 import ctypes
-import functools
 import hashlib
+import logging
 import os
 import platform
+import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-_SOURCES = Path(__file__).parent / "csrc"
-_TIMEOUT = 600  # seconds
+Mode = Literal["auto", "torch", "native"]
+
+TIME_LIMIT = 600.0  # seconds for one run of a compiler
+
+_COMMON_OPTIONS = ("-std=c++17", "-O3", "-shared")
+_CPU_OPTIONS = (*_COMMON_OPTIONS, "-fPIC")
+_CUDA_OPTIONS = (*_COMMON_OPTIONS, "-Xcompiler", "-fPIC")
+
+
+class BuildError(RuntimeError):
+    """A kernel cannot be compiled or loaded; the message is one line."""
 
 
 class Library(NamedTuple):
@@ -30,97 +45,206 @@ class Library(NamedTuple):
     problem: str | None
 
 
-@functools.cache
-def load(target: str) -> Library:
-    """The op for 'cpu' or for a CUDA architecture such as 'sm_90', built if need be.
+def parse_mode(text: str) -> Mode:
+    """Check the name of a mode.
 
-    A failure is warned of once, in one line.
+    'torch' is plain torch, 'native' compiled kernels or an error, 'auto' compiled kernels where
+    they can be had, else plain torch after a warning.
+
+    Raises:
+        ValueError: for another name.
     """
-    try:
-        return Library(ctypes.CDLL(str(_built(target))), None)
-    except _BuildError as error:
-        problem = str(error)
-    except (OSError, subprocess.SubprocessError) as error:
-        problem = f"{type(error).__name__}: {error}".replace("\n", " ")
-    warnings.warn(
-        f"neural_renderer renders with its slow torch reference on {target}: {problem}",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return Library(None, problem)
+    if text == "auto" or text == "torch" or text == "native":
+        return text
+    raise ValueError(f"ops must be 'auto', 'torch' or 'native', not {text!r}")
 
 
-def command(target: str) -> list[str]:
-    """The compiler and its options, up to the input and the output."""
-    # Fused multiply-adds would take from edge functions the symmetry that keeps meshes tight.
-    if target == "cpu":
-        compiler = os.environ.get("CXX") or _first("c++", "g++", "clang++")
-        options = "-O3 -std=c++17 -fPIC -pthread -fopenmp-simd -ffp-contract=off"
-        return [*compiler.split(), *options.split(), "-fno-math-errno", "-fno-trapping-math"]
-    if target.startswith("sm_"):
-        options = f"-O3 -std=c++17 -fmad=false -arch={target} -Xcompiler -fPIC"
-        return [_nvcc(), *options.split()]
-    raise _BuildError(f"there is no native op for {target} tensors")
+class Kernels:
+    """The kernels of one package: compiled on first use, each of them once per process.
+
+    Args:
+        package: names the folder in the user's cache.
+        sources: the folder of the source files; a change of any of them leads to a new build.
+        cache_variable: environment variable that names another folder to cache in.
+        mode_variable: environment variable that sets the mode.
+        logger: gets one line of warning for each library that plain torch must stand in for.
+    """
+
+    def __init__(
+        self,
+        package: str,
+        sources: Path,
+        *,
+        cache_variable: str,
+        mode_variable: str,
+        logger: logging.Logger,
+    ) -> None:
+        self.sources = sources
+        self._package = package
+        self._cache_variable = cache_variable
+        self._mode_variable = mode_variable
+        self._logger = logger
+        self._libraries: dict[tuple[str, tuple[str, ...]], Library] = {}
+        self._warned: set[str] = set()
+
+    def mode(self) -> Mode:
+        """The mode that the environment sets, 'auto' by default.
+
+        Raises:
+            ValueError: if it names none.
+        """
+        return parse_mode(os.environ.get(self._mode_variable) or "auto")
+
+    def load(self, source: str, options: tuple[str, ...], mode: Mode) -> ctypes.CDLL | None:
+        """The library of a source file; None means that plain torch must do the work.
+
+        Args:
+            source: name of a .cpp or .cu file in `sources`.
+            options: of the compiler, beyond those that make a library.
+            mode: see `parse_mode`.
+
+        Raises:
+            BuildError: if the mode is 'native' and the library cannot be had.
+        """
+        if mode == "torch":
+            return None
+        handle, problem = self.library(source, options)
+        if problem is not None:
+            if mode == "native":
+                raise BuildError(problem)
+            if problem not in self._warned:
+                self._warned.add(problem)
+                self._logger.warning("%s: plain torch takes its place", problem)
+        return handle
+
+    def library(self, source: str, options: tuple[str, ...]) -> Library:
+        """What came of compiling and loading a source file (see `load`)."""
+        key = source, options
+        if key not in self._libraries:
+            self._libraries[key] = self._open(source, options)
+        return self._libraries[key]
+
+    def forget(self) -> None:
+        """Begin as a new process would: nothing loaded, nothing warned of."""
+        self._libraries.clear()
+        self._warned.clear()
+
+    def build(self, source: str, options: Sequence[str]) -> Path:
+        """The library's file, compiled unless it is in the cache.
+
+        Raises:
+            BuildError: says in one line what stands in the way.
+        """
+        try:
+            return self._build(self.sources / source, options)
+        except OSError as error:
+            raise BuildError(f"{error.strerror or error}: {error.filename}") from error
+
+    def _open(self, source: str, options: Sequence[str]) -> Library:
+        try:
+            return Library(ctypes.CDLL(str(self.build(source, options))), None)
+        except (BuildError, OSError) as error:
+            reason = " ".join(str(error).split())
+            return Library(None, f"cannot build the native kernels of {self._package} ({reason})")
+
+    def _build(self, source: Path, options: Sequence[str]) -> Path:
+        on_gpu = source.suffix == ".cu"
+        compiler = _nvcc() if on_gpu else _cxx()
+        options = (*(_CUDA_OPTIONS if on_gpu else _CPU_OPTIONS), *options)
+        name = f"{source.stem}-{self._key(compiler, options)}.so"
+        target = self._cache() / name
+        if target.exists():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
+            output = Path(folder) / name
+            _run([*compiler, *options, str(source), "-o", str(output)])
+            with open(output, "rb") as file:
+                os.fsync(file.fileno())  # else a crash could leave an empty file under this name
+            os.replace(output, target)
+        return target
+
+    def _key(self, compiler: list[str], options: Sequence[str]) -> str:
+        """Names what the binary depends on: compiler, options, processor and sources."""
+        digest = hashlib.sha256(repr((compiler, options, platform.machine())).encode())
+        digest.update(_run([*compiler, "--version"]).encode())
+        for file in sorted(self.sources.iterdir()):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
+
+    def _cache(self) -> Path:
+        """`cache_variable`/ops, else XDG_CACHE_HOME/package/ops, else ~/.cache/package/ops."""
+        chosen = os.environ.get(self._cache_variable)
+        root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        path = os.path.expanduser(chosen or os.path.join(root, self._package))
+        if path.startswith("~"):  # no HOME, and no entry for this user
+            raise BuildError(f"there is no home folder to cache it in; set {self._cache_variable}")
+        return Path(path) / "ops"
 
 
-def source(target: str) -> Path:
-    """The file to compile for a target."""
-    return _SOURCES / ("rasterize.cpp" if target == "cpu" else "rasterize.cu")
+def _cxx() -> list[str]:
+    """The command that CXX names, else the first C++ compiler on the path."""
+    given = os.environ.get("CXX", "").strip()
+    return _command(given) if given else [_first("c++", "g++", "clang++")]
 
 
-class _BuildError(Exception):
-    """Says in one line why the op cannot be built."""
+def _nvcc() -> list[str]:
+    """The command that NVCC names, else nvcc of CUDA_HOME, else that on the path."""
+    given = os.environ.get("NVCC", "").strip()
+    return _command(given) if given else [_cuda_compiler()]
 
 
-def _built(target: str) -> Path:
-    compile_ = [*command(target), "-shared", str(source(target))]
-    cached = _cache() / f"rasterize-{target}-{_fingerprint(compile_)}.so"
-    if cached.exists():
-        return cached
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cached.parent, prefix="build-") as folder:
-        output = Path(folder) / cached.name
-        result = subprocess.run(
-            [*compile_, "-o", str(output)], capture_output=True, text=True, timeout=_TIMEOUT
-        )
-        if result.returncode:
-            lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-            reason = next((line for line in lines if "error" in line), lines[-1])
-            raise _BuildError(f"{compile_[0]} failed: {reason}")
-        os.replace(output, cached)
-    return cached
-
-
-def _fingerprint(compile_: list[str]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(_SOURCES.iterdir()):
-        digest.update(path.read_bytes())
-    version = subprocess.run(
-        [compile_[0], "--version"], capture_output=True, text=True, timeout=_TIMEOUT
-    )
-    options = [part for part in compile_ if not part.startswith(str(_SOURCES))]
-    digest.update("\0".join([*options, version.stdout, platform.machine()]).encode())
-    return digest.hexdigest()[:16]
-
-
-def _cache() -> Path:
-    """NEURAL_RENDERER_CACHE, or neural_renderer/ in the user's cache folder."""
-    own = os.environ.get("NEURAL_RENDERER_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neural_renderer"
+def _cuda_compiler() -> str:
+    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+    folders = [os.path.join(home, "bin") for home in homes if home]
+    for path in (*folders, None, "/usr/local/cuda/bin"):  # None: the search path
+        found = shutil.which("nvcc", path=path)
+        if found:
+            return found
+    raise BuildError("no nvcc found; install the CUDA toolkit, or set NVCC or CUDA_HOME")
 
 
 def _first(*names: str) -> str:
     for name in names:
         if shutil.which(name):
             return name
-    raise _BuildError(f"no C++ compiler found ({', '.join(names)}); install one, or set CXX")
+    raise BuildError(f"no C++ compiler found ({', '.join(names)}); install one, or set CXX")
 
 
-def _nvcc() -> str:
-    home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
-    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
-    if nvcc is None:
-        raise _BuildError("no nvcc found; install the CUDA toolkit, or set CUDA_HOME")
-    return nvcc
+def _command(text: str) -> list[str]:
+    """A program with its arguments, as in 'ccache g++', or a path that may hold spaces."""
+    if shutil.which(text):
+        return [text]
+    try:
+        command = shlex.split(text)
+    except ValueError as error:
+        raise BuildError(f"cannot read the command {text!r}: {error}") from error
+    if shutil.which(command[0]) is None:
+        raise BuildError(f"no compiler '{command[0]}' found")
+    return command
+
+
+def _run(command: list[str]) -> str:
+    """What a compiler prints; in a process group of its own, so that a time-out ends all of it."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=TIME_LIMIT)
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{command[0]} took more than {TIME_LIMIT} s") from None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode:
+        lines = output.strip().splitlines() or [f"exit status {process.returncode}"]
+        reason = next((line for line in lines if "error" in line), lines[-1])
+        raise BuildError(f"{command[0]} failed: {reason}")
+    return output
