@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers
+from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
 from metrics.context import Context
 from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
-from torch_utils.memory import keep_freed_memory
 from training import old_names
 from training.config import Config
 from training.data.dataset import ImageDataset
@@ -76,9 +75,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     """
     if config.run.ops is not None:
         ops.set_mode(config.run.ops)
-    keep_freed_memory()
     is_first = distributed.rank() == 0
-    with StopSignals() as stop, locked(folder if is_first else None):
+    with StopSignals(say_now if is_first else None) as stop, locked(folder if is_first else None):
         trainer = Trainer(config, open_dataset(config), select_device(config.run.device))
         run = Run(trainer, folder, resume, is_first)
         try:
