@@ -1,6 +1,7 @@
 """Small general helpers that know nothing of networks: errors, files, the cache folder."""
 
 from .cli import Command, SeedList, finite
+from .destinations import check_destination, write_destination
 from .errors import UserError
 from .files import append_bytes, append_line, atomic_write, cache_dir, remove_leftovers
 from .signals import EXIT_STATUS_BASE, StopSignals
@@ -16,7 +17,9 @@ __all__ = [
     "append_line",
     "atomic_write",
     "cache_dir",
+    "check_destination",
     "code_version",
     "finite",
     "remove_leftovers",
+    "write_destination",
 ]

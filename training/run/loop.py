@@ -21,13 +21,15 @@ from training.data.dataset import ImageDataset
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
 from training.files.transfer import start_from
-from training.outputs import figures
+from training.outputs.figures import save_image_grid
+from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
 from training.run.reporting import Reporter
 from training.run.run_folder import checkpoints, kimg_tag, rename_unused
+from training.run.snapshots import save_snapshot_pictures
 from training.step import Trainer
 
-PICTURED = 32  # latents and photographs in the pictures of a snapshot
+PICTURED = 32  # seeds and photographs in the pictures of a snapshot
 
 
 def device_of(config: Config) -> torch.device:
@@ -217,22 +219,21 @@ class _Run:
             temporary.write_text(self.config.model_dump_json(indent=2) + "\n")
 
     def _save_photographs(self) -> None:
-        figures.save_image_grid(self.folder / "reals.png", self._photographs())
+        save_image_grid(self.folder / "reals.png", self._photographs())
 
     def _save_pictures(self) -> None:
         trainer, config = self.trainer, self.config
-        z = np.random.RandomState(config.run.seed).randn(PICTURED, config.generator.z_dim)
         intrinsics = trainer.dataset.all_intrinsics
         if config.camera.intrinsics == "labels" and intrinsics is not None:
             intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
         else:
             intrinsics = None
-        figures.save_snapshot_pictures(
+        save_snapshot_pictures(
             self.folder,
             kimg_tag(trainer.kimg),
             trainer.averaged_generator,
             trainer.discriminator,
-            torch.from_numpy(z).float().to(trainer.device),
+            latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device),
             intrinsics,
             self._photographs().to(trainer.device),
         )
