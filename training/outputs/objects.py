@@ -1,8 +1,8 @@
 """The objects of a trained generator: from seeds, latents or ws, to be rendered from any camera.
 
-    objects = Objects.from_seeds(generator, range(4), truncation=0.7)
-    view = objects.own_view()                                   # each from its own pose
-    turned = objects.render(generator.pose_from_degrees(torch.tensor([[20.0, 0.0]])))
+objects = Objects.from_seeds(generator, range(4), truncation=0.7)
+view = objects.own_view()                                   # each from its own pose
+turned = objects.render(generator.pose_from_degrees(torch.tensor([[20.0, 0.0]])))
 """
 
 import math

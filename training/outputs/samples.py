@@ -243,9 +243,7 @@ def _write_preview(options: SampleOptions, seed: int, objects: Objects, mesh: Me
     save_image_grid(options.outdir / f"seed{seed:04d}_shape.png", picture)
 
 
-def _write_statistics(
-    path: Path, seeds: Sequence[int], generator: Generator, poses: Tensor
-) -> str:
+def _write_statistics(path: Path, seeds: Sequence[int], generator: Generator, poses: Tensor) -> str:
     """Write each seed's pose in radians and in degrees around the canonical view, and the mean and
     standard deviation of the latter; returns them as a line."""
     degrees = generator.degrees_from_pose(poses)

@@ -92,8 +92,6 @@ def _generated_poses(generator: Generator) -> Tensor:
     return own_pose(generator, generator.latent(z))
 
 
-def _estimated_poses(
-    discriminator: Discriminator, images: Tensor, generator: Generator
-) -> Tensor:
+def _estimated_poses(discriminator: Discriminator, images: Tensor, generator: Generator) -> Tensor:
     size = generator.raw_resolution
     return torch.cat([discriminator.estimate_pose(part, size) for part in images.split(AT_ONCE)])
