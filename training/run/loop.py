@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
@@ -23,7 +22,8 @@ from training.data.dataset import ImageDataset
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
 from training.files.transfer import start_from
-from training.outputs import figures
+from training.outputs.figures import save_image_grid
+from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
@@ -33,6 +33,7 @@ from training.run.run_folder import (
     rename_unused,
     surplus_networks,
 )
+from training.run.snapshots import save_snapshot_pictures
 from training.step import Trainer
 
 PICTURED = 32  # latents and photographs in the pictures of a snapshot
@@ -292,31 +293,26 @@ class Run:
             temporary.write_text(self.config.model_dump_json(indent=2) + "\n")
 
     def _save_photographs(self) -> None:
-        figures.save_image_grid(self.folder / "reals.png", self._photographs())
+        save_image_grid(self.folder / "reals.png", self._photographs())
 
     def _save_pictures(self) -> None:
         trainer, config = self.trainer, self.config
-        z = np.random.RandomState(config.run.seed).randn(PICTURED, config.generator.z_dim)
         intrinsics = trainer.dataset.all_intrinsics
         if config.camera.intrinsics == "labels" and intrinsics is not None:
             intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
         else:
             intrinsics = None
-        tag = kimg_tag(trainer.kimg)
-        figures.save_snapshot_pictures(
+        pictures = save_snapshot_pictures(
             self.folder,
-            tag,
+            kimg_tag(trainer.kimg),
             trainer.averaged_generator,
             trainer.discriminator,
-            torch.from_numpy(z).float().to(trainer.device),
+            latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device),
             intrinsics,
             self._photographs().to(trainer.device),
         )
-        pictures = {
-            path.name.removesuffix(f"-{tag}.png"): np.asarray(Image.open(path).convert("RGB"))
-            for path in self.folder.glob(f"*-{tag}.png")
-        }
-        self.reporter.pictures(pictures, trainer.kimg)
+        arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
+        self.reporter.pictures(arrays, trainer.kimg)
 
     def _photographs(self) -> Tensor:
         """The same few in every snapshot, in [-1, 1]."""
