@@ -1,4 +1,4 @@
-"""Measure a trained network. `python calc_metrics.py --help`; docs/metrics.md defines the numbers."""
+"""Measure a trained network. `python calc_metrics.py --help` lists the options."""
 
 from pof3d.commands.calc_metrics import main
 

@@ -1,6 +1,7 @@
 """Small general helpers that know nothing of networks: errors, files, the cache folder."""
 
 from .cli import Command, SeedList, escape_unencodable, finite
+from .destinations import check_destination, write_destination
 from .errors import OutOfMemory, UserError, out_of_memory
 from .files import append_bytes, append_line, atomic_write, cache_dir, remove_leftovers
 from .seeds import LARGEST_SEED, Seeds
@@ -20,10 +21,12 @@ __all__ = [
     "append_line",
     "atomic_write",
     "cache_dir",
+    "check_destination",
     "code_version",
     "escape_unencodable",
     "finite",
     "out_of_memory",
     "remove_leftovers",
     "say_now",
+    "write_destination",
 ]

@@ -31,10 +31,10 @@ from training.data.toy_heads import (
     toy_cameras,
     toy_dataset_path,
 )
-from training.evaluation.networks import EvaluatedNetwork
 from training.files.network_file import load_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.outputs.objects import Objects
 
 AT_ONCE = 16
 TURNS = (-40, -20, 0, 20, 40)  # yaws from which samples are compared, degrees
@@ -109,6 +109,7 @@ def evaluate(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         untrained = Generator(generator.config).eval()
+    untrained.to(generator.intrinsics.device)
     samples, untrained_samples = (draw_images(g, len(chosen)) for g in (generator, untrained))
     masks = foreground_mask(photographs)
     silhouette = masks.float().mean(dim=0) > 0.5
@@ -130,16 +131,18 @@ def evaluate(
     )
 
 
+@torch.no_grad()
 def draw_images(generator: Generator, count: int) -> Tensor:
-    """The samples of the first `count` seeds, uint8 [count, 3, R, R]."""
-    network = EvaluatedNetwork(generator)
-    return torch.cat([to_uint8(network.sample(part)).cpu() for part in _batches(count)])
+    """The objects of the first `count` seeds from their own poses, uint8 [count, 3, R, R]."""
+    parts = (Objects.from_seeds(generator, seeds).own_view() for seeds in _batches(count))
+    return torch.cat([to_uint8(view.image).cpu() for view in parts])
 
 
 def estimate_poses(generator: Generator, discriminator: Discriminator, images: Tensor) -> Tensor:
     """D's estimates [N, 2] of the poses, (h, v) in radians, of uint8 images [N, 3, R, R]."""
-    network = EvaluatedNetwork(generator, discriminator)
-    return torch.cat([network.estimate_poses(part).cpu() for part in images.split(AT_ONCE)])
+    raw = generator.raw_resolution
+    parts = [discriminator.estimate_pose(part, raw).cpu() for part in images.split(AT_ONCE)]
+    return torch.cat(parts)
 
 
 def compare_turned(
@@ -179,13 +182,14 @@ def _poses_in_network(
     )
 
 
+@torch.no_grad()
 def turned_samples(generator: Generator, poses: Tensor, count: int) -> ObjectViews:
-    """The samples of the first `count` seeds, each seen from V poses [V, 2]."""
-    network, masks, depths = EvaluatedNetwork(generator), [], []
-    for part in _batches(count):
-        views = network.views_from(part, poses)
-        masks.append(foreground_mask(to_uint8(views.image).cpu()))
-        depths.append(views.depth[:, :, 0].cpu())
+    """The objects of the first `count` seeds, each seen from V poses [V, 2]."""
+    masks, depths = [], []
+    for seeds in _batches(count):
+        view = Objects.from_seeds(generator, seeds).render(poses)
+        masks.append(foreground_mask(to_uint8(view.image).cpu()))
+        depths.append(view.depth[:, :, 0].cpu())
     return ObjectViews(torch.cat(masks), torch.cat(depths))
 
 

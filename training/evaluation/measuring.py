@@ -15,7 +15,7 @@ from torch_utils import distributed
 from torch_utils.devices import select_device
 from training.config import DataConfig
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
-from training.files.network_file import load_network
+from training.files.network_file import find_network, load_network
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Measurement:
 
     Attributes:
         names: of metrics.
-        network: network file.
+        network: network file, or a run folder.
         data: path of the photographs; None: those that the network was trained on.
         mirror: whether mirrored copies count, except for …_full; None: as in training.
         count: of samples; None leaves it to each metric.
@@ -44,14 +44,14 @@ class Measurement:
 
 
 def measure(wanted: Measurement) -> None:
-    """Measure and tell. Called in every process.
+    """Measure and tell, on stdout and in the run folder. Called in every process.
 
     Raises:
         UserError: for a bad network or data; at the end, if any metric failed.
     """
-    failures = []
-    context = open_context(wanted) if wanted.names else None
-    for name in wanted.names if context is not None else ():
+    path, failures = find_network(wanted.network), []
+    context = open_context(path, wanted)
+    for name in wanted.names:
         try:
             result = compute(name, context)
         except Exception as error:
@@ -61,20 +61,20 @@ def measure(wanted: Measurement) -> None:
             failures.append(f"{name}: {reason}")
         else:
             if distributed.rank() == 0:
-                _tell(result, wanted.network)
+                _tell(result, path)
     if failures:
         raise UserError("; ".join(failures))
 
 
-def open_context(wanted: Measurement) -> Context:
-    """The network and the photographs.
+def open_context(path: Path, wanted: Measurement) -> Context:
+    """The network in a file, and the photographs.
 
     Raises:
         UserError: where either cannot be read.
     """
     device = select_device(wanted.device)
-    network = load_network(wanted.network, device)
-    config = _data_config(network.config.data, wanted)
+    network = load_network(path, device)
+    config = _data_config(path, network.config.data, wanted)
     data = open_evaluation_data(config, network.config.run.seed)
     return Context(
         EvaluatedNetwork(network.generator, network.discriminator, data.labels),
@@ -87,11 +87,11 @@ def open_context(wanted: Measurement) -> Context:
     )
 
 
-def _data_config(trained_on: DataConfig, wanted: Measurement) -> DataConfig:
+def _data_config(path: Path, trained_on: DataConfig, wanted: Measurement) -> DataConfig:
     changes = {"path": wanted.data, "mirror": wanted.mirror}
     changed = trained_on.model_copy(update={k: v for k, v in changes.items() if v is not None})
     if changed.path is None:
-        raise UserError(f"{wanted.network} does not say what it was trained on: give --data")
+        raise UserError(f"{path} does not say what it was trained on: give --data")
     return changed
 
 

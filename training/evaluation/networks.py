@@ -10,14 +10,13 @@ from torch import Tensor
 from dnnlib import UserError
 from metrics.context import ImageSet, Views
 from metrics.statistics import content_hash
-from torch_utils.images import resize, to_float
 from training.cameras import orbit, viewing_directions
 from training.config import DataConfig
 from training.data.dataset import DatasetArchive, ImageDataset, read_labels
 from training.data.toy_heads import GROUND_TRUTH, load_ground_truth
-from training.latents import latents_of_seeds
 from training.networks.discriminator import Discriminator
-from training.networks.generator import Generator
+from training.networks.generator import Generator, Latent
+from training.outputs.objects import Objects, latents_of_seeds, own_pose
 
 _OPAQUE = 0.5
 _CENTER = 0.25  # radius, in image widths, of what counts as the object before an opaque background
@@ -119,7 +118,7 @@ class EvaluatedNetwork:
         """
         if self.poses_given:
             raise UserError("this generator is given its poses: it has no distribution of them")
-        return viewing_directions(self._objects(indices).cam2world)
+        return viewing_directions(self._draw(indices).cam2world)
 
     @torch.no_grad()
     def views(self, indices: range, yaws: Sequence[float]) -> Views:
@@ -129,16 +128,14 @@ class EvaluatedNetwork:
             indices: numbers of B samples.
             yaws: V angles in degrees.
         """
-        objects = self._objects(indices)
+        drawn = self._draw(indices)
         pivot = self.generator.config.camera.pivot
-        turned = torch.stack([orbit(objects.cam2world, yaw, pivot) for yaw in yaws], dim=1)
-        return self._render(objects, turned)
-
-    @torch.no_grad()
-    def views_from(self, indices: range, poses: Tensor) -> Views:
-        """Each sample from the same V poses [V, 2], (h, v) in radians."""
-        cam2world = self.generator.cam2world(poses.to(self.device))
-        return self._render(self._objects(indices), cam2world.expand(len(indices), -1, 4, 4))
+        turned = torch.stack([orbit(drawn.cam2world, yaw, pivot) for yaw in yaws], dim=1)
+        pose = own_pose(self.generator, drawn.latent)
+        objects = Objects.from_ws(self.generator, drawn.latent.ws, pose)
+        view = objects.render(turned, drawn.intrinsics)
+        mask = object_mask(view.opacity, self.generator.config.rendering.white_background)
+        return Views(view.image, view.depth, mask, turned, drawn.intrinsics)
 
     def estimate_directions(self, images: Tensor) -> Tensor:
         """The discriminator's estimates [B, 3] of the viewing directions of images.
@@ -149,22 +146,12 @@ class EvaluatedNetwork:
         Raises:
             UserError: without a discriminator.
         """
-        return viewing_directions(self.estimate_cameras(images))
-
-    def estimate_cameras(self, images: Tensor) -> Tensor:
-        """The same as cam2world [B, 4, 4]."""
-        return self.generator.cam2world(self.estimate_poses(images))
-
-    @torch.no_grad()
-    def estimate_poses(self, images: Tensor) -> Tensor:
-        """The same as poses [B, 2], (h, v) in radians."""
         if self.discriminator is None:
             raise UserError("this network file has no discriminator, which estimates poses")
-        images = to_float(images.to(self.device))
-        raw = resize(images, self.generator.raw_resolution)
-        return self.discriminator(images, raw).pose
+        pose = self.discriminator.estimate_pose(images, self.generator.raw_resolution)
+        return viewing_directions(self.generator.cam2world(pose))
 
-    def _objects(self, indices: range) -> "_Objects":
+    def _draw(self, indices: range) -> "_Drawn":
         generator = self.generator
         z = latents_of_seeds(indices, generator.config.generator.z_dim).to(self.device)
         label, intrinsics = None, generator.intrinsics.expand(len(z), 3, 3)
@@ -177,21 +164,13 @@ class EvaluatedNetwork:
             cam2world = generator.cam2world(latent.pose)
         elif label is not None:
             cam2world = label[:, :16].unflatten(1, (4, 4))
-        return _Objects(latent.ws, cam2world, intrinsics)
-
-    def _render(self, objects: "_Objects", cam2world: Tensor) -> Views:
-        ws, _, intrinsics = objects
-        planes = self.generator.planes(ws)
-        view = self.generator.render(planes, ws[:, -1], cam2world, intrinsics)
-        mask = object_mask(view.opacity, self.generator.config.rendering.white_background)
-        return Views(view.image, view.depth, mask, cam2world, intrinsics)
+        return _Drawn(latent, cam2world, intrinsics)
 
 
-class _Objects(NamedTuple):
-    """Samples to be rendered: ws [B, num_ws, w_dim], their own camera, cam2world [B, 4, 4], and
-    intrinsics [B, 3, 3]."""
+class _Drawn(NamedTuple):
+    """Samples to be rendered, their own cameras [B, 4, 4], and intrinsics [B, 3, 3]."""
 
-    ws: Tensor
+    latent: Latent
     cam2world: Tensor
     intrinsics: Tensor
 

@@ -1,6 +1,7 @@
 """Scores of toy networks, on a generator and a discriminator that know the truth."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from training.evaluation.ground_truth import (
     evaluate,
     nearest_match,
 )
-from training.networks.discriminator import Discriminator, DiscriminatorOutput
+from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, Latent, View
 from training.pose_sources import Gaussian
 
@@ -51,8 +52,9 @@ class Sculptor:
         self.config, self.offset = tiny_config(), offset
         self.intrinsics, self.raw_resolution = torch.eye(3), 32
         self.pose_source = Gaussian(self.config.camera, 8)
+        self.mapping = SimpleNamespace(z_dim=8)
 
-    def latent(self, z: Tensor, label: None = None) -> Latent:
+    def latent(self, z: Tensor, label: None, truncation: float, cutoff: None) -> Latent:
         pose = math.pi / 2 + 0.3 * z[:, :2] + torch.tensor([self.offset, 0.0])
         return Latent(z, z[:, None], pose)
 
@@ -62,15 +64,22 @@ class Sculptor:
     def cam2world(self, pose: Tensor) -> Tensor:
         return toy_cameras(pose)
 
-    def render(self, planes: Tensor, w: Tensor, cam2world: Tensor, intrinsics: Tensor) -> View:
+    def render(
+        self,
+        planes: Tensor,
+        w: Tensor,
+        cam2world: Tensor,
+        intrinsics: Tensor,
+        resolution: None = None,
+    ) -> View:
         images, depths = [], []
         for z, cameras in zip(planes, cam2world, strict=True):
             head = Head.random(np.random.default_rng(int(z[0].abs() * 1e6)))
             view = render_head(head, orbit(cameras, -math.degrees(self.offset), (0, 0, 0)), 32)
             images.append(view.image / 127.5 - 1)
             depths.append(view.depth[:, None].clamp(max=2.7))  # no step where half a pixel is head
-        depth = torch.stack(depths)
-        return View(torch.stack(images), None, depth, torch.ones_like(depth))
+        image, depth = torch.stack(images), torch.stack(depths)
+        return View(image, image, depth, torch.ones_like(depth))
 
 
 class Seer:
@@ -83,10 +92,8 @@ class Seer:
             for i, pose in enumerate(poses)
         }
 
-    def __call__(self, images: Tensor, raw: Tensor) -> DiscriminatorOutput:
-        pixels = ((images + 1) * 127.5).round().to(torch.uint8).numpy()
-        poses = torch.stack([self.poses[image.tobytes()] for image in pixels])
-        return DiscriminatorOutput(torch.zeros(len(poses), 1), poses)
+    def estimate_pose(self, images: Tensor, raw_resolution: int) -> Tensor:
+        return torch.stack([self.poses[image.numpy().tobytes()] for image in images])
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.4])
@@ -135,9 +142,9 @@ def test_turned_samples_are_seen_from_the_directions_of_the_heads(monkeypatch):
         def cam2world(self, pose: Tensor) -> Tensor:
             return cam2world_from_pose(pose, 2.7, pivot)
 
-        def render(self, planes: Tensor, w: Tensor, cam2world: Tensor, intrinsics: Tensor) -> View:
+        def render(self, planes: Tensor, w: Tensor, cam2world: Tensor, *others, **named) -> View:
             rendered.append(cam2world)
-            return super().render(planes, w, cam2world, intrinsics)
+            return super().render(planes, w, cam2world, *others, **named)
 
     generator = OffCenter(0.0)
     generator.config = tiny_config(camera__pivot=pivot)

@@ -19,6 +19,7 @@ from training.cameras import cam2world_from_pose
 from training.data import toy_heads as toy
 from training.evaluation.networks import EvaluatedNetwork, object_mask, open_evaluation_data
 from training.networks.generator import Generator
+from training.outputs.objects import Objects
 
 BALL = 0.25  # radius, world units
 
@@ -102,14 +103,7 @@ def test_sample_i_is_the_object_of_seed_i():
         expected = generator(z, generator.intrinsics.expand(1, 3, 3)).image[:, 0]
     found = EvaluatedNetwork(generator).sample(range(3, 4))
     assert torch.allclose(found, expected, atol=1e-5)
-
-
-def test_samples_are_rendered_from_given_poses():
-    generator = small_generator().eval()
-    pose = torch.tensor([[1.2, 1.4], [1.9, 1.6]])
-    views = EvaluatedNetwork(generator).views_from(range(3), pose)
-    assert views.image.shape[:2] == (3, 2)
-    assert torch.equal(views.cam2world[2], generator.cam2world(pose))
+    assert torch.allclose(Objects.from_seeds(generator, [3]).own_view().image, found, atol=1e-5)
 
 
 def test_sampling_leaves_the_random_state_alone():
