@@ -18,8 +18,8 @@ from pof3d.commands import options
     metavar="NAMES",
     default="fid50k_full",
     show_default=True,
-    help="Comma-separated, or none: fid50k_full, fid50k, kid50k_full, pr50k3_full, is50k (any "
-    "number of samples goes: fid5k_full; -effnet: of that detector), pose_error, "
+    help="Comma-separated, or none: fid50k_full, fid50k, kid50k_full, pr50k3_full, is50k, "
+    "fd50k_full-effnet (other numbers of samples go too: fid5k_full), pose_error, "
     "pose_distribution, view_consistency, relief, identity_consistency.",
 )
 @options.network
