@@ -97,6 +97,8 @@ def fail(how: str, folder: Path) -> None:
     if distributed.rank() == 1:
         if how == "mistake":
             raise UserError("a mistake of the user: mend it")
+        if how == "refused":
+            open(folder / "none" / "file")
         if how == "fault":
             raise ZeroDivisionError("a fault of the program")
         if how == "stopped":  # as by a scheduler, before there is anything to finish
@@ -110,7 +112,10 @@ def fail(how: str, folder: Path) -> None:
     "how, error, message",
     [
         ("mistake", UserError, "^a mistake of the user: mend it$"),
-        pytest.param("fault", Exception, "ZeroDivisionError: a fault of", marks=pytest.mark.slow),
+        ("refused", FileNotFoundError, "No such file or directory: .*none/file"),
+        pytest.param(
+            "fault", RuntimeError, "ZeroDivisionError: a fault of", marks=pytest.mark.slow
+        ),
         ("death", UserError, "process 1 terminated with signal SIGKILL, the others were stopped"),
         pytest.param("stopped", SystemExit, "143", marks=pytest.mark.slow),
     ],
