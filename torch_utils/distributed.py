@@ -69,9 +69,9 @@ class Place(NamedTuple):
         return place
 
     def device_index(self) -> int:
-        """The number of this process's CUDA device, among those that it sees.
+        """The number of this process's CUDA device, among those visible to it.
 
-        Schedulers may give each process one GPU, which is then the only one that it sees.
+        Schedulers may give each process one GPU, which is then the only visible one.
 
         Raises:
             UserError: where there is no device for it.
@@ -83,7 +83,7 @@ class Place(NamedTuple):
             return 0
         if local_rank is None:
             raise UserError(
-                f"LOCAL_RANK is not set, and process {self.rank} sees {available} CUDA devices: "
+                f"LOCAL_RANK is not set, and process {self.rank} has {available} CUDA devices: "
                 "set it to the number of the process on its machine, as torchrun does"
             )
         if local_rank >= available:
@@ -126,7 +126,7 @@ def check_gpus(gpus: int, device_choice: str) -> str:
     """
     available = 0 if device_choice == "cpu" else torch.cuda.device_count()
     if device_choice == "cuda" and not available:
-        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
     place = Place.from_environment()
     if place is None:
         if available and gpus > available:

@@ -204,7 +204,7 @@ def test_a_process_takes_the_device_of_its_place(machine, devices, visible, loca
     [
         (4, 2, "auto", {}, "torchrun started 8 processes.*add --gpus 8"),
         (1, 8, "auto", {}, "LOCAL_RANK 1, but this machine shows 1 CUDA device"),
-        (4, 8, "auto", {"LOCAL_RANK": None}, "LOCAL_RANK is not set, and process 5 sees 4"),
+        (4, 8, "auto", {"LOCAL_RANK": None}, "LOCAL_RANK is not set, and process 5 has 4"),
         (4, 8, "cuda", {"LOCAL_RANK": "4"}, "LOCAL_RANK 4, but this machine shows 4"),
         (4, 1, "auto", {"RANK": None}, "has LOCAL_RANK but not RANK: start .* with torchrun"),
         (0, 8, "cpu", {"WORLD_SIZE": None}, "has RANK and LOCAL_RANK but not WORLD_SIZE"),

@@ -74,16 +74,22 @@ class ToyScores:
 
 
 class ObjectViews(NamedTuple):
-    """N objects, each seen from V poses. mask: bool [N, V, R, R], foreground. depth: of the same
-    shape, distance from the camera in world units; it counts in the foreground alone."""
+    """N objects from V poses.
+
+    mask: bool [N, V, R, R], foreground. depth: of the same shape, distance from the camera in world
+    units; it counts in the foreground alone.
+    """
 
     mask: Tensor
     depth: Tensor
 
 
 class NearestMatch(NamedTuple):
-    """Of objects with the most similar known ones, means for each of V poses. iou: overlap of the
-    silhouettes, by which they are chosen. depth_error: mean difference where both are."""
+    """Objects against the most similar known ones, means for each of V poses.
+
+    iou: overlap of the silhouettes, by which they are chosen. depth_error: mean difference where
+    both are, world units.
+    """
 
     iou: tuple[float, ...]
     depth_error: tuple[float, ...]
