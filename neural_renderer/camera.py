@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ops.registration import is_traced
+
 Vector = Tensor | Sequence[float]
 
 _SMALLEST_Z = 1e-6
@@ -102,7 +104,7 @@ def get_points_from_angles(distance, elevation, azimuth, degrees: bool = True):
 def _turn(vertices: Tensor, eye: Tensor, forward: Tensor, up: Tensor) -> Tensor:
     forward, up = torch.broadcast_tensors(F.normalize(forward, dim=-1), F.normalize(up, dim=-1))
     right = torch.linalg.cross(up, forward)
-    if bool((right.detach().norm(dim=-1) < 1e-6).any()):
+    if not is_traced(right) and bool((right.detach().norm(dim=-1) < 1e-6).any()):
         raise ValueError("the camera must not look along `up`, nor at its own position")
     right = F.normalize(right, dim=-1)
     rotation = torch.stack((right, torch.linalg.cross(forward, right), forward), -2)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .obj import load_obj, save_obj
+from .ops.registration import is_traced
 
 
 def vertices_to_faces(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def vertices_to_faces(vertices: Tensor, faces: Tensor) -> Tensor:
     if faces.is_floating_point():
         raise ValueError(f"faces must be whole numbers, not {faces.dtype}")
     faces = faces.long()
-    if faces.numel():
+    if not is_traced(faces) and faces.numel():
         low, high = (int(x) for x in faces.aminmax())
         if low < 0 or high >= count:
             raise ValueError(f"faces use vertices {low} to {high}, but there are only {count}")
