@@ -63,10 +63,11 @@ def projection(
     Args:
         K: [B or 1, 3, 3] intrinsics.
         R: [B or 1, 3, 3] rotation.
-        t: [B or 1, 1, 3] translation.
+        t: [B or 1, 1, 3] translation; [B or 1, 3] and [3] mean the same.
         dist_coeffs: [B or 1, 5] k1, k2, p1, p2, k3 (as in OpenCV), None for no distortion.
     """
     K, R, t = (torch.as_tensor(m).to(vertices) for m in (K, R, t))
+    t = t.reshape(-1, 1, 3) if t.shape[-1:] == (3,) and t.ndim < 3 else t
     batch = len(vertices)
     for name, matrix, shape in (("K", K, (3, 3)), ("R", R, (3, 3)), ("t", t, (1, 3))):
         if matrix.ndim != 3 or matrix.shape[1:] != shape or len(matrix) not in (1, batch):
