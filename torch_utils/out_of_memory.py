@@ -10,7 +10,7 @@ from dnnlib import UserError
 
 # What PyTorch says where the main memory ends; on a GPU it has an exception of its own.
 _MAIN_MEMORY_ENDS = ("can't allocate memory", "std::bad_alloc", "not enough memory")
-_SIZE = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)", re.IGNORECASE)
+_SIZE = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGTPE]i?B)", re.IGNORECASE)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def misfit(path: Path) -> str | None:
         return "is empty: copying or downloading it was cut off; fetch it again"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")):
-        return "is a web page, which some sites send instead of a download: fetch the file in a browser"
+        return "is a web page, as sites send in place of a download: fetch the file in a browser"
     if text.startswith((b"{", b"[")):
         return "is JSON text, not a network"
     return next((what for beginning, what in _BEGINNINGS if start.startswith(beginning)), None)
