@@ -314,7 +314,7 @@ def test_contradicting_dataset_is_one_warning(super_resolved, tmp_path, dataset,
         (["--seeds", "0-x"], "'0-x' is neither a seed nor a range"),
         (["--seeds", "5-2"], "runs backwards; write 2-5"),
         (["--seeds", "1,,2"], "'' is neither"),
-        (["--seeds", "4294967296"], "neither a seed"),
+        (["--seeds", "4294967296"], "the largest seed"),
         (["--network", "absent.safetensors"], "absent.safetensors does not exist"),
         (["--network", __file__], "is not a readable network file"),
         (["--network", "/dev/null"], "is a device or a pipe"),
@@ -381,7 +381,8 @@ def test_out_of_memory_names_what_lowers_it(toy, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("Error: out of memory for 4.0 GiB: lower") and "--shape-res" in line
+    assert line.startswith("Error: out of memory (4 GiB more were asked for)")
+    assert "--shape-res" in line
 
 
 def test_a_reader_that_has_gone_does_not_blame_the_folder(toy, tmp_path):

@@ -29,7 +29,12 @@ class DegreeList(click.ParamType):
         return degrees
 
 
-@click.command(cls=HintingCommand, elsewhere=SAMPLES, context_settings={"show_default": True})
+@click.command(
+    cls=HintingCommand,
+    elsewhere=SAMPLES,
+    memory_hint="a smaller --batch, --render-size or --shape-res",
+    context_settings={"show_default": True},
+)
 @options.network
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Made when missing.")
 @options.seeds

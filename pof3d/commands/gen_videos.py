@@ -10,7 +10,12 @@ from pof3d.commands import options
 from pof3d.commands.eg3d_options import VIDEOS, HintingCommand
 
 
-@click.command(cls=HintingCommand, elsewhere=VIDEOS, context_settings={"show_default": True})
+@click.command(
+    cls=HintingCommand,
+    elsewhere=VIDEOS,
+    memory_hint="a smaller --render-size or fewer --seeds",
+    context_settings={"show_default": True},
+)
 @options.network
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help=".gif or .mp4 file.")
 @click.option("--seeds", type=SeedList(), default="0-7", help="List and ranges, as 0-3,7.")

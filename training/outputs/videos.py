@@ -13,7 +13,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib import UserError, check_destination, write_destination
-from torch_utils.out_of_memory import explain_out_of_memory
 from training.networks.generator import Generator
 from training.outputs.figures import balanced_columns, enlarge, tile
 from training.outputs.objects import Objects
@@ -67,7 +66,7 @@ def orbit_frames(
         factor: every pixel is repeated so often in both directions.
 
     Raises:
-        UserError: for frames that are too large, or where memory runs out.
+        UserError: for frames that are too large.
     """
     size = render_size or generator.raw_resolution
     if generator.superresolution is not None:
@@ -78,12 +77,10 @@ def orbit_frames(
             f"a frame would be {side} pixels wide, more than {LARGEST_SIDE}: "
             "lower the number of --seeds, --render-size or --enlarge"
         )
-    remedy = f"lower --render-size (now {size}) or the number of --seeds (now {len(seeds)})"
-    with explain_out_of_memory(remedy):
-        objects = Objects.from_seeds(generator, seeds, truncation)
-        for pose in generator.pose_from_degrees(directions).split(1):
-            image = objects.render(pose, resolution=render_size).select(0).image
-            yield tile(enlarge(image.cpu(), factor))
+    objects = Objects.from_seeds(generator, seeds, truncation)
+    for pose in generator.pose_from_degrees(directions).split(1):
+        image = objects.render(pose, resolution=render_size).select(0).image
+        yield tile(enlarge(image.cpu(), factor))
 
 
 def save_video(dest: Path, frames: Iterator[Image.Image], count: int, fps: int) -> None:

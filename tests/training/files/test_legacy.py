@@ -346,7 +346,8 @@ def test_conversion_keeps_everything(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("new", "reason"), [("new.pkl", "safetensors"), ("no/folder/new.safetensors", "there is no folder")]
+    ("new", "reason"),
+    [("new.pkl", "safetensors"), ("no/folder/new.safetensors", "there is no folder")],
 )
 def test_conversion_refuses_a_useless_target(tmp_path, new, reason):
     generator, _ = tiny_networks()
