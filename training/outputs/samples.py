@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib import UserError, atomic_write
-from training.cameras import focal_from_fov, intrinsics_from_focal
+from training.cameras import intrinsics_from_fov
 from training.networks.generator import Generator, View
 from training.outputs.figures import depth_colors, enlarge, save_image_grid
 from training.outputs.mesh_files import VOLUME_FORMAT, save_mesh, save_mrc
@@ -135,9 +135,8 @@ def _write_poses(outdir: Path, seeds: Sequence[int], objects: Objects) -> None:
 
 def _write_views(options: SampleOptions, seeds: Sequence[int], objects: Objects) -> Tensor:
     """Write all views of each object; returns thumbnails [B, V, 3, r, r]."""
-    lens, size = None, options.render_size
-    if options.fov_deg is not None:
-        lens = intrinsics_from_focal(focal_from_fov(options.fov_deg))
+    size, fov = options.render_size, options.fov_deg
+    lens = None if fov is None else intrinsics_from_fov(fov)
     views = [_write_view(options, seeds, objects.own_view(lens, size), objects.generator, "")]
     for yaw, pitch in options.directions:
         pose = objects.generator.pose_from_degrees(torch.tensor([[yaw, pitch]]))
