@@ -239,8 +239,8 @@ class Run:
         trainer, data = self.trainer, self.evaluation_data
         context = Context(
             EvaluatedNetwork(trainer.averaged_generator, trainer.discriminator, data.labels),
-            data.photographs,
-            data.shown,
+            data.all_images,
+            data.train_images,
             data.true_directions,
             Runner(trainer.device),
         )
