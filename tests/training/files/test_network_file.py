@@ -79,3 +79,22 @@ def test_pickles_are_known_by_whatever_name(name, tmp_path):
     (tmp_path / name).write_bytes(b"\x80\x04}.")
     with pytest.raises(UserError, match="not a usable old checkpoint"):
         load_network(tmp_path / name)
+
+
+LOOK_ALIKES = (b"\x80\x02", b"\x80\x04", b"\x1f\x8b", b"\xff\xd8", b"{\x20", b"PK", b" \n")
+
+
+@pytest.mark.parametrize("beginning", LOOK_ALIKES)
+def test_a_network_whose_first_bytes_look_like_something_else_is_read(beginning, tmp_path):
+    """A safetensors file begins with the length of its header, any number."""
+    torch.manual_seed(0)
+    path = tmp_path / "network.safetensors"
+    save_network(path, Generator(tiny_config()).eval(), None, {"kimg": 1})
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    padded = int.from_bytes(beginning, "little")  # the header may end in spaces
+    padded += (max(length - padded, 0) // 2**16 + 1) * 2**16
+    header = data[8 : 8 + length].ljust(padded)
+    path.write_bytes(padded.to_bytes(8, "little") + header + data[8 + length :])
+    assert path.read_bytes().startswith(beginning)
+    assert load_network(path).provenance == {"kimg": 1}
