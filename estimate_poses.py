@@ -15,7 +15,9 @@ from torch import Tensor
 
 from dnnlib import Command, UserError, atomic_write
 from metrics.runner import Runner
-from training.data.dataset import DatasetArchive, ImageDataset, to_square
+from training.data.archive import DatasetArchive
+from training.data.dataset import ImageDataset
+from training.data.geometry import to_square
 from training.evaluation.networks import EvaluatedNetwork
 from training.files.network_file import load_network
 

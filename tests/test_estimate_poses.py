@@ -11,7 +11,9 @@ from PIL import Image
 
 from estimate_poses import main
 from tests.tiny import tiny_config, write_photographs
-from training.data.dataset import DatasetArchive, ImageDataset, read_labels
+from training.data.archive import DatasetArchive
+from training.data.dataset import ImageDataset
+from training.data.labels import read_labels
 from training.files.network_file import save_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -60,8 +62,8 @@ def test_labels_are_the_cameras_that_the_discriminator_sees(made):
 
 def test_the_result_makes_a_posed_data_set(made):
     assert estimate(made, dest=made.photographs / "dataset.json").exit_code == 0
-    labels, faults = read_labels(DatasetArchive(made.photographs))
-    assert faults == [] and len(labels) == 20
+    labels = read_labels(DatasetArchive(made.photographs))
+    assert labels.faults == [] and len(labels.cameras) == 20
     assert ImageDataset(made.photographs).all_intrinsics.shape == (20, 3, 3)
 
 

@@ -13,8 +13,10 @@ from metrics.context import ImageSet, Views
 from metrics.statistics import content_hash
 from torch_utils.images import resize, to_float
 from training.config import DataConfig
-from training.data.dataset import DatasetArchive, ImageDataset, read_labels
-from training.data.toy_heads import GROUND_TRUTH, load_ground_truth
+from training.data.archive import GROUND_TRUTH, DatasetArchive
+from training.data.dataset import ImageDataset
+from training.data.ground_truth import load_ground_truth
+from training.data.labels import read_labels
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
@@ -61,8 +63,10 @@ def open_evaluation_data(data: DataConfig, seed: int) -> EvaluationData:
 
 
 def _camera_labels(archive: DatasetArchive) -> Tensor | None:
-    labels, _ = read_labels(archive)  # of its faults, ImageDataset has complained
-    return None if labels is None else torch.tensor([labels[x] for x in archive.image_names()])
+    labels = read_labels(archive)  # of its faults, ImageDataset has complained
+    if labels.cameras is None or labels.faulty:
+        return None
+    return torch.tensor([labels.cameras[name] for name in archive.image_names()])
 
 
 def viewing_directions(cam2world: Tensor) -> Tensor:

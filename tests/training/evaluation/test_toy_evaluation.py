@@ -9,13 +9,9 @@ from torch import Tensor
 
 from tests.tiny import tiny_config
 from training.data.dataset import ImageDataset
-from training.data.toy_heads import (
-    Head,
-    load_ground_truth,
-    make_toy_dataset,
-    render_head,
-    toy_cameras,
-)
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_heads import Head, render_head, toy_cameras
+from training.data.toy_set import make_toy_dataset
 from training.evaluation.toy_evaluation import ObjectViews, evaluate, nearest_match
 from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, Latent, View
