@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dnnlib import UserError
 from training.data.photograph import Photograph, decode, extensions, missing_reader
@@ -188,6 +188,8 @@ def refuse_inside(outdir: str | os.PathLike, data: str | os.PathLike) -> None:
 
 def one_line(error: BaseException) -> str:
     """What an error says, or else its name, printable and without line breaks."""
+    if isinstance(error, UnidentifiedImageError):  # its own words are an address in memory
+        return "no kind of image that Pillow knows"
     return printable(" ".join(str(error).split())) or type(error).__name__
 
 

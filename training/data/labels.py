@@ -138,7 +138,7 @@ def _intrinsics_fault(intrinsics: np.ndarray) -> str | None:
         return f"has focal lengths that are not positive, {focal[0]:g} and {focal[1]:g}"
     if (focal > _LARGEST_FOCAL).any() or (np.abs(principal - 0.5) > _LARGEST_SHIFT).any():
         return (
-            f"has intrinsics that are not in image widths: focal lengths {focal[0]:g}, {focal[1]:g}, "
-            f"principal point {principal[0]:g}, {principal[1]:g}"
+            "has intrinsics that are not in image widths: focal lengths "
+            f"{focal[0]:g}, {focal[1]:g}, principal point {principal[0]:g}, {principal[1]:g}"
         )
     return None

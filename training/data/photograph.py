@@ -93,12 +93,13 @@ def decode(data: bytes) -> Photograph:
 def _decode(data: bytes) -> Photograph:
     with Image.open(io.BytesIO(data)) as file:
         _check_size(*file.size)
+        turned = _orientation(file) if file.format == "TIFF" else 1  # Pillow turns these itself
         file.load()
         orientation = _orientation(file)
         image = _on_white(_to_8_bits(file))
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
-    return Photograph(image, orientation)
+    return Photograph(image, max(orientation, turned))
 
 
 def _check_size(width: int, height: int) -> None:
@@ -226,16 +227,16 @@ def _is_whole(chunk: bytes) -> bool:
 
 
 def _bare_jpeg(data: bytes, keep_exif: bool) -> bytes:
-    """Without application segments, but for JFIF's, Adobe's (it tells the colors), EXIF; and
-    without comments."""
+    """Without comments and application segments, but for JFIF's, Adobe's (they tell the colors)
+    and EXIF's, or without these as well."""
     parts, position = [data[:2]], 2
     while True:
         marker, length = data[position + 1], struct.unpack_from(">H", data, position + 2)[0]
         if data[position] != 0xFF or marker == 0xDA:  # the pixels begin
             return b"".join([*parts, data[position:]])
         segment = data[position : position + 2 + length]
+        is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
         is_exif = marker == 0xE1 and segment[4:8] == b"Exif"
-        is_metadata = 0xE0 <= marker <= 0xEF and marker not in (0xE0, 0xEE) or marker == 0xFE
-        if not is_metadata or (is_exif and keep_exif):
+        if not is_metadata or (keep_exif and (is_exif or marker in (0xE0, 0xEE))):
             parts.append(segment)
         position += 2 + length
