@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 import train
 from tests.tiny import tiny_arguments, write_photographs
-from training.data.toy_heads import load_ground_truth, make_toy_dataset
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_set import make_toy_dataset
 from training.files.network_file import load_network
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,8 @@ from torch_utils.training_stats import StatsCollector
 from training import losses, old_names, schedules
 from training.augment import AdaController, Augmentation
 from training.config import Config, OptimConfig
-from training.data.dataset import Batch, ImageDataset, training_batches
+from training.data.dataset import ImageDataset
+from training.data.loader import Batch, training_batches
 from training.losses import (
     LOSSES,
     DiscriminatorTransform,
