@@ -465,7 +465,7 @@ def killed_at(moment: "Moment", config: Config, folder: Path) -> None:
             write_half(original, *args)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with mock.patch.object(figures, "save_snapshot_pictures", lambda *_: None):
+    with mock.patch.object(loop, "save_snapshot_pictures", lambda *_: {}):
         with mock.patch(moment.function, deadly):
             run(config, folder)
 
