@@ -1,4 +1,4 @@
-"""Tri-plane lookup and decoding: from points in space to density and colour.
+"""Tri-plane lookup and decoding: from points in space to density and color.
 
 EG3D (Chan et al. 2022), section 3.2: project a point on three planes, average the features found
 there, decode them with a small MLP.
@@ -26,7 +26,7 @@ PLANE_AXES = {"full": ((0, 1), (0, 2), (2, 1)), "eg3d": ((0, 1), (0, 2), (2, 0))
 class DecoderWeights(NamedTuple):
     """A two-layer MLP, its learning-rate and fan-in factors multiplied in.
 
-    w1: [hidden, C], b1: [hidden], w2: [1 + colours, hidden], b2: [1 + colours].
+    w1: [hidden, C], b1: [hidden], w2: [1 + colors, hidden], b2: [1 + colors].
     """
 
     w1: Tensor
@@ -36,10 +36,10 @@ class DecoderWeights(NamedTuple):
 
 
 class FieldSamples(NamedTuple):
-    """What the field holds at N points: sigma [B, N, 1] (before softplus), colour [B, N, F]."""
+    """What the field holds at N points: sigma [B, N, 1] (before softplus), color [B, N, F]."""
 
     sigma: Tensor
-    colour: Tensor
+    color: Tensor
 
 
 def triplane_render(
@@ -81,7 +81,7 @@ def triplane_render_torch(
     features = features.reshape(batch, 3, planes.shape[2], count).mean(dim=1)
     hidden = F.softplus(decoder.w1 @ features + decoder.b1[:, None])
     out = (decoder.w2 @ hidden + decoder.b2[:, None]).mT
-    # The widened sigmoid of mip-NeRF lets colours reach 0 and 1 with finite weights.
+    # The widened sigmoid of mip-NeRF lets colors reach 0 and 1 with finite weights.
     return FieldSamples(out[..., :1], torch.sigmoid(out[..., 1:]) * 1.002 - 0.001)
 
 
@@ -90,7 +90,7 @@ class _Shape(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("batch", "count", "channels", "height", "width")),
-        *((name, ctypes.c_int64) for name in ("hidden", "colours")),
+        *((name, ctypes.c_int64) for name in ("hidden", "colors")),
         ("plane_strides", ctypes.c_int64 * 4),
         ("axes", (ctypes.c_int64 * 2) * 3),
         ("scale", ctypes.c_float),
@@ -300,7 +300,7 @@ def _pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if t is None else t.data_ptr() for t in tensors]
 
 
-_GPU_SIZES = (16, 32)  # of channels and colours, for which csrc/triplane_render.cu has kernels
+_GPU_SIZES = (16, 32)  # of channels and colors, for which csrc/triplane_render.cu has kernels
 _GPU_BLOCK = 64  # its points per block
 _GPU_SHARED_FLOATS = 99 * 1024 // 4  # shared memory of a block on every GPU since Ampere
 
@@ -359,7 +359,7 @@ def pack(decoder: DecoderWeights) -> Tensor:
 
 def unpack(packed: Tensor, shape: _Shape) -> DecoderWeights:
     """The inverse of `pack`."""
-    hidden, outputs = shape.hidden, shape.colours + 1
+    hidden, outputs = shape.hidden, shape.colors + 1
     sizes = [hidden * shape.channels, hidden, hidden * outputs, outputs]
     w1, b1, w2, b2 = packed.split(sizes)
     return DecoderWeights(
