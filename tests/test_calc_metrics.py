@@ -16,7 +16,7 @@ from metrics.detectors import INCEPTION_URL
 from metrics.registry import NAMES
 from tests.metrics.fakes import save_stand_in
 from tests.tiny import tiny_config, write_photographs
-from training.data.toy_heads import make_toy_dataset
+from training.data.toy_set import make_toy_dataset
 from training.files.network_file import save_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator

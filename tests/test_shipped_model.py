@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 
 import calc_metrics
-from training.data.toy_heads import toy_dataset_path
+from training.data.toy_set import toy_dataset_path
 from training.evaluation.ground_truth import draw_images, evaluate
 from training.files.network_file import load_network
 

@@ -162,6 +162,11 @@ def intrinsics_from_focal(focal: float) -> Tensor:
     return torch.tensor([[focal, 0.0, 0.5], [0.0, focal, 0.5], [0.0, 0.0, 1.0]])
 
 
+def intrinsics_from_fov(fov_degrees: float) -> Tensor:
+    """[3, 3]; see `focal_from_fov` and `intrinsics_from_focal`."""
+    return intrinsics_from_focal(focal_from_fov(fov_degrees))
+
+
 def rays_from_cameras(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> Rays:
     """Rays through the centers of all pixels of a square image.
 

@@ -22,15 +22,9 @@ from metrics.sliced_wasserstein import sliced_wasserstein
 from torch_utils.images import to_uint8
 from training.cameras import pose_from_degrees, pose_from_viewing_direction, viewing_directions
 from training.data.dataset import ImageDataset
-from training.data.toy_heads import (
-    POSE_MEAN,
-    Head,
-    foreground_mask,
-    load_ground_truth,
-    render_head,
-    toy_cameras,
-    toy_dataset_path,
-)
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_heads import POSE_MEAN, Head, foreground_mask, render_head, toy_cameras
+from training.data.toy_set import toy_dataset_path
 from training.files.network_file import load_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator

@@ -12,8 +12,10 @@ from metrics.context import ImageSet, Views
 from metrics.statistics import content_hash
 from training.cameras import orbit, viewing_directions
 from training.config import DataConfig
-from training.data.dataset import DatasetArchive, ImageDataset, read_labels
-from training.data.toy_heads import GROUND_TRUTH, load_ground_truth
+from training.data.archive import GROUND_TRUTH, DatasetArchive
+from training.data.dataset import ImageDataset
+from training.data.ground_truth import load_ground_truth
+from training.data.labels import read_labels
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, Latent
 from training.outputs.objects import Objects, latents_of_seeds, own_pose
@@ -73,8 +75,10 @@ def open_evaluation_data(data: DataConfig, seed: int) -> EvaluationData:
 
 
 def _camera_labels(archive: DatasetArchive) -> Tensor | None:
-    labels, _ = read_labels(archive)  # of its faults, ImageDataset has complained
-    return None if labels is None else torch.tensor([labels[x] for x in archive.image_names()])
+    labels = read_labels(archive)  # of its faults, ImageDataset has complained
+    if labels.cameras is None or labels.faulty:
+        return None
+    return torch.tensor([labels.cameras[name] for name in archive.image_names()])
 
 
 class EvaluatedNetwork:

@@ -16,13 +16,9 @@ from training.cameras import (
     viewing_directions,
 )
 from training.data.dataset import ImageDataset
-from training.data.toy_heads import (
-    Head,
-    load_ground_truth,
-    make_toy_dataset,
-    render_head,
-    toy_cameras,
-)
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_heads import Head, render_head, toy_cameras
+from training.data.toy_set import make_toy_dataset
 from training.evaluation import ground_truth
 from training.evaluation.ground_truth import (
     TURNS,
