@@ -1,0 +1,467 @@
+"""Hair, brows and beards: strands that grow from the skin, bend, fall, and are kept off the face.
+
+Regions of skin are told in the model's coordinates at rest (decimeters), in which eyes lie at
+y = 7.28, lips at 6.6, the chin at 6.15 and the crown at 8.5. Strands grow on the shaped head.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .anatomy import SKIN, Anatomy
+from .geometry import Strands
+
+# Height of the hairline, by the angle in degrees from the front round the head's axis.
+HAIRLINE_ANGLE = (0, 30, 48, 62, 76, 84, 105, 116, 150, 180)
+HAIRLINE_HEIGHT = (8.03, 8.02, 7.92, 7.62, 7.18, 7.36, 7.4, 7.02, 6.72, 6.68)
+AXIS_Z = 0.55
+CROWN = np.array([0.0, 8.42, 0.1])
+
+BROW_X = (0.08, 0.20, 0.42, 0.56)
+BROW_Y = (7.49, 7.52, 7.575, 7.51)
+BROW_HALF_WIDTH = (0.045, 0.05, 0.035, 0.014)
+
+CHEEK_X = (0.0, 0.22, 0.30, 0.50, 0.66, 0.76)  # a beard grows below this line
+CHEEK_Y = (6.83, 6.83, 6.68, 6.70, 6.86, 7.25)
+
+SCALP_ROOTS, BROW_ROOTS, BEARD_ROOTS, GUIDES = 3600, 460, 2200, 200
+
+
+class Roots(NamedTuple):
+    """Where strands grow. triangle: [N]; weights: [N, 3], barycentric; rest: [N, 3].
+
+    guide: [N], the root whose strand leads the lock that this one belongs to.
+    """
+
+    triangle: np.ndarray
+    weights: np.ndarray
+    rest: np.ndarray
+    guide: np.ndarray
+
+    def on(self, anatomy: Anatomy, values: np.ndarray) -> np.ndarray:
+        """Values [V, 3] of vertices at the roots: [N, 3]."""
+        corners = values[anatomy.triangles[self.triangle]]
+        return np.einsum("nv,nvc->nc", self.weights, corners)
+
+    def subset(self, keep: np.ndarray) -> "Roots":
+        """Those roots alone; a guide that is gone leaves its lock to the first of its roots."""
+        _, first, lock = np.unique(self.guide[keep], return_index=True, return_inverse=True)
+        return Roots(self.triangle[keep], self.weights[keep], self.rest[keep], first[lock])
+
+
+class Regions(NamedTuple):
+    """Roots of a model's scalp, brows and beard, the same for all people."""
+
+    scalp: Roots
+    brows: Roots
+    beard: Roots
+
+
+class Style(NamedTuple):
+    """How a kind of hair is cut and combed. Lengths are in decimeters.
+
+    top, side: length at the crown and at the hairline. lift: how steeply it leaves the skin.
+    weight: how soon it falls. volume: how far the outermost strand lies off the skull.
+    comb: 'whorl', 'back', 'part' or 'tie'. men, women: how often it is seen.
+    """
+
+    top: float
+    side: float
+    lift: float
+    weight: float
+    volume: float
+    comb: str
+    men: float
+    women: float
+    fringe: float = 0.0
+
+
+STYLES = {
+    "bald": Style(0.0, 0.0, 0.0, 0.0, 0.0, "whorl", 0.07, 0.0),
+    "buzz": Style(0.07, 0.05, 0.8, 0.0, 0.04, "whorl", 0.15, 0.01),
+    "short": Style(0.38, 0.13, 0.45, 0.15, 0.14, "whorl", 0.30, 0.06),
+    "swept": Style(0.60, 0.16, 0.55, 0.10, 0.24, "back", 0.17, 0.05),
+    "parted": Style(0.62, 0.18, 0.35, 0.35, 0.18, "part", 0.15, 0.06),
+    "pixie": Style(0.65, 0.40, 0.30, 0.35, 0.18, "whorl", 0.02, 0.12, 0.7),
+    "bob": Style(1.75, 0.85, 0.15, 0.75, 0.24, "part", 0.01, 0.17),
+    "fringe": Style(1.8, 0.95, 0.15, 0.75, 0.22, "part", 0.0, 0.12, 1.0),
+    "long": Style(3.3, 2.4, 0.12, 0.75, 0.22, "part", 0.03, 0.25),
+    "ponytail": Style(1.3, 1.1, 0.05, 0.0, 0.07, "tie", 0.02, 0.08),
+    "bun": Style(1.3, 1.1, 0.05, 0.0, 0.08, "tie", 0.02, 0.08),
+}
+CURLS = {"afro": Style(0.5, 0.35, 1.0, 0.0, 0.6, "whorl", 0.06, 0.06)}
+TIES = {"ponytail": ((7.75, -0.55), (8.25, -0.30)), "bun": ((7.5, -0.5), (8.62, 0.05))}
+
+
+class Hair(NamedTuple):
+    """One person's hair. color: sRGB [3]. scale: of the style's lengths.
+
+    part: x of the parting. recession, temples, crown: decimeters by which the hairline has moved
+    back, and the radius of a bald crown. curl: decimeters of waves. beard: 0 (shaven) to 1.
+    beard_kind: 'stubble', 'full', 'goatee' or 'mustache'. brow_density: share of its hairs.
+    tie: (y, z) of where hair is tied. seed: of the strands.
+    """
+
+    style: str
+    color: np.ndarray
+    scale: float
+    part: float
+    recession: float
+    temples: float
+    crown: float
+    curl: float
+    clump: float
+    beard: float
+    beard_kind: str
+    brow_density: float
+    brow_color: np.ndarray
+    tie: tuple[float, float]
+    seed: int
+
+    @classmethod
+    def random(
+        cls, rng: np.random.Generator, color: np.ndarray, maleness: float, age: float, curly: bool
+    ) -> "Hair":
+        style = _random_style(rng, maleness, age, curly)
+        aging = maleness * max(0.0, age - 0.45) * 2
+        bearded = maleness > 0.5 and rng.random() < 0.5
+        low, high = np.array(TIES.get(style, ((8, 0), (8, 0))))
+        wavy = rng.random() < 0.45
+        return cls(
+            style, color,
+            scale=rng.uniform(0.75, 1.2),
+            part=rng.uniform(-0.4, 0.4),
+            recession=rng.uniform(-0.03, 0.1) + 0.25 * aging * rng.random(),
+            temples=rng.uniform(0, 0.1) + 0.3 * aging * rng.random(),
+            crown=max(0.0, rng.uniform(-0.9, 0.75) * aging),
+            curl=rng.uniform(0.03, 0.09) if wavy or curly else rng.uniform(0.0, 0.015),
+            clump=rng.uniform(0.3, 0.75),
+            beard=rng.uniform(0.3, 1) if bearded else rng.uniform(0, 0.25) * (maleness > 0.5),
+            beard_kind=str(rng.choice(["stubble", "full", "goatee", "mustache"],
+                                      p=[0.4, 0.35, 0.15, 0.1])),
+            brow_density=float(np.clip(rng.normal(0.55 + 0.3 * maleness, 0.15), 0.3, 1)),
+            brow_color=color * rng.uniform(0.55, 0.95),
+            tie=tuple(low + (high - low) * rng.random()),
+            seed=int(rng.integers(2**31)),
+        )  # fmt: skip
+
+
+def _random_style(rng: np.random.Generator, maleness: float, age: float, curly: bool) -> str:
+    styles = STYLES | CURLS
+    share = np.array([s.men * maleness + s.women * (1 - maleness) for s in styles.values()])
+    names = list(styles)
+    share[names.index("afro")] *= 5 if curly else 0.5
+    share[names.index("bald")] *= 0.3 + 2 * max(0.0, age - 0.5)
+    return str(rng.choice(names, p=share / share.sum()))
+
+
+def hairline(rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Height [N] above the hairline, and angle [N] in degrees from the front, of points [N, 3]."""
+    angle = np.degrees(np.arctan2(np.abs(rest[:, 0]), rest[:, 2] - AXIS_Z))
+    return rest[:, 1] - np.interp(angle, HAIRLINE_ANGLE, HAIRLINE_HEIGHT), angle
+
+
+def scalp_cover(hair: Hair, rest: np.ndarray) -> np.ndarray:
+    """Height [N] above this person's own hairline; negative is bare."""
+    height, angle = hairline(rest)
+    front = np.exp(-((angle / 55) ** 4))
+    temple = np.exp(-(((angle - 42) / 16) ** 2))
+    height = height - hair.recession * front - hair.temples * temple
+    from_crown = np.linalg.norm(rest - CROWN, axis=1) - hair.crown
+    return np.where(hair.crown > 0.05, np.minimum(height, from_crown), height)
+
+
+def brow_cover(rest: np.ndarray) -> np.ndarray:
+    """How far inside a brow points [N, 3] lie, from 1 in its middle to 0 at its edge and below."""
+    x = np.abs(rest[:, 0])
+    off = np.abs(rest[:, 1] - np.interp(x, BROW_X, BROW_Y)) / np.interp(x, BROW_X, BROW_HALF_WIDTH)
+    inside = (x > BROW_X[0]) & (x < BROW_X[-1]) & (rest[:, 2] > 0.9)
+    return np.where(inside, 1 - off, -1.0)
+
+
+def beard_cover(rest: np.ndarray, lips: np.ndarray) -> np.ndarray:
+    """How far below the beard's upper line points [N, 3] lie, in decimeters; negative is bare."""
+    x = np.abs(rest[:, 0])
+    below = np.interp(x, CHEEK_X, CHEEK_Y) - rest[:, 1]
+    throat = np.minimum(rest[:, 1] - 6.1, rest[:, 2] - 0.5)
+    return np.where(lips > 0.15, -1.0, np.minimum(below, throat))
+
+
+def find_regions(anatomy: Anatomy) -> Regions:
+    """Random roots, with the same seed for every model and run."""
+    rng = np.random.default_rng(20)
+    skin = (anatomy.part[anatomy.triangles] == SKIN).all(axis=1)
+    ears = anatomy.masks["ears"][anatomy.triangles].max(axis=1) > 0.3
+    outside = anatomy.masks["inside-mouth"][anatomy.triangles].max(axis=1) < 0.3
+    lips = anatomy.masks["lips"][:, None]
+
+    def grow(count: int, where: np.ndarray, cover) -> Roots:
+        many = _sample(anatomy, rng, np.flatnonzero(where & skin & outside), 24 * count)
+        kept = many.subset(np.flatnonzero(cover(many) > 0))
+        return _with_guides(kept.subset(np.arange(min(count, len(kept.rest)))))
+
+    centers = anatomy.rest[anatomy.triangles].mean(axis=1)
+    return Regions(
+        scalp=grow(SCALP_ROOTS, ~ears & (centers[:, 1] > 6.5), lambda r: hairline(r.rest)[0]),
+        brows=grow(
+            BROW_ROOTS,
+            (np.abs(centers[:, 1] - 7.5) < 0.25) & (centers[:, 2] > 0.9),
+            lambda r: brow_cover(r.rest),
+        ),
+        beard=grow(
+            BEARD_ROOTS,
+            ~ears & (centers[:, 1] < 7.3) & (centers[:, 1] > 6.0) & (centers[:, 2] > 0.4),
+            lambda r: beard_cover(r.rest, r.on(anatomy, lips)[:, 0]),
+        ),
+    )
+
+
+def _sample(anatomy: Anatomy, rng: np.random.Generator, triangles: np.ndarray, count: int) -> Roots:
+    """Points spread evenly over the area of some triangles."""
+    a, b, c = anatomy.rest[anatomy.triangles[triangles]].swapaxes(0, 1).astype(float)
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    chosen = rng.choice(len(triangles), count, p=area / area.sum())
+    u, v = np.sqrt(rng.random(count)), rng.random(count)
+    weights = np.stack([1 - u, u * (1 - v), u * v], 1)
+    rest = np.einsum("nv,nvc->nc", weights, np.stack([a, b, c], 1)[chosen])
+    return Roots(triangles[chosen], weights, rest, np.arange(count))
+
+
+def _with_guides(roots: Roots) -> Roots:
+    """The first roots lead, the others follow the nearest of them."""
+    leaders = roots.rest[:GUIDES]
+    distance = ((roots.rest[:, None] - leaders[None]) ** 2).sum(-1)
+    return roots._replace(guide=distance.argmin(axis=1))
+
+
+class Skull(NamedTuple):
+    """The ellipsoid that hair lies on. center, radii: [3]."""
+
+    center: np.ndarray
+    radii: np.ndarray
+
+    @classmethod
+    def around(cls, scalp: np.ndarray) -> "Skull":
+        low, high = scalp.min(axis=0), scalp.max(axis=0)
+        center = np.array([(low[0] + high[0]) / 2, high[1] - 0.9, (low[2] + high[2]) / 2])
+        return cls(center, np.array([(high[0] - low[0]) / 2, 0.88, (high[2] - low[2]) / 2]))
+
+    def normal(self, points: np.ndarray) -> np.ndarray:
+        """Unit vectors away from the ellipsoid; below its middle they stay level."""
+        away = (points - self.center) / self.radii**2
+        away[..., 1] = np.maximum(away[..., 1], 0)
+        return away / np.linalg.norm(away, axis=-1, keepdims=True).clip(1e-9)
+
+    def pushed_out(self, points: np.ndarray, layer: np.ndarray) -> np.ndarray:
+        """Points [N, 3], moved where they lie less than `layer` [N] above the ellipsoid."""
+        away = points - self.center
+        away_above = away / self.radii
+        distance = np.linalg.norm(away_above, axis=1)
+        least = 1 + layer / self.radii.mean()
+        factor = np.where(distance < least, least / distance.clip(1e-6), 1)
+        return self.center + away * factor[:, None]
+
+
+def grow_hair(
+    hair: Hair, anatomy: Anatomy, regions: Regions, vertices: np.ndarray, normals: np.ndarray
+) -> list[Strands]:
+    """All strands of a head whose vertices [V, 3] (decimeters) and normals [V, 3] are given."""
+    rng = np.random.default_rng(hair.seed)
+    grown = [_brows(hair, anatomy, regions.brows, vertices, normals, rng)]
+    if hair.beard > 0.3 and hair.beard_kind != "stubble":
+        grown.append(_beard(hair, anatomy, regions.beard, vertices, normals, rng))
+    if hair.style != "bald":
+        grown += _scalp(hair, anatomy, regions.scalp, vertices, normals, rng)
+    return grown
+
+
+def _colors(
+    color: np.ndarray, count: int, points: int, rng: np.random.Generator, spread: float = 0.16
+) -> np.ndarray:
+    """[S, K, 3]: strands differ, roots are darker than tips."""
+    own = color * (1 + rng.normal(0, spread, (count, 1))).clip(0.5, 1.6)
+    along = np.linspace(0.85, 1.12, points)[:, None]
+    return (own[:, None] * along).clip(0.02, 0.95).astype(np.float32)
+
+
+def _taper(width: np.ndarray, points: int, tip: float = 0.3) -> np.ndarray:
+    """Widths [S, K]: full as far as two thirds, then narrower."""
+    along = np.interp(np.linspace(0, 1, points), (0, 0.65, 1), (1, 1, tip))
+    return (width[:, None] * along).astype(np.float32)
+
+
+def _brows(hair, anatomy, roots, vertices, normals, rng) -> Strands:
+    keep = rng.random(len(roots.rest)) < hair.brow_density
+    roots = roots.subset(np.flatnonzero(keep))
+    start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
+    x = np.abs(roots.rest[:, 0])
+    rise = np.interp(x, BROW_X, (1.2, 0.55, 0.1, -0.45))
+    along = np.stack([np.sign(roots.rest[:, 0]), rise, 0 * x], 1)
+    along -= (along * out).sum(1, keepdims=True) * out
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    length = rng.uniform(0.05, 0.1, len(x))
+    steps = np.linspace(0, 1, 3)
+    points = start[:, None] + (steps[:, None] * along[:, None]) * length[:, None, None]
+    points = points + out[:, None] * 0.014
+    widths = _taper(np.full(len(x), 0.016), 3)
+    return Strands(points.astype(np.float32), widths, _colors(hair.brow_color, len(x), 3, rng))
+
+
+def _beard(hair, anatomy, roots, vertices, normals, rng) -> Strands:
+    x, y = np.abs(roots.rest[:, 0]), roots.rest[:, 1]
+    mustache = (y > 6.68) & (x < 0.3)
+    chin = (x < 0.3) & (y < 6.72)
+    grows = {"full": x < 9, "goatee": mustache | chin, "mustache": mustache}[hair.beard_kind]
+    soft = beard_cover(roots.rest, 0 * x) > rng.exponential(0.03, len(x))
+    keep = grows & soft & (rng.random(len(x)) < 0.35 + 0.65 * hair.beard)
+    roots = roots.subset(np.flatnonzero(keep))
+    start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
+    side = np.sign(roots.rest[:, 0]) * np.where(roots.rest[:, 1] > 6.68, 0.7, 0.1)
+    down = np.stack([side, -np.ones(len(side)), 0 * side], 1)
+    direction = 0.45 * out + down + rng.normal(0, 0.25, out.shape)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    length = rng.uniform(0.05, 0.1, len(side)) * (0.6 + 1.2 * hair.beard)
+    steps = np.linspace(0, 1, 3)[:, None]
+    points = start[:, None] + steps * direction[:, None] * length[:, None, None]
+    points = points + out[:, None] * 0.01
+    widths = _taper(np.full(len(side), 0.022), 3)
+    return Strands(points.astype(np.float32), widths, _colors(hair.color * 0.85, len(side), 3, rng))
+
+
+def _scalp(hair, anatomy, roots, vertices, normals, rng) -> list[Strands]:
+    """Strands of the scalp, and what is made of them behind the tie."""
+    style = (STYLES | CURLS)[hair.style]
+    cover = scalp_cover(hair, roots.rest)
+    roots = roots.subset(np.flatnonzero(cover > rng.exponential(0.02, len(cover))))
+    start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
+    skull = Skull.around(start)
+    height = hairline(roots.rest)[0]
+    share = (height / 1.0).clip(0, 1) ** 0.8
+    length = (style.side + (style.top - style.side) * share) * hair.scale
+    length = length * rng.uniform(0.82, 1.0, len(start))
+    layer = style.volume * (0.15 + 0.85 * rng.random(len(start)))
+    growth = _Growth(hair, style, skull, np.array([0.0, *hair.tie]))
+    points = growth.strands(start, out, roots.rest, length, layer)
+    points = _waved(_clumped(points, roots.guide, hair.clump, style), hair, style, rng)
+    width = np.full(len(points), 0.032 if hair.style != "buzz" else 0.022)
+    grown = [Strands(
+        points.astype(np.float32), _taper(width, points.shape[1]),
+        _colors(hair.color, *points.shape[:2], rng),
+    )]  # fmt: skip
+    if style.comb == "tie":
+        grown.append(_tied(hair, growth.tie, rng))
+    return grown
+
+
+class _Growth(NamedTuple):
+    hair: Hair
+    style: Style
+    skull: Skull
+    tie: np.ndarray
+
+    def strands(
+        self,
+        start: np.ndarray,
+        out: np.ndarray,
+        rest: np.ndarray,
+        length: np.ndarray,
+        layer: np.ndarray,
+    ) -> np.ndarray:
+        """[S, K, 3] from roots [S, 3], where the skin faces `out`."""
+        count = 5 if length.max() < 0.8 else 9
+        fringe = self._is_fringe(rest)
+        length = np.where(fringe, self._fringe_length(start, length), length)
+        side = np.sign(rest[:, 0] - self.hair.part * (rest[:, 1] > 7.9))
+        step = (length / (count - 1))[:, None]
+        heading = self._comb(start, out, side, fringe) + self.style.lift * out
+        heading /= np.linalg.norm(heading, axis=1, keepdims=True)
+        points = [start]
+        for number in range(1, count):
+            fall = np.array([0.0, -1.0, 0.0]) * self.style.weight * min(1.0, 2.5 * number / count)
+            pull = 0.45 * self._comb(points[-1], self.skull.normal(points[-1]), side, fringe)
+            heading = heading + fall + pull * (self.style.weight < 0.3)
+            heading /= np.linalg.norm(heading, axis=1, keepdims=True).clip(1e-9)
+            grown = min(1.0, number / (0.35 * count))
+            point = self.skull.pushed_out(points[-1] + step * heading, layer * grown)
+            point = self._off_the_face(point, side, fringe)
+            heading = (point - points[-1]) / step.clip(1e-6)
+            points.append(point)
+        return np.stack(points, 1)
+
+    def _comb(self, points, out, side, fringe) -> np.ndarray:
+        """Unit vectors [N, 3] along the surface, in the direction that hair is combed."""
+        match self.style.comb:
+            case "back":
+                along = np.tile([0.0, 0.25, -1.0], (len(points), 1))
+            case "part":
+                along = np.stack([side, 0 * side - 0.3, 0 * side - 0.35], 1)
+            case "tie":
+                along = self.tie - points
+            case _:
+                along = points - CROWN + (0.0, 0.0, -0.15)
+        forward = np.stack([0.15 * side, 0 * side - 0.5, 0 * side + 1.0], 1)
+        along = np.where(fringe[:, None], forward, along)
+        along = along - (along * out).sum(1, keepdims=True) * out
+        return along / np.linalg.norm(along, axis=1, keepdims=True).clip(1e-9)
+
+    def _is_fringe(self, rest: np.ndarray) -> np.ndarray:
+        angle = hairline(rest)[1]
+        return (self.style.fringe > 0) & (angle < 46) & (rest[:, 2] > 0.75)
+
+    def _fringe_length(self, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """As far as the brows, along the skull."""
+        reach = (start[:, 1] - 7.62) * 1.12 + 0.12 + (1.35 - start[:, 2]).clip(0) * 0.6
+        return np.minimum(length, reach * (0.75 + 0.25 * self.style.fringe)).clip(0.1)
+
+    def _off_the_face(self, points, side, fringe) -> np.ndarray:
+        """Points in front of the face, drawn aside like a curtain."""
+        x, y, z = points.T
+        open_ = 0.74 * np.sqrt((1 - ((y - 7.15) / 0.98) ** 2).clip(0))
+        hides = (z > 0.5) & (np.abs(x) < open_) & ~fringe
+        return np.stack([np.where(hides, side * open_, x), y, np.where(hides, z - 0.06, z)], 1)
+
+
+def _clumped(points: np.ndarray, guide: np.ndarray, clump: float, style: Style) -> np.ndarray:
+    """Strands gather toward the guide of their lock, the more the nearer to the tip."""
+    along = np.linspace(0, 1, points.shape[1])[:, None]
+    leader = points[guide]
+    together = leader + 0.25 * (points[:, :1] - leader[:, :1])
+    return points + clump * 0.8 * along**1.5 * (together - points) * (style.lift < 0.9)
+
+
+def _waved(points: np.ndarray, hair: Hair, style: Style, rng: np.random.Generator) -> np.ndarray:
+    """Waves of `curl` decimeters across strands; afros are crisp instead."""
+    strands, count = points.shape[:2]
+    if style.lift >= 0.9:
+        return points + rng.normal(0, 0.045, points.shape) * np.linspace(0, 1, count)[:, None]
+    length = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
+    phase = rng.normal(0, 0.7, (strands, 1)) + points[:, 0, :1] * 3
+    turn = phase + np.linspace(0, 1, count) * (length[:, None] / 0.55 * 2 * np.pi)
+    wave = np.stack([np.cos(turn), 0.3 * np.sin(turn), np.sin(turn)], -1)
+    grown = np.linspace(0, 1, count)[:, None].clip(0, 0.4) / 0.4
+    return points + hair.curl * grown * wave * min(1.0, style.top)
+
+
+def _tied(hair: Hair, tie: np.ndarray, rng: np.random.Generator) -> Strands:
+    """A ball of hair round the tie, or a tail that falls from it."""
+    count, points = 700, 9
+    if hair.style == "bun":
+        radius = 0.3 * hair.scale
+        spot = rng.normal(0, 1, (count, 3))
+        spot /= np.linalg.norm(spot, axis=1, keepdims=True)
+        turn = np.cross(spot, rng.normal(0, 0.25, (count, 3)) + (0.0, 1.0, 0.6))
+        arc = np.linspace(-0.9, 0.9, points)[:, None]
+        path = spot[:, None] * np.cos(arc) + turn[:, None] * np.sin(arc)
+        center = tie + (0, 0.12, -0.12)
+        strands = center + radius * path * rng.uniform(0.8, 1.05, (count, 1, 1))
+    else:
+        along = np.linspace(0, 1, points)[:, None]
+        length = hair.scale * rng.uniform(1.5, 2.0, (count, 1, 1))
+        spread = rng.normal(0, 1, (count, 1, 3)) * (0.05 + 0.16 * along) * (1, 0.4, 1)
+        fall = np.concatenate([0 * along, 0.25 * along - along**1.6, -0.55 * along**0.6], 1)
+        strands = tie + fall * length + spread
+        strands = strands + hair.curl * np.sin(along * 9 + rng.normal(0, 0.5, (count, 1, 1)))
+    return Strands(
+        strands.astype(np.float32), _taper(np.full(count, 0.04), points),
+        _colors(hair.color, count, points, rng),
+    )  # fmt: skip

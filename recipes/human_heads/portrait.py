@@ -1,0 +1,199 @@
+"""A photograph of a person: geometry in the world, light, and pixels."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .anatomy import LEFT_EYE, RIGHT_EYE, Anatomy
+from .geometry import (
+    Seen,
+    Shapes,
+    Strands,
+    rasterize,
+    tangents,
+    vertex_normals,
+)
+from .hair import Regions, grow_hair
+from .light import Light, Points, irradiance, to_linear, to_srgb
+from .person import Person
+from .project import BACKGROUND_DEPTH
+from .skin import albedo, eye_color, gloss
+
+SUPERSAMPLE = 3
+SCALE = 0.205  # world units per decimeter, for a face of usual height
+FACE_HEIGHT = 0.68  # decimeters from between the eyes to between the lips, at rest
+SIZE_KEPT = 0.3  # of differences in that height, after cropping
+PIVOT_FROM_EYES = np.array([0.0, -0.06, -0.70])  # the world's origin, in decimeters
+HAIR_GLOSS = 0.16
+
+
+class Portrait(NamedTuple):
+    """image: float32 [R, R, 3], sRGB in [0, 1] times coverage; coverage: [R, R], the share of a
+    pixel that is hit; depth: [R, R], mean distance along its rays of what is hit, or
+    BACKGROUND_DEPTH where less than half is."""
+
+    image: np.ndarray
+    coverage: np.ndarray
+    depth: np.ndarray
+
+
+class Studio(NamedTuple):
+    """What portraits have in common: the model, and where hair grows."""
+
+    anatomy: Anatomy
+    regions: Regions
+
+
+class Shot(NamedTuple):
+    """What differs between photographs of one person.
+
+    expression: weights of targets. gaze: [2], radians by which both eyes turn right and up.
+    cam2world: [4, 4]. intrinsics: [3, 3], normalized by image size.
+    """
+
+    expression: dict[str, float]
+    gaze: np.ndarray
+    light: Light
+    cam2world: np.ndarray
+    intrinsics: np.ndarray
+
+
+class _Scene(NamedTuple):
+    """A head in the world: vertices and normals float32 [V, 3], and its hair."""
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    hair: list[Strands]
+
+
+class _Radiance(NamedTuple):
+    """Linear RGB [N, 3] of points (vertices, then those of strands), and for eyes, whose pattern is
+    finer than the mesh, the light that falls on them: [V, 3]."""
+
+    leaving: np.ndarray
+    falling: np.ndarray
+
+
+def photograph(studio: Studio, person: Person, shot: Shot, resolution: int) -> Portrait:
+    """One picture of a person, with nothing behind."""
+    scene = _scene(studio, person, shot.expression)
+    shapes = Shapes(scene.vertices, studio.anatomy.triangles, scene.hair)
+    radiance = _radiance(studio.anatomy, person, scene, shapes, shot)
+    seen = rasterize(_on_screen(shapes, shot), resolution * SUPERSAMPLE, perspective=True)
+    return _develop(studio.anatomy, person, shapes, radiance, seen, shot)
+
+
+def _scene(studio: Studio, person: Person, expression: dict[str, float]) -> _Scene:
+    anatomy = studio.anatomy
+    relaxed = anatomy.rest + anatomy.offsets(person.weights)
+    vertices = relaxed + anatomy.offsets(expression)
+    normals = vertex_normals(vertices, anatomy.triangles)
+    origin, scale = _crop(anatomy, relaxed)
+    hair = [
+        strands._replace(
+            points=((strands.points - origin) * scale).astype(np.float32),
+            widths=strands.widths * np.float32(scale),
+        )
+        for strands in grow_hair(person.hair, anatomy, studio.regions, vertices, normals)
+    ]
+    return _Scene(((vertices - origin) * scale).astype(np.float32), normals, hair)
+
+
+def _crop(anatomy: Anatomy, vertices: np.ndarray) -> tuple[np.ndarray, float]:
+    """What becomes the world's origin, and world units per decimeter, as sets of portraits are
+    cropped: eyes in one place, faces of much the same size."""
+    eyes = [vertices[anatomy.part == part].mean(axis=0) for part in (LEFT_EYE, RIGHT_EYE)]
+    middle = np.mean(eyes, axis=0) * (0, 1, 1)
+    lips = vertices[anatomy.masks["lips"] > 0.5].mean(axis=0)
+    relative = (middle[1] - lips[1]) / FACE_HEIGHT
+    scale = SCALE * relative ** (SIZE_KEPT - 1)
+    return middle + PIVOT_FROM_EYES * SCALE / scale, scale
+
+
+def _radiance(
+    anatomy: Anatomy, person: Person, scene: _Scene, shapes: Shapes, shot: Shot
+) -> _Radiance:
+    groups = [Points(scene.vertices, scene.normals, None, gloss(anatomy, person))]
+    colors = [albedo(anatomy, person)]
+    for strands in scene.hair:
+        groups.append(_hair_points(strands))
+        colors.append(to_linear(strands.color).reshape(-1, 3))
+    lit = irradiance(groups, shapes, shot.light, shot.cam2world[:3, 3])
+    leaving = [
+        color * diffuse + highlight
+        for color, (diffuse, highlight) in zip(colors, lit, strict=True)
+    ]
+    return _Radiance(np.concatenate(leaving), lit[0][0])
+
+
+def _hair_points(strands: Strands) -> Points:
+    """Hair is lit as a mass that is round as the head is, and shines along its strands."""
+    points = strands.points.reshape(-1, 3)
+    outward = points - np.array([0.0, 0.02, -0.01], np.float32)
+    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+    return Points(points, outward, tangents(strands.points).reshape(-1, 3), HAIR_GLOSS)
+
+
+def _on_screen(shapes: Shapes, shot: Shot) -> np.ndarray:
+    """Corners [F, 3, (x, y, z)] of all triangles, x and y in [-1, 1], right and up."""
+    position, axes = (shot.cam2world[:3, i].astype(np.float32) for i in (3, slice(3)))
+    points, triangles = shapes.drawn([strands.points - position for strands in shapes.hair])
+    x, y, z = ((points - position) @ axes).T
+    k = shot.intrinsics
+    column, row = k[0, 0] * x / z + k[0, 2], k[1, 1] * y / z + k[1, 2]
+    screen = np.stack([2 * column - 1, 1 - 2 * row, z], -1).astype(np.float32)
+    return np.take(screen, triangles, axis=0)
+
+
+def _develop(
+    anatomy: Anatomy,
+    person: Person,
+    shapes: Shapes,
+    radiance: _Radiance,
+    seen: Seen,
+    shot: Shot,
+) -> Portrait:
+    hit = seen.index >= 0
+    corners = shapes.origins()[seen.index[hit]]
+    weights = seen.weights[:, hit].T
+    linear = _interpolated(radiance.leaving, corners, weights)
+    on_eye = np.zeros(len(radiance.leaving), bool)
+    on_eye[: len(anatomy.part)] = (anatomy.part == LEFT_EYE) | (anatomy.part == RIGHT_EYE)
+    eye = np.flatnonzero(on_eye[corners[:, 0]])
+    linear[eye] = eye_color(
+        person,
+        shot,
+        _interpolated(anatomy.rest, corners[eye], weights[eye]),
+        _interpolated(radiance.falling, corners[eye], weights[eye]),
+    )
+    size = len(hit)
+    fine = np.zeros((size, size, 5), np.float32)
+    fine[hit, :3] = to_srgb(linear)
+    fine[hit, 3] = 1
+    fine[hit, 4] = _ray_lengths(size, shot.intrinsics)[hit] * seen.depth[hit]
+    pixels = _per_pixel(fine)
+    coverage = pixels[..., 3]
+    depth = pixels[..., 4] / coverage.clip(1e-6)
+    return Portrait(pixels[..., :3], coverage, np.where(coverage >= 0.5, depth, BACKGROUND_DEPTH))
+
+
+def _interpolated(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[P, C] at barycentric weights [P, 3] between points [P, 3] with values [N, C]."""
+    total = np.take(values, corners[:, 0], axis=0) * weights[:, :1]
+    for corner in (1, 2):
+        total += np.take(values, corners[:, corner], axis=0) * weights[:, corner : corner + 1]
+    return total
+
+
+def _per_pixel(samples: np.ndarray) -> np.ndarray:
+    """Means of SUPERSAMPLE^2 samples; by slices, as numpy's mean over two axes is slow."""
+    steps = [(i, j) for i in range(SUPERSAMPLE) for j in range(SUPERSAMPLE)]
+    return sum(samples[i::SUPERSAMPLE, j::SUPERSAMPLE] for i, j in steps) / len(steps)
+
+
+def _ray_lengths(size: int, intrinsics: np.ndarray) -> np.ndarray:
+    """Distance [S, S] along each pixel's ray per unit of depth."""
+    across = (np.arange(size) + 0.5) / size
+    x = (across - intrinsics[0, 2]) / intrinsics[0, 0]
+    y = (across - intrinsics[1, 2]) / intrinsics[1, 1]
+    return np.sqrt(1 + x**2 + y[:, None] ** 2)
