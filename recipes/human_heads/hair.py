@@ -9,22 +9,22 @@ from typing import NamedTuple
 import numpy as np
 
 from .anatomy import SKIN, Anatomy
-from .geometry import Strands
+from .geometry import Strands, length
 
 # Height of the hairline, by the angle in degrees from the front round the head's axis.
 HAIRLINE_ANGLE = (0, 30, 48, 62, 76, 84, 105, 116, 150, 180)
-HAIRLINE_HEIGHT = (8.03, 8.02, 7.92, 7.62, 7.18, 7.36, 7.4, 7.02, 6.72, 6.68)
+HAIRLINE_HEIGHT = (7.95, 7.95, 7.88, 7.60, 7.18, 7.36, 7.4, 7.02, 6.72, 6.68)
 AXIS_Z = 0.55
 CROWN = np.array([0.0, 8.42, 0.1])
 
-BROW_X = (0.08, 0.20, 0.42, 0.56)
-BROW_Y = (7.49, 7.52, 7.575, 7.51)
-BROW_HALF_WIDTH = (0.045, 0.05, 0.035, 0.014)
+BROW_X = (0.11, 0.22, 0.41, 0.55)
+BROW_Y = (7.525, 7.54, 7.575, 7.525)
+BROW_HALF_WIDTH = (0.030, 0.036, 0.028, 0.010)
 
 CHEEK_X = (0.0, 0.22, 0.30, 0.50, 0.66, 0.76)  # a beard grows below this line
 CHEEK_Y = (6.83, 6.83, 6.68, 6.70, 6.86, 7.25)
 
-SCALP_ROOTS, BROW_ROOTS, BEARD_ROOTS, GUIDES = 3600, 460, 2200, 200
+SCALP_ROOTS, BROW_ROOTS, BEARD_ROOTS, GUIDES = 4200, 420, 2400, 220
 
 
 class Roots(NamedTuple):
@@ -79,18 +79,18 @@ class Style(NamedTuple):
 STYLES = {
     "bald": Style(0.0, 0.0, 0.0, 0.0, 0.0, "whorl", 0.07, 0.0),
     "buzz": Style(0.07, 0.05, 0.8, 0.0, 0.04, "whorl", 0.15, 0.01),
-    "short": Style(0.38, 0.13, 0.45, 0.15, 0.14, "whorl", 0.30, 0.06),
-    "swept": Style(0.60, 0.16, 0.55, 0.10, 0.24, "back", 0.17, 0.05),
-    "parted": Style(0.62, 0.18, 0.35, 0.35, 0.18, "part", 0.15, 0.06),
-    "pixie": Style(0.65, 0.40, 0.30, 0.35, 0.18, "whorl", 0.02, 0.12, 0.7),
-    "bob": Style(1.75, 0.85, 0.15, 0.75, 0.24, "part", 0.01, 0.17),
-    "fringe": Style(1.8, 0.95, 0.15, 0.75, 0.22, "part", 0.0, 0.12, 1.0),
-    "long": Style(3.3, 2.4, 0.12, 0.75, 0.22, "part", 0.03, 0.25),
-    "ponytail": Style(1.3, 1.1, 0.05, 0.0, 0.07, "tie", 0.02, 0.08),
-    "bun": Style(1.3, 1.1, 0.05, 0.0, 0.08, "tie", 0.02, 0.08),
+    "short": Style(0.36, 0.13, 0.30, 0.15, 0.12, "whorl", 0.30, 0.06),
+    "swept": Style(0.60, 0.16, 0.40, 0.10, 0.20, "back", 0.17, 0.05),
+    "parted": Style(0.62, 0.18, 0.25, 0.25, 0.16, "part", 0.15, 0.06),
+    "pixie": Style(0.65, 0.40, 0.25, 0.35, 0.15, "whorl", 0.02, 0.12, 0.7),
+    "bob": Style(1.75, 0.85, 0.15, 0.8, 0.20, "part", 0.01, 0.17),
+    "fringe": Style(1.8, 0.95, 0.15, 0.8, 0.20, "part", 0.0, 0.12, 1.0),
+    "long": Style(3.0, 2.2, 0.12, 0.8, 0.20, "part", 0.03, 0.25),
+    "ponytail": Style(1.0, 1.0, 0.0, 0.0, 0.07, "tie", 0.02, 0.08),
+    "bun": Style(1.0, 1.0, 0.0, 0.0, 0.08, "tie", 0.02, 0.08),
 }
-CURLS = {"afro": Style(0.5, 0.35, 1.0, 0.0, 0.6, "whorl", 0.06, 0.06)}
-TIES = {"ponytail": ((7.75, -0.55), (8.25, -0.30)), "bun": ((7.5, -0.5), (8.62, 0.05))}
+CURLS = {"afro": Style(0.34, 0.26, 1.0, 0.0, 0.6, "whorl", 0.06, 0.06)}
+TIES = {"ponytail": ((7.75, -0.55), (8.25, -0.30)), "bun": ((7.5, -0.5), (8.3, -0.3))}
 
 
 class Hair(NamedTuple):
@@ -140,7 +140,7 @@ class Hair(NamedTuple):
             beard_kind=str(rng.choice(["stubble", "full", "goatee", "mustache"],
                                       p=[0.4, 0.35, 0.15, 0.1])),
             brow_density=float(np.clip(rng.normal(0.55 + 0.3 * maleness, 0.15), 0.3, 1)),
-            brow_color=color * rng.uniform(0.55, 0.95),
+            brow_color=color * rng.uniform(0.65, 1.0),
             tie=tuple(low + (high - low) * rng.random()),
             seed=int(rng.integers(2**31)),
         )  # fmt: skip
@@ -252,14 +252,15 @@ class Skull(NamedTuple):
         away[..., 1] = np.maximum(away[..., 1], 0)
         return away / np.linalg.norm(away, axis=-1, keepdims=True).clip(1e-9)
 
-    def pushed_out(self, points: np.ndarray, layer: np.ndarray) -> np.ndarray:
-        """Points [N, 3], moved where they lie less than `layer` [N] above the ellipsoid."""
+    def kept_near(self, points: np.ndarray, layer: np.ndarray, hold: float) -> np.ndarray:
+        """Points [N, 3], moved out where they lie less than `layer` [N] above the ellipsoid, and,
+        in its upper half, moved in by the share `hold` of what they lie higher."""
         away = points - self.center
-        away_above = away / self.radii
-        distance = np.linalg.norm(away_above, axis=1)
+        distance = length(away / self.radii)[:, 0]
         least = 1 + layer / self.radii.mean()
-        factor = np.where(distance < least, least / distance.clip(1e-6), 1)
-        return self.center + away * factor[:, None]
+        above = np.where(points[:, 1] > self.center[1], hold, 0.0)
+        wanted = np.where(distance < least, least, distance + above * (least - distance))
+        return self.center + away * (wanted / distance.clip(1e-6))[:, None]
 
 
 def grow_hair(
@@ -295,15 +296,15 @@ def _brows(hair, anatomy, roots, vertices, normals, rng) -> Strands:
     roots = roots.subset(np.flatnonzero(keep))
     start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
     x = np.abs(roots.rest[:, 0])
-    rise = np.interp(x, BROW_X, (1.2, 0.55, 0.1, -0.45))
+    rise = np.interp(x, BROW_X, (0.9, 0.4, 0.0, -0.5))
     along = np.stack([np.sign(roots.rest[:, 0]), rise, 0 * x], 1)
     along -= (along * out).sum(1, keepdims=True) * out
     along /= np.linalg.norm(along, axis=1, keepdims=True)
-    length = rng.uniform(0.05, 0.1, len(x))
+    length = rng.uniform(0.04, 0.08, len(x))
     steps = np.linspace(0, 1, 3)
     points = start[:, None] + (steps[:, None] * along[:, None]) * length[:, None, None]
-    points = points + out[:, None] * 0.014
-    widths = _taper(np.full(len(x), 0.016), 3)
+    points = points + out[:, None] * 0.010
+    widths = _taper(np.full(len(x), 0.013), 3)
     return Strands(points.astype(np.float32), widths, _colors(hair.brow_color, len(x), 3, rng))
 
 
@@ -318,13 +319,13 @@ def _beard(hair, anatomy, roots, vertices, normals, rng) -> Strands:
     start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
     side = np.sign(roots.rest[:, 0]) * np.where(roots.rest[:, 1] > 6.68, 0.7, 0.1)
     down = np.stack([side, -np.ones(len(side)), 0 * side], 1)
-    direction = 0.45 * out + down + rng.normal(0, 0.25, out.shape)
+    direction = 0.3 * out + down + rng.normal(0, 0.2, out.shape)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    length = rng.uniform(0.05, 0.1, len(side)) * (0.6 + 1.2 * hair.beard)
+    length = rng.uniform(0.035, 0.065, len(side)) * (0.5 + 1.1 * hair.beard)
     steps = np.linspace(0, 1, 3)[:, None]
     points = start[:, None] + steps * direction[:, None] * length[:, None, None]
     points = points + out[:, None] * 0.01
-    widths = _taper(np.full(len(side), 0.022), 3)
+    widths = _taper(np.full(len(side), 0.018), 3)
     return Strands(points.astype(np.float32), widths, _colors(hair.color * 0.85, len(side), 3, rng))
 
 
@@ -340,24 +341,37 @@ def _scalp(hair, anatomy, roots, vertices, normals, rng) -> list[Strands]:
     length = (style.side + (style.top - style.side) * share) * hair.scale
     length = length * rng.uniform(0.82, 1.0, len(start))
     layer = style.volume * (0.15 + 0.85 * rng.random(len(start)))
-    growth = _Growth(hair, style, skull, np.array([0.0, *hair.tie]))
-    points = growth.strands(start, out, roots.rest, length, layer)
+    tie = np.array([0.0, *hair.tie])
+    if style.comb == "tie":
+        points = _drawn_to(tie, start, skull, layer)
+    else:
+        points = _Growth(hair, style, skull).strands(start, out, roots.rest, length, layer)
     points = _waved(_clumped(points, roots.guide, hair.clump, style), hair, style, rng)
-    width = np.full(len(points), 0.032 if hair.style != "buzz" else 0.022)
+    width = np.full(len(points), 0.026 if hair.style != "buzz" else 0.02)
     grown = [Strands(
         points.astype(np.float32), _taper(width, points.shape[1]),
         _colors(hair.color, *points.shape[:2], rng),
     )]  # fmt: skip
     if style.comb == "tie":
-        grown.append(_tied(hair, growth.tie, rng))
+        grown.append(_tied(hair, tie, rng))
     return grown
 
 
+def _drawn_to(tie: np.ndarray, start: np.ndarray, skull: Skull, layer: np.ndarray) -> np.ndarray:
+    """[S, K, 3]: from roots [S, 3] straight over the skull to where hair is tied."""
+    points = []
+    for along in np.linspace(0, 1, 7):
+        point = start + (tie - start) * along
+        points.append(skull.kept_near(point, layer * (1 - along), hold=1 - along**4))
+    return np.stack(points, 1)
+
+
 class _Growth(NamedTuple):
+    """Strands that grow step by step: combed, bent by their weight, kept off skull and face."""
+
     hair: Hair
     style: Style
     skull: Skull
-    tie: np.ndarray
 
     def strands(
         self,
@@ -368,21 +382,27 @@ class _Growth(NamedTuple):
         layer: np.ndarray,
     ) -> np.ndarray:
         """[S, K, 3] from roots [S, 3], where the skin faces `out`."""
-        count = 5 if length.max() < 0.8 else 9
+        count = 6 if length.max() < 0.9 else 11
         fringe = self._is_fringe(rest)
         length = np.where(fringe, self._fringe_length(start, length), length)
         side = np.sign(rest[:, 0] - self.hair.part * (rest[:, 1] > 7.9))
         step = (length / (count - 1))[:, None]
         heading = self._comb(start, out, side, fringe) + self.style.lift * out
         heading /= np.linalg.norm(heading, axis=1, keepdims=True)
-        points = [start]
+        points, weight = [start], self.style.weight
+        hold = 0.6 * (self.style.lift < 0.5)
         for number in range(1, count):
-            fall = np.array([0.0, -1.0, 0.0]) * self.style.weight * min(1.0, 2.5 * number / count)
-            pull = 0.45 * self._comb(points[-1], self.skull.normal(points[-1]), side, fringe)
-            heading = heading + fall + pull * (self.style.weight < 0.3)
+            normal = self.skull.normal(points[-1])
+            below = points[-1][:, 1:2] < self.skull.center[1] - 0.2
+            fall = np.array([0.0, -1.0, 0.0]) - 0.3 * normal * below
+            pull = self._comb(points[-1], normal, side, fringe)
+            heading = heading * (1 - 0.65 * weight) + weight * fall + (0.5 - 0.5 * weight) * pull
+            # Strands that fall onto the skull slide along it.
+            inward = (heading * normal).sum(1, keepdims=True).clip(None, 0)
+            heading = heading - inward * normal * ~below
             heading /= np.linalg.norm(heading, axis=1, keepdims=True).clip(1e-9)
             grown = min(1.0, number / (0.35 * count))
-            point = self.skull.pushed_out(points[-1] + step * heading, layer * grown)
+            point = self.skull.kept_near(points[-1] + step * heading, layer * grown, hold)
             point = self._off_the_face(point, side, fringe)
             heading = (point - points[-1]) / step.clip(1e-6)
             points.append(point)
@@ -395,8 +415,6 @@ class _Growth(NamedTuple):
                 along = np.tile([0.0, 0.25, -1.0], (len(points), 1))
             case "part":
                 along = np.stack([side, 0 * side - 0.3, 0 * side - 0.35], 1)
-            case "tie":
-                along = self.tie - points
             case _:
                 along = points - CROWN + (0.0, 0.0, -0.15)
         forward = np.stack([0.15 * side, 0 * side - 0.5, 0 * side + 1.0], 1)
@@ -433,7 +451,7 @@ def _waved(points: np.ndarray, hair: Hair, style: Style, rng: np.random.Generato
     """Waves of `curl` decimeters across strands; afros are crisp instead."""
     strands, count = points.shape[:2]
     if style.lift >= 0.9:
-        return points + rng.normal(0, 0.045, points.shape) * np.linspace(0, 1, count)[:, None]
+        return points + rng.normal(0, 0.06, points.shape).cumsum(axis=1) * (np.arange(count) > 0)[:, None]
     length = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
     phase = rng.normal(0, 0.7, (strands, 1)) + points[:, 0, :1] * 3
     turn = phase + np.linspace(0, 1, count) * (length[:, None] / 0.55 * 2 * np.pi)

@@ -106,13 +106,12 @@ def shadow_map(shapes: Shapes, direction: np.ndarray, size: int) -> ShadowMap:
 
 
 def irradiance(
-    points: list[Points], shapes: Shapes, light: Light, camera: np.ndarray
+    points: list[Points], shapes: Shapes, coarse: Shapes, light: Light, camera: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Light that surfaces scatter ([N, 3], to be multiplied by their color) and mirror ([N, 3]).
 
-    camera: where highlights are seen from, [3].
+    coarse: shapes that shade the dome. camera: where highlights are seen from, [3].
     """
-    coarse = shapes.thinned(7)
     dome = [(d, shadow_map(coarse, d, DOME_SIZE)) for d in _dome()]
     lamp = shadow_map(shapes, light.direction, LAMP_SIZE)
     return [_light_up(group, dome, lamp, light, camera) for group in points]
@@ -129,7 +128,7 @@ def _light_up(
     ambient = np.zeros_like(points.positions)
     for direction, shadows in dome:
         toward = (points.normals @ direction.astype(np.float32) * 0.85 + 0.15).clip(0)
-        toward *= shadows.visible(points.positions, 2 * softness)
+        toward *= shadows.visible(points.positions, 2.5 * softness)
         height = (direction[1] + 1) / 2
         color = light.ground * (1 - height) + light.sky * height
         ambient += toward[:, None] * (color * (3.4 / len(dome))).astype(np.float32)

@@ -31,7 +31,7 @@ DARK = {"african": 0.95, "asian": 0.9, "caucasian": 0.3}  # chance of dark hair 
 LOCAL_SPREAD, LOCAL_LIMIT, LEANING = 0.25, 0.6, 0.06
 LEFT_OUT = ("head-age", "head-angle", "head-trans", "neck-trans", "measure", "neck-double")
 # These already differ much between people at a small weight.
-TAMED = {"head-scale": 0.5, "mouth-trans": 0.4, "nose-trans": 0.4, "eye-trans": 0.4, "ear-": 0.7}
+TAMED = {"head-scale": 0.5, "mouth-trans": 0.4, "nose-trans": 0.4, "mouth/": 0.6, "eye-trans": 0.4, "ear-": 0.7}
 FACE_SHAPES = ("oval", "round", "rectangular", "square", "triangular", "diamond")
 
 

@@ -24,7 +24,7 @@ SCALE = 0.205  # world units per decimeter, for a face of usual height
 FACE_HEIGHT = 0.68  # decimeters from between the eyes to between the lips, at rest
 SIZE_KEPT = 0.3  # of differences in that height, after cropping
 PIVOT_FROM_EYES = np.array([0.0, -0.06, -0.70])  # the world's origin, in decimeters
-HAIR_GLOSS = 0.16
+HAIR_GLOSS = 0.35  # of hair's own linear color, besides a little white
 
 
 class Portrait(NamedTuple):
@@ -37,8 +37,8 @@ class Portrait(NamedTuple):
     depth: np.ndarray
 
 
-class Studio(NamedTuple):
-    """What portraits have in common: the model, and where hair grows."""
+class Model(NamedTuple):
+    """What all heads are made of: shapes, and where hair grows."""
 
     anatomy: Anatomy
     regions: Regions
@@ -74,17 +74,17 @@ class _Radiance(NamedTuple):
     falling: np.ndarray
 
 
-def photograph(studio: Studio, person: Person, shot: Shot, resolution: int) -> Portrait:
+def photograph(model: Model, person: Person, shot: Shot, resolution: int) -> Portrait:
     """One picture of a person, with nothing behind."""
-    scene = _scene(studio, person, shot.expression)
-    shapes = Shapes(scene.vertices, studio.anatomy.triangles, scene.hair)
-    radiance = _radiance(studio.anatomy, person, scene, shapes, shot)
+    scene = _scene(model, person, shot.expression)
+    shapes = Shapes(scene.vertices, model.anatomy.triangles, scene.hair)
+    radiance = _radiance(model.anatomy, person, scene, shapes, shot)
     seen = rasterize(_on_screen(shapes, shot), resolution * SUPERSAMPLE, perspective=True)
-    return _develop(studio.anatomy, person, shapes, radiance, seen, shot)
+    return _develop(model.anatomy, person, shapes, radiance, seen, shot)
 
 
-def _scene(studio: Studio, person: Person, expression: dict[str, float]) -> _Scene:
-    anatomy = studio.anatomy
+def _scene(model: Model, person: Person, expression: dict[str, float]) -> _Scene:
+    anatomy = model.anatomy
     relaxed = anatomy.rest + anatomy.offsets(person.weights)
     vertices = relaxed + anatomy.offsets(expression)
     normals = vertex_normals(vertices, anatomy.triangles)
@@ -94,7 +94,7 @@ def _scene(studio: Studio, person: Person, expression: dict[str, float]) -> _Sce
             points=((strands.points - origin) * scale).astype(np.float32),
             widths=strands.widths * np.float32(scale),
         )
-        for strands in grow_hair(person.hair, anatomy, studio.regions, vertices, normals)
+        for strands in grow_hair(person.hair, anatomy, model.regions, vertices, normals)
     ]
     return _Scene(((vertices - origin) * scale).astype(np.float32), normals, hair)
 
@@ -116,9 +116,10 @@ def _radiance(
     groups = [Points(scene.vertices, scene.normals, None, gloss(anatomy, person))]
     colors = [albedo(anatomy, person)]
     for strands in scene.hair:
-        groups.append(_hair_points(strands))
         colors.append(to_linear(strands.color).reshape(-1, 3))
-    lit = irradiance(groups, shapes, shot.light, shot.cam2world[:3, 3])
+        groups.append(_hair_points(strands, 0.012 + HAIR_GLOSS * colors[-1].mean(axis=1)))
+    coarse = shapes._replace(triangles=anatomy.coarse).thinned(6)
+    lit = irradiance(groups, shapes, coarse, shot.light, shot.cam2world[:3, 3])
     leaving = [
         color * diffuse + highlight
         for color, (diffuse, highlight) in zip(colors, lit, strict=True)
@@ -126,12 +127,12 @@ def _radiance(
     return _Radiance(np.concatenate(leaving), lit[0][0])
 
 
-def _hair_points(strands: Strands) -> Points:
+def _hair_points(strands: Strands, shine: np.ndarray) -> Points:
     """Hair is lit as a mass that is round as the head is, and shines along its strands."""
     points = strands.points.reshape(-1, 3)
     outward = points - np.array([0.0, 0.02, -0.01], np.float32)
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    return Points(points, outward, tangents(strands.points).reshape(-1, 3), HAIR_GLOSS)
+    return Points(points, outward, tangents(strands.points).reshape(-1, 3), shine)
 
 
 def _on_screen(shapes: Shapes, shot: Shot) -> np.ndarray:

@@ -26,7 +26,8 @@ def albedo(anatomy: Anatomy, person: Person) -> np.ndarray:
     color = np.ones((len(anatomy.rest), 3), np.float32)
     color[anatomy.part == TEETH] = to_linear(TEETH_COLOR)
     color[anatomy.part == TONGUE] = to_linear(TONGUE_COLOR)
-    color[anatomy.part == LASHES] = to_linear(LASH_COLOR)
+    lashes = person.skin + (np.array(LASH_COLOR) - person.skin) * (0.9 - 0.5 * person.maleness)
+    color[anatomy.part == LASHES] = to_linear(lashes)
     skin = anatomy.part == SKIN
     color[skin] = to_linear(_skin(anatomy, person)[skin])
     return color
@@ -52,7 +53,7 @@ def _skin(anatomy: Anatomy, person: Person) -> np.ndarray:
     color = _blended(color, np.array(MOUTH_COLOR), anatomy.masks["inside-mouth"])
     shadow = _smooth(beard_cover(rest, anatomy.masks["lips"]), 0.0, 0.14)
     grey = 0.45 * person.skin + 0.55 * person.hair.color * 0.8
-    color = _blended(color, grey, 0.6 * person.hair.beard * shadow)
+    color = _blended(color, grey, 0.75 * person.hair.beard * shadow)
     if person.hair.style != "bald":
         roots = _smooth(scalp_cover(person.hair, rest), -0.03, 0.10)
         roots = roots * (anatomy.masks["ears"] < 0.2)
@@ -121,7 +122,7 @@ def eye_color(
     right, up = shot.gaze
     axis = np.array([right, up + 0.02, 1.0], np.float32)
     angle = np.arccos((outward @ (axis / np.linalg.norm(axis))).clip(-1, 1))
-    color = _iris(person, angle) * falling
+    color = _iris(person, angle) * falling * 1.2
     half = shot.light.direction + shot.cam2world[:3, 3] / np.linalg.norm(shot.cam2world[:3, 3])
     half = (half / np.linalg.norm(half)).astype(np.float32)
     glint = np.exp(-(((1 - outward @ half) / 0.012) ** 2))
