@@ -14,7 +14,7 @@ def random_backdrop(rng: np.random.Generator, resolution: int) -> np.ndarray:
 
 def _color(rng: np.random.Generator) -> np.ndarray:
     """Any lightness, mostly dull."""
-    return (rng.uniform(0.05, 0.95) + rng.exponential(0.09) * rng.normal(0, 1, 3)).clip(0, 1)
+    return (rng.uniform(0.05, 0.95) + rng.exponential(0.06) * rng.normal(0, 1, 3)).clip(0, 1)
 
 
 def _noise(rng: np.random.Generator, resolution: int, cells: int) -> np.ndarray:

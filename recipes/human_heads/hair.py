@@ -235,32 +235,54 @@ def _with_guides(roots: Roots) -> Roots:
 
 
 class Skull(NamedTuple):
-    """The ellipsoid that hair lies on. center, radii: [3]."""
+    """What hair lies on: an ellipsoid, and how far the head stands out from it in each direction.
+
+    center, radii: [3]. relief: [20], coefficients of the cubic in unit directions that gives
+    distances from the center, in radii. Its values lie between `lowest` and `highest`.
+    """
 
     center: np.ndarray
     radii: np.ndarray
+    relief: np.ndarray
+    lowest: float
+    highest: float
 
     @classmethod
-    def around(cls, scalp: np.ndarray) -> "Skull":
+    def around(cls, scalp: np.ndarray, head: np.ndarray) -> "Skull":
+        """For scalp [N, 3] and the vertices of the upper head, face included, [M, 3]."""
         low, high = scalp.min(axis=0), scalp.max(axis=0)
         center = np.array([(low[0] + high[0]) / 2, high[1] - 0.9, (low[2] + high[2]) / 2])
-        return cls(center, np.array([(high[0] - low[0]) / 2, 0.88, (high[2] - low[2]) / 2]))
+        radii = np.array([(high[0] - low[0]) / 2, 0.88, (high[2] - low[2]) / 2])
+        away = (head - center) / radii
+        distance = length(away)
+        relief = np.linalg.lstsq(_monomials(away / distance), distance[:, 0], rcond=None)[0]
+        return cls(center, radii, relief, *np.quantile(distance, (0.02, 0.98)))
 
     def normal(self, points: np.ndarray) -> np.ndarray:
         """Unit vectors away from the ellipsoid; below its middle they stay level."""
         away = (points - self.center) / self.radii**2
         away[..., 1] = np.maximum(away[..., 1], 0)
-        return away / np.linalg.norm(away, axis=-1, keepdims=True).clip(1e-9)
+        return away / length(away).clip(1e-9)
 
     def kept_near(self, points: np.ndarray, layer: np.ndarray, hold: float) -> np.ndarray:
-        """Points [N, 3], moved out where they lie less than `layer` [N] above the ellipsoid, and,
-        in its upper half, moved in by the share `hold` of what they lie higher."""
+        """Points [N, 3], moved out where they lie less than `layer` [N] above the head, and, in the
+        upper half, moved in by the share `hold` of what they lie higher."""
         away = points - self.center
-        distance = length(away / self.radii)[:, 0]
-        least = 1 + layer / self.radii.mean()
-        above = np.where(points[:, 1] > self.center[1], hold, 0.0)
+        distance = length(away / self.radii)
+        surface = (_monomials(away / self.radii / distance.clip(1e-6)) @ self.relief)[:, None]
+        least = surface.clip(self.lowest, self.highest) + layer[:, None] / self.radii.mean()
+        above = np.where(away[:, 1:2] > 0, hold, 0.0)
         wanted = np.where(distance < least, least, distance + above * (least - distance))
-        return self.center + away * (wanted / distance.clip(1e-6))[:, None]
+        return self.center + away * wanted / distance.clip(1e-6)
+
+
+def _monomials(direction: np.ndarray) -> np.ndarray:
+    """[N, 20]: all products of up to three coordinates of directions [N, 3]."""
+    x, y, z = direction.T
+    one = np.ones_like(x)
+    square = [x * x, y * y, z * z, x * y, y * z, z * x]
+    cubic = [x * s for s in square] + [y * y * y, z * z * z, y * y * z, y * z * z]
+    return np.stack([one, x, y, z, *square, *cubic], 1)
 
 
 def grow_hair(
@@ -335,7 +357,8 @@ def _scalp(hair, anatomy, roots, vertices, normals, rng) -> list[Strands]:
     cover = scalp_cover(hair, roots.rest)
     roots = roots.subset(np.flatnonzero(cover > rng.exponential(0.02, len(cover))))
     start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
-    skull = Skull.around(start)
+    upper = (anatomy.part == SKIN) & (anatomy.rest[:, 1] > 7.2) & (anatomy.masks["ears"] < 0.1)
+    skull = Skull.around(start, vertices[upper])
     height = hairline(roots.rest)[0]
     share = (height / 1.0).clip(0, 1) ** 0.8
     length = (style.side + (style.top - style.side) * share) * hair.scale
@@ -346,6 +369,8 @@ def _scalp(hair, anatomy, roots, vertices, normals, rng) -> list[Strands]:
         points = _drawn_to(tie, start, skull, layer)
     else:
         points = _Growth(hair, style, skull).strands(start, out, roots.rest, length, layer)
+    whole = _whole(points)
+    points, roots = points[whole], roots.subset(np.flatnonzero(whole))
     points = _waved(_clumped(points, roots.guide, hair.clump, style), hair, style, rng)
     width = np.full(len(points), 0.026 if hair.style != "buzz" else 0.02)
     grown = [Strands(
@@ -389,14 +414,15 @@ class _Growth(NamedTuple):
         step = (length / (count - 1))[:, None]
         heading = self._comb(start, out, side, fringe) + self.style.lift * out
         heading /= np.linalg.norm(heading, axis=1, keepdims=True)
-        points, weight = [start], self.style.weight
-        hold = 0.6 * (self.style.lift < 0.5)
+        points = [start]
+        hold = 0.9 * (self.style.lift < 0.5)
         for number in range(1, count):
             normal = self.skull.normal(points[-1])
             below = points[-1][:, 1:2] < self.skull.center[1] - 0.2
             fall = np.array([0.0, -1.0, 0.0]) - 0.3 * normal * below
             pull = self._comb(points[-1], normal, side, fringe)
-            heading = heading * (1 - 0.65 * weight) + weight * fall + (0.5 - 0.5 * weight) * pull
+            weight = self._weight(points[-1], fringe)
+            heading = heading * (1 - 0.65 * weight) + weight * fall + (0.6 - 0.6 * weight) * pull
             # Strands that fall onto the skull slide along it.
             inward = (heading * normal).sum(1, keepdims=True).clip(None, 0)
             heading = heading - inward * normal * ~below
@@ -414,13 +440,18 @@ class _Growth(NamedTuple):
             case "back":
                 along = np.tile([0.0, 0.25, -1.0], (len(points), 1))
             case "part":
-                along = np.stack([side, 0 * side - 0.3, 0 * side - 0.35], 1)
+                along = np.stack([side, 0 * side - 0.1, 0 * side - 0.55], 1)
             case _:
                 along = points - CROWN + (0.0, 0.0, -0.15)
         forward = np.stack([0.15 * side, 0 * side - 0.5, 0 * side + 1.0], 1)
         along = np.where(fringe[:, None], forward, along)
         along = along - (along * out).sum(1, keepdims=True) * out
         return along / np.linalg.norm(along, axis=1, keepdims=True).clip(1e-9)
+
+    def _weight(self, points: np.ndarray, fringe: np.ndarray) -> np.ndarray:
+        """How far strands [N, 1] follow their weight: above the forehead, their comb instead."""
+        front = ((points[:, 2:] - 0.55) / 0.4).clip(0, 1) * (points[:, 1:2] > 7.6)
+        return self.style.weight * np.where(fringe[:, None], 1, 1 - front)
 
     def _is_fringe(self, rest: np.ndarray) -> np.ndarray:
         angle = hairline(rest)[1]
@@ -434,9 +465,15 @@ class _Growth(NamedTuple):
     def _off_the_face(self, points, side, fringe) -> np.ndarray:
         """Points in front of the face, drawn aside like a curtain."""
         x, y, z = points.T
-        open_ = 0.74 * np.sqrt((1 - ((y - 7.15) / 0.98) ** 2).clip(0))
+        open_ = 0.74 * np.sqrt((1 - ((y - 7.0) / 0.9) ** 2).clip(0))
         hides = (z > 0.5) & (np.abs(x) < open_) & ~fringe
         return np.stack([np.where(hides, side * open_, x), y, np.where(hides, z - 0.06, z)], 1)
+
+
+def _whole(points: np.ndarray) -> np.ndarray:
+    """Which strands [S] never leap: those drawn aside from the face at once do."""
+    steps = length(np.diff(points, axis=1))[..., 0]
+    return steps.max(axis=1) < 1.6 * np.median(steps, axis=1) + 0.08
 
 
 def _clumped(points: np.ndarray, guide: np.ndarray, clump: float, style: Style) -> np.ndarray:
@@ -451,13 +488,20 @@ def _waved(points: np.ndarray, hair: Hair, style: Style, rng: np.random.Generato
     """Waves of `curl` decimeters across strands; afros are crisp instead."""
     strands, count = points.shape[:2]
     if style.lift >= 0.9:
-        return points + rng.normal(0, 0.06, points.shape).cumsum(axis=1) * (np.arange(count) > 0)[:, None]
+        return points + _walk(rng, points.shape, 0.03)
     length = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
     phase = rng.normal(0, 0.7, (strands, 1)) + points[:, 0, :1] * 3
     turn = phase + np.linspace(0, 1, count) * (length[:, None] / 0.55 * 2 * np.pi)
     wave = np.stack([np.cos(turn), 0.3 * np.sin(turn), np.sin(turn)], -1)
     grown = np.linspace(0, 1, count)[:, None].clip(0, 0.4) / 0.4
     return points + hair.curl * grown * wave * min(1.0, style.top)
+
+
+def _walk(rng: np.random.Generator, shape: tuple[int, ...], step: float) -> np.ndarray:
+    """Random walks [S, K, 3] that begin at zero."""
+    steps = rng.normal(0, step, shape)
+    steps[:, 0] = 0
+    return steps.cumsum(axis=1)
 
 
 def _tied(hair: Hair, tie: np.ndarray, rng: np.random.Generator) -> Strands:

@@ -39,7 +39,7 @@ class Light(NamedTuple):
         ])  # fmt: skip
         share = rng.uniform(0.35, 0.7)  # of the lamp in the light that comes from the front
         warmth = np.array([1.0, 0.0, -1.0]) * rng.normal(0, 0.05)
-        power = rng.uniform(0.9, 1.15)
+        power = rng.uniform(0.95, 1.25)
         lamp = 1.25 * power * share * (1 + warmth)
         sky = 1.25 * power * (1 - share) * (1 - warmth + rng.normal(0, 0.02, 3))
         return cls(direction, lamp, sky, sky * rng.uniform(0.35, 0.7) * (1.05, 1.0, 0.95))

@@ -20,10 +20,9 @@ from .project import BACKGROUND_DEPTH
 from .skin import albedo, eye_color, gloss
 
 SUPERSAMPLE = 3
-SCALE = 0.205  # world units per decimeter, for a face of usual height
-FACE_HEIGHT = 0.68  # decimeters from between the eyes to between the lips, at rest
-SIZE_KEPT = 0.3  # of differences in that height, after cropping
-PIVOT_FROM_EYES = np.array([0.0, -0.06, -0.70])  # the world's origin, in decimeters
+SCALE = 0.205  # world units per decimeter
+ORIGIN = np.array([0.0, 7.22, 0.55])  # of the world, in the model's coordinates
+SIZE_KEPT = 0.3  # of differences in the faces' height, after cropping
 HAIR_GLOSS = 0.35  # of hair's own linear color, besides a little white
 
 
@@ -86,28 +85,34 @@ def photograph(model: Model, person: Person, shot: Shot, resolution: int) -> Por
 def _scene(model: Model, person: Person, expression: dict[str, float]) -> _Scene:
     anatomy = model.anatomy
     relaxed = anatomy.rest + anatomy.offsets(person.weights)
-    vertices = relaxed + anatomy.offsets(expression)
+    vertices = _aligned(anatomy, relaxed, relaxed + anatomy.offsets(expression))
     normals = vertex_normals(vertices, anatomy.triangles)
-    origin, scale = _crop(anatomy, relaxed)
     hair = [
-        strands._replace(
-            points=((strands.points - origin) * scale).astype(np.float32),
-            widths=strands.widths * np.float32(scale),
-        )
+        strands._replace(points=_in_world(strands.points), widths=strands.widths * SCALE)
         for strands in grow_hair(person.hair, anatomy, model.regions, vertices, normals)
     ]
-    return _Scene(((vertices - origin) * scale).astype(np.float32), normals, hair)
+    return _Scene(_in_world(vertices), normals, hair)
 
 
-def _crop(anatomy: Anatomy, vertices: np.ndarray) -> tuple[np.ndarray, float]:
-    """What becomes the world's origin, and world units per decimeter, as sets of portraits are
-    cropped: eyes in one place, faces of much the same size."""
+def _aligned(anatomy: Anatomy, relaxed: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """Vertices [V, 3] moved and scaled as sets of portraits are cropped: eyes where they are at
+    rest, faces of much the same size."""
+    middle, height = _face(anatomy, relaxed)
+    middle_at_rest, height_at_rest = _face(anatomy, anatomy.rest)
+    scale = (height / height_at_rest) ** (SIZE_KEPT - 1)
+    return ((vertices - middle) * scale + middle_at_rest).astype(np.float32)
+
+
+def _face(anatomy: Anatomy, vertices: np.ndarray) -> tuple[np.ndarray, float]:
+    """The point between the eyes, and its height above the lips."""
     eyes = [vertices[anatomy.part == part].mean(axis=0) for part in (LEFT_EYE, RIGHT_EYE)]
-    middle = np.mean(eyes, axis=0) * (0, 1, 1)
+    middle = np.mean(eyes, axis=0)
     lips = vertices[anatomy.masks["lips"] > 0.5].mean(axis=0)
-    relative = (middle[1] - lips[1]) / FACE_HEIGHT
-    scale = SCALE * relative ** (SIZE_KEPT - 1)
-    return middle + PIVOT_FROM_EYES * SCALE / scale, scale
+    return middle, float(middle[1] - lips[1])
+
+
+def _in_world(points: np.ndarray) -> np.ndarray:
+    return ((points - ORIGIN) * SCALE).astype(np.float32)
 
 
 def _radiance(

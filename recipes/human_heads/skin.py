@@ -55,7 +55,7 @@ def _skin(anatomy: Anatomy, person: Person) -> np.ndarray:
     grey = 0.45 * person.skin + 0.55 * person.hair.color * 0.8
     color = _blended(color, grey, 0.75 * person.hair.beard * shadow)
     if person.hair.style != "bald":
-        roots = _smooth(scalp_cover(person.hair, rest), -0.03, 0.10)
+        roots = _smooth(scalp_cover(person.hair, rest), -0.03, 0.05)
         roots = roots * (anatomy.masks["ears"] < 0.2)
         tint = 0.55 if person.hair.style == "buzz" else 0.85
         color = _blended(color, person.hair.color * 0.7, tint * roots)
