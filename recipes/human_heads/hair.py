@@ -24,7 +24,7 @@ BROW_HALF_WIDTH = (0.030, 0.036, 0.028, 0.010)
 CHEEK_X = (0.0, 0.22, 0.30, 0.50, 0.66, 0.76)  # a beard grows below this line
 CHEEK_Y = (6.83, 6.83, 6.68, 6.70, 6.86, 7.25)
 
-SCALP_ROOTS, BROW_ROOTS, BEARD_ROOTS, GUIDES = 4200, 420, 2400, 220
+SCALP_ROOTS, BROW_ROOTS, BEARD_ROOTS, GUIDES = 4200, 600, 2800, 220
 
 
 class Roots(NamedTuple):
@@ -79,18 +79,18 @@ class Style(NamedTuple):
 STYLES = {
     "bald": Style(0.0, 0.0, 0.0, 0.0, 0.0, "whorl", 0.07, 0.0),
     "buzz": Style(0.07, 0.05, 0.8, 0.0, 0.04, "whorl", 0.15, 0.01),
-    "short": Style(0.36, 0.13, 0.30, 0.15, 0.12, "whorl", 0.30, 0.06),
-    "swept": Style(0.60, 0.16, 0.40, 0.10, 0.20, "back", 0.17, 0.05),
-    "parted": Style(0.62, 0.18, 0.25, 0.25, 0.16, "part", 0.15, 0.06),
-    "pixie": Style(0.65, 0.40, 0.25, 0.35, 0.15, "whorl", 0.02, 0.12, 0.7),
+    "short": Style(0.36, 0.13, 0.30, 0.15, 0.12, "whorl", 0.30, 0.04),
+    "swept": Style(0.60, 0.16, 0.40, 0.10, 0.20, "back", 0.17, 0.04),
+    "parted": Style(0.62, 0.18, 0.25, 0.25, 0.16, "part", 0.15, 0.04),
+    "pixie": Style(0.65, 0.40, 0.25, 0.35, 0.15, "whorl", 0.02, 0.09, 0.7),
     "bob": Style(1.75, 0.85, 0.15, 0.8, 0.20, "part", 0.01, 0.17),
     "fringe": Style(1.8, 0.95, 0.15, 0.8, 0.20, "part", 0.0, 0.12, 1.0),
-    "long": Style(3.0, 2.2, 0.12, 0.8, 0.20, "part", 0.03, 0.25),
-    "ponytail": Style(1.0, 1.0, 0.0, 0.0, 0.07, "tie", 0.02, 0.08),
-    "bun": Style(1.0, 1.0, 0.0, 0.0, 0.08, "tie", 0.02, 0.08),
+    "long": Style(3.0, 2.2, 0.12, 0.8, 0.20, "part", 0.03, 0.30),
+    "ponytail": Style(1.0, 1.0, 0.0, 0.0, 0.07, "tie", 0.02, 0.09),
+    "bun": Style(1.0, 1.0, 0.0, 0.0, 0.08, "tie", 0.02, 0.09),
 }
 CURLS = {"afro": Style(0.34, 0.26, 1.0, 0.0, 0.6, "whorl", 0.06, 0.06)}
-TIES = {"ponytail": ((7.75, -0.55), (8.25, -0.30)), "bun": ((7.5, -0.5), (8.3, -0.3))}
+TIES = {"ponytail": ((7.75, -0.55), (8.25, -0.30)), "bun": ((7.5, -0.55), (8.35, -0.35))}
 
 
 class Hair(NamedTuple):
@@ -139,7 +139,7 @@ class Hair(NamedTuple):
             beard=rng.uniform(0.3, 1) if bearded else rng.uniform(0, 0.25) * (maleness > 0.5),
             beard_kind=str(rng.choice(["stubble", "full", "goatee", "mustache"],
                                       p=[0.4, 0.35, 0.15, 0.1])),
-            brow_density=float(np.clip(rng.normal(0.55 + 0.3 * maleness, 0.15), 0.3, 1)),
+            brow_density=float(np.clip(rng.normal(0.5 + 0.35 * maleness, 0.15), 0.3, 1)),
             brow_color=color * rng.uniform(0.65, 1.0),
             tie=tuple(low + (high - low) * rng.random()),
             seed=int(rng.integers(2**31)),
@@ -325,7 +325,7 @@ def _brows(hair, anatomy, roots, vertices, normals, rng) -> Strands:
     length = rng.uniform(0.04, 0.08, len(x))
     steps = np.linspace(0, 1, 3)
     points = start[:, None] + (steps[:, None] * along[:, None]) * length[:, None, None]
-    points = points + out[:, None] * 0.010
+    points = points + out[:, None] * 0.020
     widths = _taper(np.full(len(x), 0.013), 3)
     return Strands(points.astype(np.float32), widths, _colors(hair.brow_color, len(x), 3, rng))
 
@@ -508,13 +508,13 @@ def _tied(hair: Hair, tie: np.ndarray, rng: np.random.Generator) -> Strands:
     """A ball of hair round the tie, or a tail that falls from it."""
     count, points = 700, 9
     if hair.style == "bun":
-        radius = 0.3 * hair.scale
+        radius = 0.33 * hair.scale
         spot = rng.normal(0, 1, (count, 3))
         spot /= np.linalg.norm(spot, axis=1, keepdims=True)
         turn = np.cross(spot, rng.normal(0, 0.25, (count, 3)) + (0.0, 1.0, 0.6))
         arc = np.linspace(-0.9, 0.9, points)[:, None]
         path = spot[:, None] * np.cos(arc) + turn[:, None] * np.sin(arc)
-        center = tie + (0, 0.12, -0.12)
+        center = tie + (0, 0.08, -0.16)
         strands = center + radius * path * rng.uniform(0.8, 1.05, (count, 1, 1))
     else:
         along = np.linspace(0, 1, points)[:, None]

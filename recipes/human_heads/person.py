@@ -179,13 +179,14 @@ def _shirt(rng: np.random.Generator) -> np.ndarray:
 
 
 EXPRESSIONS = {
-    "neutral": (0.34, {}),
-    "smile": (0.3, {"mouth-corner-puller": 0.7, "eye-*-slit": 0.25}),
-    "laugh": (0.1, {"mouth-corner-puller": 0.75, "mouth-parling": 0.5, "eye-*-slit": 0.35}),
-    "surprise": (0.06, {"eyebrows-*-up": 0.5, "eye-*-opened-up": 0.3, "mouth-open": 0.25}),
-    "frown": (0.07, {"eyebrows-*-down": 0.6, "mouth-depression": 0.35}),
-    "talk": (0.08, {"mouth-open": 0.3, "eyebrows-*-up": 0.15}),
-    "doubt": (0.05, {"eyebrows-left-up": 0.4, "mouth-compression": 0.35}),
+    "neutral": (0.28, {}),
+    "smile": (0.28, {"mouth-corner-puller": 0.9, "mouth-retraction": 0.4, "eye-*-slit": 0.2}),
+    "laugh": (0.16, {"mouth-upward-retraction": 0.9, "mouth-corner-puller": 0.4, "eye-*-slit": 0.2}),
+    "surprise": (0.06, {"eyebrows-*-up": 0.7, "eye-*-opened-up": 0.4, "mouth-open": 0.25}),
+    "frown": (0.06, {"eyebrows-*-down": 0.7, "mouth-depression": 0.4}),
+    "talk": (0.08, {"mouth-open": 0.3, "eyebrows-*-up": 0.2}),
+    "doubt": (0.05, {"eyebrows-left-up": 0.6, "mouth-compression": 0.4}),
+    "kiss": (0.03, {"mouth-pursing": 0.5}),
 }
 
 

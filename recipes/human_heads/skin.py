@@ -13,7 +13,7 @@ from .person import Person
 if TYPE_CHECKING:
     from .portrait import Shot
 
-TEETH_COLOR, TONGUE_COLOR = (0.84, 0.80, 0.73), (0.60, 0.30, 0.30)
+TEETH_COLOR, TONGUE_COLOR = (1.25, 1.20, 1.12), (0.60, 0.30, 0.30)
 MOUTH_COLOR, LASH_COLOR = (0.30, 0.10, 0.10), (0.05, 0.04, 0.04)
 SCLERA, PUPIL = (0.86, 0.84, 0.83), (0.015, 0.015, 0.015)
 IRIS_ANGLE, PUPIL_ANGLE = 0.50, 0.20  # radians from the eye's axis
@@ -53,7 +53,7 @@ def _skin(anatomy: Anatomy, person: Person) -> np.ndarray:
     color = _blended(color, np.array(MOUTH_COLOR), anatomy.masks["inside-mouth"])
     shadow = _smooth(beard_cover(rest, anatomy.masks["lips"]), 0.0, 0.14)
     grey = 0.45 * person.skin + 0.55 * person.hair.color * 0.8
-    color = _blended(color, grey, 0.75 * person.hair.beard * shadow)
+    color = _blended(color, grey, 0.8 * person.hair.beard * shadow)
     if person.hair.style != "bald":
         roots = _smooth(scalp_cover(person.hair, rest), -0.03, 0.05)
         roots = roots * (anatomy.masks["ears"] < 0.2)
