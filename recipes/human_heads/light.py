@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .geometry import Shapes, rasterize
 
@@ -102,7 +103,9 @@ def shadow_map(shapes: Shapes, direction: np.ndarray, size: int) -> ShadowMap:
     points, triangles = shapes.drawn([away.astype(np.float32)] * len(shapes.hair))
     scale = np.array([1 / EXTENT, -1 / EXTENT, 1])
     screen = points @ (axes.T * scale).astype(np.float32) + np.array([0, 0, _OFFSET], np.float32)
-    return ShadowMap(rasterize(np.take(screen, triangles, axis=0), size, perspective=False).depth, axes)
+    return ShadowMap(
+        rasterize(np.take(screen, triangles, axis=0), size, perspective=False).depth, axes
+    )
 
 
 def irradiance(
@@ -180,7 +183,8 @@ def _dome() -> np.ndarray:
     return np.stack([radius * np.sin(turn), height, radius * np.cos(turn)], -1)
 
 
-def to_linear(color: np.ndarray) -> np.ndarray:
+def to_linear(color: ArrayLike) -> np.ndarray:
+    """Linear RGB of sRGB in [0, 1]; GAMMA stands for the exact curve."""
     return np.asarray(color, np.float32) ** GAMMA
 
 

@@ -31,7 +31,14 @@ DARK = {"african": 0.95, "asian": 0.9, "caucasian": 0.3}  # chance of dark hair 
 LOCAL_SPREAD, LOCAL_LIMIT, LEANING = 0.25, 0.6, 0.06
 LEFT_OUT = ("head-age", "head-angle", "head-trans", "neck-trans", "measure", "neck-double")
 # These already differ much between people at a small weight.
-TAMED = {"head-scale": 0.5, "mouth-trans": 0.4, "nose-trans": 0.4, "mouth/": 0.6, "eye-trans": 0.4, "ear-": 0.7}
+TAMED = {
+    "head-scale": 0.5,
+    "mouth-trans": 0.4,
+    "nose-trans": 0.4,
+    "mouth/": 0.6,
+    "eye-trans": 0.4,
+    "ear-": 0.7,
+}
 FACE_SHAPES = ("oval", "round", "rectangular", "square", "triangular", "diamond")
 
 
@@ -64,7 +71,7 @@ class Person(NamedTuple):
         age = float(rng.choice([rng.uniform(0.36, 0.5), rng.uniform(0.5, 0.85)], p=[0.25, 0.75]))
         weights = _macro(dict(zip(TONES, races, strict=True)), maleness, age, rng)
         weights |= _local(anatomy, rng)
-        tone = np.clip(races @ list(TONES.values()) + rng.normal(0, 0.08), 0, 1)
+        tone = float(np.clip(races @ list(TONES.values()) + rng.normal(0, 0.08), 0, 1))
         skin = _between(SKINS, tone) * (1 + rng.normal(0, 0.02, 3))
         dark = rng.random() < DARK[race]
         color = _hair_color(dark, age, rng)
@@ -129,12 +136,12 @@ OPPOSITES = (
 def pairs(anatomy: Anatomy) -> list[tuple[str, str]]:
     """Names of opposite targets of parts of the head; of those with sides, only the left."""
     found = []
-    for name in anatomy.index:
+    for name in anatomy.rows:
         folder, base = name.split("/", 1)
         skipped = folder in ("macrodetails", "expression") or base.startswith(("r-", *LEFT_OUT))
         for low, high in OPPOSITES:
             other = f"{name.removesuffix(low)}{high}"
-            if not skipped and name.endswith(f"-{low}") and other in anatomy.index:
+            if not skipped and name.endswith(f"-{low}") and other in anatomy.rows:
                 found.append((name, other))
     return found
 
@@ -181,7 +188,7 @@ def _shirt(rng: np.random.Generator) -> np.ndarray:
 EXPRESSIONS = {
     "neutral": (0.28, {}),
     "smile": (0.28, {"mouth-corner-puller": 0.9, "mouth-retraction": 0.4, "eye-*-slit": 0.2}),
-    "laugh": (0.16, {"mouth-upward-retraction": 0.9, "mouth-corner-puller": 0.4, "eye-*-slit": 0.2}),
+    "laugh": (0.16, {"mouth-upward-retraction": 0.9, "mouth-corner-puller": 0.4}),
     "surprise": (0.06, {"eyebrows-*-up": 0.7, "eye-*-opened-up": 0.4, "mouth-open": 0.25}),
     "frown": (0.06, {"eyebrows-*-down": 0.7, "mouth-depression": 0.4}),
     "talk": (0.08, {"mouth-open": 0.3, "eyebrows-*-up": 0.2}),

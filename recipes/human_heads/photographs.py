@@ -68,7 +68,7 @@ def take(index: int, model: Model, settings: Settings) -> Photograph:
     truth = GroundTruth(
         pose=pose.numpy(),
         depth=_reduced(portrait.depth).astype(np.float16),
-        identity=np.int64(identity),
+        identity=np.asarray(identity),
         cam2world=cam2world.astype(np.float32),
     )
     image = Image.fromarray(_before_backdrop(portrait, rng, settings.kind))

@@ -1,5 +1,6 @@
 """A photograph of a person: geometry in the world, light, and pixels."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +14,16 @@ from .geometry import (
     tangents,
     vertex_normals,
 )
-from .hair import Regions, grow_hair
+from .hair import grow_hair
 from .light import Light, Points, irradiance, to_linear, to_srgb
 from .person import Person
 from .project import BACKGROUND_DEPTH
+from .roots import Regions
 from .skin import albedo, eye_color, gloss
 
 SUPERSAMPLE = 3
-SCALE = 0.205  # world units per decimeter
-ORIGIN = np.array([0.0, 7.22, 0.55])  # of the world, in the model's coordinates
+SCALE = 0.202  # world units per decimeter
+ORIGIN = np.array([0.0, 7.29, 0.55])  # of the world, in the model's coordinates
 SIZE_KEPT = 0.3  # of differences in the faces' height, after cropping
 HAIR_GLOSS = 0.35  # of hair's own linear color, besides a little white
 
@@ -126,8 +128,7 @@ def _radiance(
     coarse = shapes._replace(triangles=anatomy.coarse).thinned(6)
     lit = irradiance(groups, shapes, coarse, shot.light, shot.cam2world[:3, 3])
     leaving = [
-        color * diffuse + highlight
-        for color, (diffuse, highlight) in zip(colors, lit, strict=True)
+        color * diffuse + highlight for color, (diffuse, highlight) in zip(colors, lit, strict=True)
     ]
     return _Radiance(np.concatenate(leaving), lit[0][0])
 
@@ -159,8 +160,8 @@ def _develop(
     seen: Seen,
     shot: Shot,
 ) -> Portrait:
-    hit = seen.index >= 0
-    corners = shapes.origins()[seen.index[hit]]
+    hit = seen.triangle >= 0
+    corners = shapes.origins()[seen.triangle[hit]]
     weights = seen.weights[:, hit].T
     linear = _interpolated(radiance.leaving, corners, weights)
     on_eye = np.zeros(len(radiance.leaving), bool)
@@ -194,7 +195,8 @@ def _interpolated(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) 
 def _per_pixel(samples: np.ndarray) -> np.ndarray:
     """Means of SUPERSAMPLE^2 samples; by slices, as numpy's mean over two axes is slow."""
     steps = [(i, j) for i in range(SUPERSAMPLE) for j in range(SUPERSAMPLE)]
-    return sum(samples[i::SUPERSAMPLE, j::SUPERSAMPLE] for i, j in steps) / len(steps)
+    parts = [samples[i::SUPERSAMPLE, j::SUPERSAMPLE] for i, j in steps]
+    return functools.reduce(np.add, parts) / len(parts)
 
 
 def _ray_lengths(size: int, intrinsics: np.ndarray) -> np.ndarray:

@@ -6,8 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "neural_renderer" / "src")]
 
-from dnnlib import Command, UserError, atomic_write, cache_dir  # noqa: E402
 from neural_renderer.ops import View, select  # noqa: E402
+
+from dnnlib import Command, UserError, atomic_write, cache_dir, finite  # noqa: E402
 from training.camera import focal_from_fov, pose_from_degrees  # noqa: E402
 from training.dataset import dataset_writer, png_bytes  # noqa: E402
 from training.toy import (  # noqa: E402
@@ -31,6 +32,7 @@ __all__ = [
     "atomic_write",
     "cache_dir",
     "dataset_writer",
+    "finite",
     "focal_from_fov",
     "png_bytes",
     "pose_from_degrees",

@@ -1,14 +1,14 @@
 """Colors of skin, lips, lids, teeth, shirts and eyes."""
 
-import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .anatomy import LASHES, LEFT_EYE, RIGHT_EYE, SKIN, TEETH, TONGUE, Anatomy
-from .hair import beard_cover, scalp_cover
+from .hair import scalp_cover
 from .light import to_linear
 from .person import Person
+from .roots import beard_cover
 
 if TYPE_CHECKING:
     from .portrait import Shot
@@ -112,9 +112,7 @@ def _spots(seed: int, rest: np.ndarray) -> np.ndarray:
     return total[:, None]
 
 
-def eye_color(
-    person: Person, shot: "Shot", rest: np.ndarray, falling: np.ndarray
-) -> np.ndarray:
+def eye_color(person: Person, shot: "Shot", rest: np.ndarray, falling: np.ndarray) -> np.ndarray:
     """Linear RGB [P, 3] of points on the eyes, given where they are at rest and their light."""
     center = EYE_CENTER * np.stack([np.sign(rest[:, 0]), 1 + 0 * rest[:, 0], 1 + 0 * rest[:, 0]], 1)
     outward = rest - center
