@@ -12,6 +12,8 @@ from .anatomy import SKIN, Anatomy
 from .geometry import Strands, length
 from .roots import BROW_X, CROWN, Regions, Roots, beard_cover, hairline
 
+CRISP = 0.9  # lift of hair that stands off the head and winds at random
+
 
 class Style(NamedTuple):
     """How a kind of hair is cut and combed. Lengths are in decimeters.
@@ -277,6 +279,10 @@ def _scalp(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> l
     whole = _whole(points)
     points, roots = points[whole], roots.subset(np.flatnonzero(whole))
     points = _waved(_clumped(points, roots.guide, hair.clump, style), hair, style, rng)
+    if style.lift >= CRISP:  # such strands may wander into the skin
+        inner = points[:, 1:].reshape(-1, 3)
+        outside = skull.kept_near(inner, np.full(len(inner), 0.02), hold=0)
+        points[:, 1:] = outside.reshape(len(points), -1, 3)
     width = np.full(len(points), 0.026 if hair.style != "buzz" else 0.02)
     grown = [Strands(
         points.astype(np.float32), _taper(width, points.shape[1]),
@@ -388,13 +394,13 @@ def _clumped(points: np.ndarray, guide: np.ndarray, clump: float, style: Style) 
     along = np.linspace(0, 1, points.shape[1])[:, None]
     leader = points[guide]
     together = leader + 0.25 * (points[:, :1] - leader[:, :1])
-    return points + clump * 0.8 * along**1.5 * (together - points) * (style.lift < 0.9)
+    return points + clump * 0.8 * along**1.5 * (together - points) * (style.lift < CRISP)
 
 
 def _waved(points: np.ndarray, hair: Hair, style: Style, rng: np.random.Generator) -> np.ndarray:
     """Waves of `curl` decimeters across strands; afros are crisp instead."""
     strands, count = points.shape[:2]
-    if style.lift >= 0.9:
+    if style.lift >= CRISP:
         return points + _walk(rng, points.shape, 0.03)
     length = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
     phase = rng.normal(0, 0.7, (strands, 1)) + points[:, 0, :1] * 3
