@@ -97,6 +97,11 @@ def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [..., 3] scaled to length 1; zero stays zero."""
+    return vectors / length(vectors).clip(1e-9)
+
+
 def length(vectors: np.ndarray) -> np.ndarray:
     """[..., 1] of vectors [..., 3]."""
     return np.sqrt(np.einsum("...c,...c->...", vectors, vectors))[..., None]
@@ -106,7 +111,7 @@ def tangents(points: np.ndarray) -> np.ndarray:
     """Unit vectors [S, K, 3] along strands of points [S, K, 3]."""
     step = np.diff(points, axis=1)
     along = np.concatenate([step[:, :1], (step[:, 1:] + step[:, :-1]) / 2, step[:, -1:]], axis=1)
-    return along / length(along).clip(1e-9)
+    return unit(along)
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -118,5 +123,4 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
         np.bincount(corners, np.tile(component, 3), minlength=len(vertices))
         for component in normal.T
     ]
-    normals = np.stack(total, -1)
-    return (normals / length(normals).clip(1e-12)).astype(np.float32)
+    return unit(np.stack(total, -1)).astype(np.float32)

@@ -9,118 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .anatomy import SKIN, Anatomy
-from .geometry import Strands, length
+from .geometry import Strands, length, unit
+from .hairstyle import CRISP, STYLES, Hair, Style, scalp_cover
 from .roots import BROW_X, CROWN, Regions, Roots, beard_cover, hairline
-
-CRISP = 0.9  # lift of hair that stands off the head and winds at random
-
-
-class Style(NamedTuple):
-    """How a kind of hair is cut and combed. Lengths are in decimeters.
-
-    top, side: length at the crown and at the hairline. lift: how steeply it leaves the skin.
-    weight: how soon it falls. volume: how far the outermost strand lies off the skull.
-    comb: 'whorl', 'back', 'part' or 'tie'. men, women: how often it is seen.
-    """
-
-    top: float
-    side: float
-    lift: float
-    weight: float
-    volume: float
-    comb: str
-    men: float
-    women: float
-    fringe: float = 0.0
-
-
-STYLES = {
-    "bald": Style(0.0, 0.0, 0.0, 0.0, 0.0, "whorl", 0.07, 0.0),
-    "buzz": Style(0.07, 0.05, 0.8, 0.0, 0.04, "whorl", 0.15, 0.01),
-    "short": Style(0.36, 0.13, 0.30, 0.15, 0.12, "whorl", 0.30, 0.04),
-    "swept": Style(0.60, 0.16, 0.40, 0.10, 0.20, "back", 0.17, 0.04),
-    "parted": Style(0.62, 0.18, 0.25, 0.25, 0.16, "part", 0.15, 0.04),
-    "pixie": Style(0.65, 0.40, 0.25, 0.35, 0.15, "whorl", 0.02, 0.09, 0.7),
-    "bob": Style(1.75, 0.85, 0.15, 0.8, 0.20, "part", 0.01, 0.17),
-    "fringe": Style(1.8, 0.95, 0.15, 0.8, 0.20, "part", 0.0, 0.12, 1.0),
-    "long": Style(3.0, 2.2, 0.12, 0.8, 0.20, "part", 0.03, 0.30),
-    "ponytail": Style(1.0, 1.0, 0.0, 0.0, 0.07, "tie", 0.02, 0.09),
-    "bun": Style(1.0, 1.0, 0.0, 0.0, 0.08, "tie", 0.02, 0.09),
-}
-CURLS = {"afro": Style(0.34, 0.26, 1.0, 0.0, 0.6, "whorl", 0.06, 0.06)}
-TIES = {"ponytail": ((7.75, -0.55), (8.25, -0.30)), "bun": ((7.5, -0.55), (8.35, -0.35))}
-
-
-class Hair(NamedTuple):
-    """One person's hair. color: sRGB [3]. scale: of the style's lengths.
-
-    part: x of the parting. recession, temples, crown: decimeters by which the hairline has moved
-    back, and the radius of a bald crown. curl: decimeters of waves. beard: 0 (shaven) to 1.
-    beard_kind: 'stubble', 'full', 'goatee' or 'mustache'. brow_density: share of its hairs.
-    tie: (y, z) of where hair is tied. seed: of the strands.
-    """
-
-    style: str
-    color: np.ndarray
-    scale: float
-    part: float
-    recession: float
-    temples: float
-    crown: float
-    curl: float
-    clump: float
-    beard: float
-    beard_kind: str
-    brow_density: float
-    brow_color: np.ndarray
-    tie: tuple[float, float]
-    seed: int
-
-    @classmethod
-    def random(
-        cls, rng: np.random.Generator, color: np.ndarray, maleness: float, age: float, curly: bool
-    ) -> "Hair":
-        style = _random_style(rng, maleness, age, curly)
-        aging = maleness * max(0.0, age - 0.45) * 2
-        bearded = maleness > 0.5 and rng.random() < 0.5
-        low, high = np.array(TIES.get(style, ((8, 0), (8, 0))))
-        wavy = rng.random() < 0.45
-        return cls(
-            style, color,
-            scale=rng.uniform(0.75, 1.2),
-            part=rng.uniform(-0.4, 0.4),
-            recession=rng.uniform(-0.03, 0.1) + 0.25 * aging * rng.random(),
-            temples=rng.uniform(0, 0.1) + 0.3 * aging * rng.random(),
-            crown=max(0.0, rng.uniform(-0.9, 0.75) * aging),
-            curl=rng.uniform(0.03, 0.09) if wavy or curly else rng.uniform(0.0, 0.015),
-            clump=rng.uniform(0.3, 0.75),
-            beard=rng.uniform(0.3, 1) if bearded else rng.uniform(0, 0.25) * (maleness > 0.5),
-            beard_kind=str(rng.choice(["stubble", "full", "goatee", "mustache"],
-                                      p=[0.4, 0.35, 0.15, 0.1])),
-            brow_density=float(np.clip(rng.normal(0.5 + 0.35 * maleness, 0.15), 0.3, 1)),
-            brow_color=color * rng.uniform(0.65, 1.0),
-            tie=tuple(low + (high - low) * rng.random()),
-            seed=int(rng.integers(2**31)),
-        )  # fmt: skip
-
-
-def _random_style(rng: np.random.Generator, maleness: float, age: float, curly: bool) -> str:
-    styles = STYLES | CURLS
-    share = np.array([s.men * maleness + s.women * (1 - maleness) for s in styles.values()])
-    names = list(styles)
-    share[names.index("afro")] *= 5 if curly else 0.5
-    share[names.index("bald")] *= 0.3 + 2 * max(0.0, age - 0.5)
-    return str(rng.choice(names, p=share / share.sum()))
-
-
-def scalp_cover(hair: Hair, rest: np.ndarray) -> np.ndarray:
-    """Height [N] above this person's own hairline; negative is bare."""
-    height, angle = hairline(rest)
-    front = np.exp(-((angle / 55) ** 4))
-    temple = np.exp(-(((angle - 42) / 16) ** 2))
-    height = height - hair.recession * front - hair.temples * temple
-    from_crown = np.linalg.norm(rest - CROWN, axis=1) - hair.crown
-    return np.where(hair.crown > 0.05, np.minimum(height, from_crown), height)
 
 
 class Skull(NamedTuple):
@@ -151,7 +42,7 @@ class Skull(NamedTuple):
         """Unit vectors away from the ellipsoid; below its middle they stay level."""
         away = (points - self.center) / self.radii**2
         away[..., 1] = np.maximum(away[..., 1], 0)
-        return away / length(away).clip(1e-9)
+        return unit(away)
 
     def kept_near(self, points: np.ndarray, layer: np.ndarray, hold: float) -> np.ndarray:
         """Points [N, 3], moved out where they lie less than `layer` [N] above the head, and, in the
@@ -206,19 +97,22 @@ def grow_hair(
     return grown
 
 
-def _colors(
-    color: np.ndarray, count: int, points: int, rng: np.random.Generator, spread: float = 0.16
-) -> np.ndarray:
-    """[S, K, 3]: strands differ, roots are darker than tips."""
-    own = color * (1 + rng.normal(0, spread, (count, 1))).clip(0.5, 1.6)
-    along = np.linspace(0.85, 1.12, points)[:, None]
-    return (own[:, None] * along).clip(0.02, 0.95).astype(np.float32)
+def _strands(
+    points: np.ndarray, width: float, color: np.ndarray, rng: np.random.Generator
+) -> Strands:
+    """Strands along points [S, K, 3] that differ in lightness, are darker at the root and thinner
+    at the tip."""
+    count, steps = points.shape[:2]
+    along = np.linspace(0, 1, steps)
+    widths = np.tile(width * np.interp(along, (0, 0.65, 1), (1, 1, 0.3)), (count, 1))
+    own = color * (1 + rng.normal(0, 0.16, (count, 1))).clip(0.5, 1.6)
+    colors = (own[:, None] * (0.85 + 0.27 * along[:, None])).clip(0.02, 0.95)
+    return Strands(*(values.astype(np.float32) for values in (points, widths, colors)))
 
 
-def _taper(width: np.ndarray, points: int, tip: float = 0.3) -> np.ndarray:
-    """Widths [S, K]: full as far as two thirds, then narrower."""
-    along = np.interp(np.linspace(0, 1, points), (0, 0.65, 1), (1, 1, tip))
-    return (width[:, None] * along).astype(np.float32)
+def _straight(start: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """[S, 3, 3]: three points each from `start` [S, 3] as far as `along` [S, 3]."""
+    return start[:, None] + np.linspace(0, 1, 3)[:, None] * along[:, None]
 
 
 def _brows(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> Strands:
@@ -228,14 +122,9 @@ def _brows(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> S
     x = np.abs(roots.rest[:, 0])
     rise = np.interp(x, BROW_X, (0.6, 0.25, 0.0, -0.5))
     along = np.stack([np.sign(roots.rest[:, 0]), rise, 0 * x], 1)
-    along -= (along * out).sum(1, keepdims=True) * out
-    along /= np.linalg.norm(along, axis=1, keepdims=True)
-    length = rng.uniform(0.04, 0.08, len(x))
-    steps = np.linspace(0, 1, 3)
-    points = start[:, None] + (steps[:, None] * along[:, None]) * length[:, None, None]
-    points = points + out[:, None] * 0.020
-    widths = _taper(np.full(len(x), 0.013), 3)
-    return Strands(points.astype(np.float32), widths, _colors(hair.brow_color, len(x), 3, rng))
+    along = unit(along - (along * out).sum(1, keepdims=True) * out)
+    points = _straight(start + 0.020 * out, along * rng.uniform(0.04, 0.08, (len(x), 1)))
+    return _strands(points, 0.013, hair.brow_color, rng)
 
 
 def _beard(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> Strands:
@@ -249,33 +138,27 @@ def _beard(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> S
     start, out = head.at(roots)
     side = np.sign(roots.rest[:, 0]) * np.where(roots.rest[:, 1] > 6.68, 0.7, 0.1)
     down = np.stack([side, -np.ones(len(side)), 0 * side], 1)
-    direction = 0.3 * out + down + rng.normal(0, 0.2, out.shape)
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    length = rng.uniform(0.035, 0.065, len(side)) * (0.5 + 1.1 * hair.beard)
-    steps = np.linspace(0, 1, 3)[:, None]
-    points = start[:, None] + steps * direction[:, None] * length[:, None, None]
-    points = points + out[:, None] * 0.01
-    widths = _taper(np.full(len(side), 0.018), 3)
-    return Strands(points.astype(np.float32), widths, _colors(hair.color * 0.85, len(side), 3, rng))
+    direction = unit(0.3 * out + down + rng.normal(0, 0.2, out.shape))
+    reach = rng.uniform(0.035, 0.065, (len(side), 1)) * (0.5 + 1.1 * hair.beard)
+    return _strands(_straight(start + 0.01 * out, direction * reach), 0.018, 0.85 * hair.color, rng)
 
 
 def _scalp(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> list[Strands]:
     """Strands of the scalp, and what is made of them behind the tie."""
-    style = (STYLES | CURLS)[hair.style]
+    style = STYLES[hair.style]
     cover = scalp_cover(hair, roots.rest)
     roots = roots.subset(np.flatnonzero(cover > rng.exponential(0.02, len(cover))))
     start, out = head.at(roots)
     skull = Skull.around(start, head.upper())
-    height = hairline(roots.rest)[0]
-    share = (height / 1.0).clip(0, 1) ** 0.8
-    length = (style.side + (style.top - style.side) * share) * hair.scale
-    length = length * rng.uniform(0.82, 1.0, len(start))
+    share = hairline(roots.rest)[0].clip(0, 1) ** 0.8  # from side to top
+    reach = (style.side + (style.top - style.side) * share) * hair.scale
+    reach = reach * rng.uniform(0.82, 1.0, len(start))
     layer = style.volume * (0.15 + 0.85 * rng.random(len(start)))
     tie = np.array([0.0, *hair.tie])
     if style.comb == "tie":
         points = _drawn_to(tie, start, skull, layer)
     else:
-        points = _Growth(hair, style, skull).strands(start, out, roots.rest, length, layer)
+        points = _Growth(hair, style, skull).strands(start, out, roots.rest, reach, layer)
     whole = _whole(points)
     points, roots = points[whole], roots.subset(np.flatnonzero(whole))
     points = _waved(_clumped(points, roots.guide, hair.clump, style), hair, style, rng)
@@ -283,11 +166,7 @@ def _scalp(hair: Hair, head: _Head, roots: Roots, rng: np.random.Generator) -> l
         inner = points[:, 1:].reshape(-1, 3)
         outside = skull.kept_near(inner, np.full(len(inner), 0.02), hold=0)
         points[:, 1:] = outside.reshape(len(points), -1, 3)
-    width = np.full(len(points), 0.026 if hair.style != "buzz" else 0.02)
-    grown = [Strands(
-        points.astype(np.float32), _taper(width, points.shape[1]),
-        _colors(hair.color, len(points), points.shape[1], rng),
-    )]  # fmt: skip
+    grown = [_strands(points, 0.020 if hair.style == "buzz" else 0.026, hair.color, rng)]
     if style.comb == "tie":
         grown.append(_tied(hair, tie, rng))
     return grown
@@ -314,17 +193,16 @@ class _Growth(NamedTuple):
         start: np.ndarray,
         out: np.ndarray,
         rest: np.ndarray,
-        length: np.ndarray,
+        reach: np.ndarray,
         layer: np.ndarray,
     ) -> np.ndarray:
-        """[S, K, 3] from roots [S, 3], where the skin faces `out`."""
-        count = 6 if length.max() < 0.9 else 11
+        """[S, K, 3] from roots [S, 3], where the skin faces `out`; they are `reach` [S] long."""
+        count = 6 if reach.max() < 0.9 else 11
         fringe = self._is_fringe(rest)
-        length = np.where(fringe, self._fringe_length(start, length), length)
+        reach = np.where(fringe, self._fringe_reach(start, reach), reach)
         side = np.sign(rest[:, 0] - self.hair.part * (rest[:, 1] > 7.9))
-        step = (length / (count - 1))[:, None]
-        heading = self._comb(start, out, side, fringe) + self.style.lift * out
-        heading /= np.linalg.norm(heading, axis=1, keepdims=True)
+        step = (reach / (count - 1))[:, None]
+        heading = unit(self._comb(start, out, side, fringe) + self.style.lift * out)
         points = [start]
         hold = 0.9 * (self.style.lift < 0.5)
         for number in range(1, count):
@@ -336,8 +214,7 @@ class _Growth(NamedTuple):
             heading = heading * (1 - 0.65 * weight) + weight * fall + (0.6 - 0.6 * weight) * pull
             # Strands that fall onto the skull slide along it.
             inward = (heading * normal).sum(1, keepdims=True).clip(None, 0)
-            heading = heading - inward * normal * ~below
-            heading /= np.linalg.norm(heading, axis=1, keepdims=True).clip(1e-9)
+            heading = unit(heading - inward * normal * ~below)
             grown = min(1.0, number / (0.35 * count))
             point = self.skull.kept_near(points[-1] + step * heading, layer * grown, hold)
             point = self._off_the_face(point, side, fringe)
@@ -358,8 +235,7 @@ class _Growth(NamedTuple):
                 along = points - CROWN + (0.0, 0.0, -0.15)
         forward = np.stack([0.15 * side, 0 * side - 0.5, 0 * side + 1.0], 1)
         along = np.where(fringe[:, None], forward, along)
-        along = along - (along * out).sum(1, keepdims=True) * out
-        return along / np.linalg.norm(along, axis=1, keepdims=True).clip(1e-9)
+        return unit(along - (along * out).sum(1, keepdims=True) * out)
 
     def _weight(self, points: np.ndarray, fringe: np.ndarray) -> np.ndarray:
         """How far strands [N, 1] follow their weight: above the forehead, their comb instead."""
@@ -370,10 +246,10 @@ class _Growth(NamedTuple):
         angle = hairline(rest)[1]
         return (self.style.fringe > 0) & (angle < 46) & (rest[:, 2] > 0.75)
 
-    def _fringe_length(self, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    def _fringe_reach(self, start: np.ndarray, reach: np.ndarray) -> np.ndarray:
         """As far as the brows, along the skull."""
-        reach = (start[:, 1] - 7.62) * 1.12 + 0.12 + (1.35 - start[:, 2]).clip(0) * 0.6
-        return np.minimum(length, reach * (0.75 + 0.25 * self.style.fringe)).clip(0.1)
+        far = (start[:, 1] - 7.62) * 1.12 + 0.12 + (1.35 - start[:, 2]).clip(0) * 0.6
+        return np.minimum(reach, far * (0.75 + 0.25 * self.style.fringe)).clip(0.1)
 
     def _off_the_face(self, points: np.ndarray, side: np.ndarray, fringe: np.ndarray) -> np.ndarray:
         """Points in front of the face, drawn aside like a curtain."""
@@ -402,9 +278,9 @@ def _waved(points: np.ndarray, hair: Hair, style: Style, rng: np.random.Generato
     strands, count = points.shape[:2]
     if style.lift >= CRISP:
         return points + _walk(rng, points.shape, 0.03)
-    length = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
+    reach = length(np.diff(points, axis=1)).sum(1)
     phase = rng.normal(0, 0.7, (strands, 1)) + points[:, 0, :1] * 3
-    turn = phase + np.linspace(0, 1, count) * (length[:, None] / 0.55 * 2 * np.pi)
+    turn = phase + np.linspace(0, 1, count) * (reach / 0.55 * 2 * np.pi)
     wave = np.stack([np.cos(turn), 0.3 * np.sin(turn), np.sin(turn)], -1)
     grown = np.linspace(0, 1, count)[:, None].clip(0, 0.4) / 0.4
     return points + hair.curl * grown * wave * min(1.0, style.top)
@@ -422,8 +298,7 @@ def _tied(hair: Hair, tie: np.ndarray, rng: np.random.Generator) -> Strands:
     count, points = 700, 9
     if hair.style == "bun":
         radius = 0.33 * hair.scale
-        spot = rng.normal(0, 1, (count, 3))
-        spot /= np.linalg.norm(spot, axis=1, keepdims=True)
+        spot = unit(rng.normal(0, 1, (count, 3)))
         turn = np.cross(spot, rng.normal(0, 0.25, (count, 3)) + (0.0, 1.0, 0.6))
         arc = np.linspace(-0.9, 0.9, points)[:, None]
         path = spot[:, None] * np.cos(arc) + turn[:, None] * np.sin(arc)
@@ -431,12 +306,9 @@ def _tied(hair: Hair, tie: np.ndarray, rng: np.random.Generator) -> Strands:
         strands = center + radius * path * rng.uniform(0.8, 1.05, (count, 1, 1))
     else:
         along = np.linspace(0, 1, points)[:, None]
-        length = hair.scale * rng.uniform(1.5, 2.0, (count, 1, 1))
+        reach = hair.scale * rng.uniform(1.5, 2.0, (count, 1, 1))
         spread = rng.normal(0, 1, (count, 1, 3)) * (0.05 + 0.16 * along) * (1, 0.4, 1)
         fall = np.concatenate([0 * along, 0.25 * along - along**1.6, -0.55 * along**0.6], 1)
-        strands = tie + fall * length + spread
+        strands = tie + fall * reach + spread
         strands = strands + hair.curl * np.sin(along * 9 + rng.normal(0, 0.5, (count, 1, 1)))
-    return Strands(
-        strands.astype(np.float32), _taper(np.full(count, 0.04), points),
-        _colors(hair.color, count, points, rng),
-    )  # fmt: skip
+    return _strands(strands, 0.04, hair.color, rng)

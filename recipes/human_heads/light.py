@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .geometry import Shapes, rasterize
+from .geometry import Shapes, rasterize, unit
 
 EXTENT = 0.62  # world units from the middle to the edge of shadow maps; holds head and shoulders
 DOME_DIRECTIONS, DOME_SIZE, LAMP_SIZE = 10, 64, 200
@@ -96,9 +96,8 @@ _OFFSET = 2.0  # shadow maps keep depths positive
 def shadow_map(shapes: Shapes, direction: np.ndarray, size: int) -> ShadowMap:
     """What light from `direction` meets first."""
     up = (0.0, 1.0, 0.0) if abs(direction[1]) < 0.95 else (0.0, 0.0, 1.0)
-    away = -direction / np.linalg.norm(direction)
-    right = np.cross(away, up)
-    right /= np.linalg.norm(right)
+    away = unit(-direction)
+    right = unit(np.cross(away, up))
     axes = np.stack([right, np.cross(away, right), away])
     points, triangles = shapes.drawn([away.astype(np.float32)] * len(shapes.hair))
     scale = np.array([1 / EXTENT, -1 / EXTENT, 1])
@@ -148,10 +147,8 @@ def _skin(
     """Lambert's law, wrapped round farther in red, as light scatters in skin; Blinn's highlight."""
     cosine = points.normals @ direction
     diffuse = ((cosine[:, None] + SCATTER) / (1 + SCATTER)).clip(0)
-    view = camera.astype(np.float32) - points.positions
-    view /= np.linalg.norm(view, axis=-1, keepdims=True)
-    half = view + direction
-    half /= np.linalg.norm(half, axis=-1, keepdims=True)
+    view = unit(camera.astype(np.float32) - points.positions)
+    half = unit(view + direction)
     mirrored = np.einsum("nc,nc->n", points.normals, half).clip(0) ** 24
     grazing = (1 - np.einsum("nc,nc->n", points.normals, view).clip(0, 1)) ** 4
     return diffuse, (mirrored + 0.8 * grazing * cosine.clip(0)) * (cosine > 0)
@@ -166,8 +163,7 @@ def _hair(
     along = points.tangents @ direction
     around = np.sqrt((1 - along**2).clip(0))
     cosine = (points.normals @ direction * 0.75 + 0.25).clip(0)
-    view = camera.astype(np.float32) - points.positions
-    view /= np.linalg.norm(view, axis=-1, keepdims=True)
+    view = unit(camera.astype(np.float32) - points.positions)
     seen = np.einsum("nc,nc->n", points.tangents, view)
     mirrored = (around * np.sqrt((1 - seen**2).clip(0)) - along * seen).clip(0, 1) ** 30
     return (around * cosine)[:, None], mirrored * cosine

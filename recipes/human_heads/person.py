@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .anatomy import Anatomy
-from .hair import Hair
+from .hairstyle import Hair
 
 # sRGB, from dark to light, of faces; ends and steps of a mixture.
 SKINS = np.array([
@@ -45,8 +45,8 @@ FACE_SHAPES = ("oval", "round", "rectangular", "square", "triangular", "diamond"
 class Person(NamedTuple):
     """weights: of targets, without expression. skin, lips, iris, shirt: sRGB [3].
 
-    maleness and age: in [0, 1]; age 0.5 is young, 1 old. blush, freckles, stubble, gloss: strengths
-    in [0, 1]. neckline: how deep the shirt is cut, in decimeters.
+    maleness, age: in [0, 1]; an age of 0.5 is young, 1 old. blush, gloss: strengths in [0, 1].
+    neckline: how wide and how deep the shirt is cut, in decimeters. spots: seed of the skin's.
     """
 
     weights: dict[str, float]
@@ -58,10 +58,9 @@ class Person(NamedTuple):
     shirt: np.ndarray
     neckline: tuple[float, float]
     blush: float
-    freckles: float
     gloss: float
     hair: Hair
-    noise: int  # seed of the skin's spots
+    spots: int
 
     @classmethod
     def random(cls, anatomy: Anatomy, rng: np.random.Generator) -> "Person":
@@ -82,10 +81,9 @@ class Person(NamedTuple):
             shirt=_shirt(rng),
             neckline=(rng.uniform(0.0, 0.35), rng.uniform(-0.1, 0.6)),
             blush=rng.uniform(0.2, 1.0),
-            freckles=max(0.0, rng.normal(-0.2, 0.5)) if tone > 0.7 else 0.0,
             gloss=rng.uniform(0.04, 0.14),
             hair=Hair.random(rng, color, maleness, age, curly=race == "african"),
-            noise=int(rng.integers(2**31)),
+            spots=int(rng.integers(2**31)),
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from .geometry import (
     Strands,
     rasterize,
     tangents,
+    unit,
     vertex_normals,
 )
 from .hair import grow_hair
@@ -136,8 +137,7 @@ def _radiance(
 def _hair_points(strands: Strands, shine: np.ndarray) -> Points:
     """Hair is lit as a mass that is round as the head is, and shines along its strands."""
     points = strands.points.reshape(-1, 3)
-    outward = points - np.array([0.0, 0.02, -0.01], np.float32)
-    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+    outward = unit(points - np.array([0.0, 0.02, -0.01], np.float32))
     return Points(points, outward, tangents(strands.points).reshape(-1, 3), shine)
 
 

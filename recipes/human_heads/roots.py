@@ -44,7 +44,7 @@ class Roots(NamedTuple):
         return np.einsum("nv,nvc->nc", self.weights, corners)
 
     def subset(self, keep: np.ndarray) -> "Roots":
-        """Those roots alone; a guide that is gone leaves its lock to the first of its roots."""
+        """Those roots alone; the first that is left of a lock leads it."""
         _, first, lock = np.unique(self.guide[keep], return_index=True, return_inverse=True)
         return Roots(self.triangle[keep], self.weights[keep], self.rest[keep], first[lock])
 

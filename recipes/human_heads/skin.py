@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .anatomy import LASHES, LEFT_EYE, RIGHT_EYE, SKIN, TEETH, TONGUE, Anatomy
-from .hair import scalp_cover
+from .geometry import unit
+from .hairstyle import scalp_cover
 from .light import to_linear
 from .person import Person
 from .roots import beard_cover
@@ -46,7 +47,7 @@ def _skin(anatomy: Anatomy, person: Person) -> np.ndarray:
     """sRGB [V, 3] of vertices, as if all were skin."""
     rest = anatomy.rest
     color = np.tile(person.skin.astype(np.float32), (len(rest), 1))
-    color = color * (1 + _spots(person.noise, rest))
+    color = color * (1 + _spots(person.spots, rest))
     color = _blended(color, person.skin * (1.06, 0.80, 0.78), person.blush * 0.55 * _ruddy(rest))
     color = _blended(color, person.skin * (0.80, 0.70, 0.68), 0.35 * _sockets(rest))
     color = _blended(color, person.lips, anatomy.masks["lips"] * 0.9)
@@ -116,13 +117,13 @@ def eye_color(person: Person, shot: "Shot", rest: np.ndarray, falling: np.ndarra
     """Linear RGB [P, 3] of points on the eyes, given where they are at rest and their light."""
     center = EYE_CENTER * np.stack([np.sign(rest[:, 0]), 1 + 0 * rest[:, 0], 1 + 0 * rest[:, 0]], 1)
     outward = rest - center
-    outward /= np.linalg.norm(outward, axis=1, keepdims=True).clip(1e-9)
+    outward = unit(outward)
     right, up = shot.gaze
     axis = np.array([right, up + 0.02, 1.0], np.float32)
-    angle = np.arccos((outward @ (axis / np.linalg.norm(axis))).clip(-1, 1))
+    angle = np.arccos((outward @ (unit(axis))).clip(-1, 1))
     color = _iris(person, angle) * falling * 1.2
-    half = shot.light.direction + shot.cam2world[:3, 3] / np.linalg.norm(shot.cam2world[:3, 3])
-    half = (half / np.linalg.norm(half)).astype(np.float32)
+    half = shot.light.direction + unit(shot.cam2world[:3, 3])
+    half = unit(half).astype(np.float32)
     glint = np.exp(-(((1 - outward @ half) / 0.012) ** 2))
     return color + 0.8 * glint[:, None] * falling.mean(axis=1, keepdims=True)
 
