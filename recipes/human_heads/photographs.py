@@ -58,7 +58,7 @@ def take(index: int, model: Model, settings: Settings) -> Photograph:
     """Photograph number `index` of a set."""
     identity = _identity(settings, index)
     rng = np.random.default_rng([settings.seed, 1, index])
-    pose = _random_pose(rng, settings.pose_std)
+    pose = random_pose(rng, settings.pose_std)
     cam2world = toy_cameras(pose[None])[0].numpy()
     intrinsics = _random_intrinsics(rng, settings.kind)
     light = Light.random(rng, spread=1.0 if settings.kind == "studio" else 1.3)
@@ -81,7 +81,7 @@ def _identity(settings: Settings, index: int) -> int:
     return int(rng.integers(2**63 - 1))
 
 
-def _random_pose(rng: np.random.Generator, std: tuple[float, float]) -> torch.Tensor:
+def random_pose(rng: np.random.Generator, std: tuple[float, float]) -> torch.Tensor:
     """float64 [2], (h, v), from a clipped normal distribution of yaw and pitch."""
     angles = np.clip(rng.normal(0, 1, 2) * std, -POSE_LIMIT, POSE_LIMIT)
     return pose_from_degrees(torch.from_numpy(np.degrees(angles)), POSE_MEAN[0])
