@@ -26,7 +26,7 @@ HAIRS = np.array([
     (0.58, 0.42, 0.24), (0.76, 0.62, 0.39), (0.50, 0.22, 0.10), (0.62, 0.61, 0.60),
 ])  # fmt: skip
 GREY = len(HAIRS) - 1
-DARK = {"african": 0.95, "asian": 0.9, "caucasian": 0.3}  # chance of dark hair and eyes
+DARK = {"african": 0.92, "asian": 0.85, "caucasian": 0.25}  # chance of dark hair and eyes
 
 LOCAL_SPREAD, LOCAL_LIMIT, LEANING = 0.25, 0.6, 0.06
 LEFT_OUT = ("head-age", "head-angle", "head-trans", "neck-trans", "measure", "neck-double")
@@ -160,7 +160,7 @@ def _local(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _hair_color(dark: bool, age: float, rng: np.random.Generator) -> np.ndarray:
-    if rng.random() < max(0.0, 2.2 * (age - 0.55)):
+    if rng.random() < max(0.0, 1.5 * (age - 0.58)):
         color = _between(HAIRS[[1, GREY]], rng.uniform(0.5, 1))
     elif dark:
         color = _between(HAIRS[:3], rng.uniform(0, 1))
