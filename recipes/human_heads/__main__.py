@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from .anatomy import find_wheel, read_anatomy
+from .geometry import check_rasterizer
 from .photographs import KINDS, Kind, Photograph, Settings, take
 from .portrait import Model
 from .project import GROUND_TRUTH, Command, GroundTruth, dataset_writer, finite
@@ -34,7 +35,6 @@ def make_dataset(dest: Path, count: int, settings: Settings, model: Model, worke
     """
     start = (_start_worker, (model,))
     with dataset_writer(dest) as writer, multiprocessing.Pool(workers, *start) as pool:
-        # Two tasks per process at a time: photographs wait in order, not in memory.
         photographs = pool.imap(
             functools.partial(_take, settings=settings), range(count), chunksize=8
         )
@@ -124,6 +124,7 @@ def main(
     truth that training must not see (ground_truth.npz)."""
     # As after Ctrl-C, clean up: no half-written file, no processes left behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    check_rasterizer()
     anatomy = read_anatomy(wheel or find_wheel())
     model = Model(anatomy, find_regions(anatomy))
     settings = Settings(kind, resolution, seed, (yaw_std, pitch_std), per_identity)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .project import View, select
+from .project import UserError, View, select
 
 
 class Seen(NamedTuple):
@@ -16,6 +16,17 @@ class Seen(NamedTuple):
     triangle: np.ndarray
     weights: np.ndarray
     depth: np.ndarray
+
+
+def check_rasterizer() -> None:
+    """Build the rasterizer's kernels, before many processes try to.
+
+    Raises UserError if the environment asks for what there is not.
+    """
+    try:
+        select(None, torch.device("cpu"))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{error}; see NEURAL_RENDERER_OPS") from error
 
 
 def rasterize(screen: np.ndarray, size: int, perspective: bool) -> Seen:

@@ -15,6 +15,7 @@ from .geometry import Shapes, rasterize, unit
 
 EXTENT = 0.62  # world units from the middle to the edge of shadow maps; holds head and shoulders
 DOME_DIRECTIONS, DOME_SIZE, LAMP_SIZE = 10, 64, 200
+_OFFSET = 2.0  # keeps the depths of shadow maps positive
 BIAS = 0.012  # world units by which a point may lie behind the shadow map and still be lit
 SOFTNESS = {"skin": 0.012, "hair": 0.05}  # over this depth, light fades
 SCATTER = np.array([0.35, 0.16, 0.10], np.float32)  # skin: how far light wraps round, per channel
@@ -49,13 +50,13 @@ class Light(NamedTuple):
 class Points(NamedTuple):
     """What is lit. positions, normals: float32 [N, 3]; tangents: of hair, None for skin.
 
-    gloss: how much of a highlight, a number or [N].
+    gloss: strength of highlights, [N].
     """
 
     positions: np.ndarray
     normals: np.ndarray
     tangents: np.ndarray | None
-    gloss: float | np.ndarray
+    gloss: np.ndarray
 
 
 class ShadowMap(NamedTuple):
@@ -88,9 +89,6 @@ class ShadowMap(NamedTuple):
         upper = shares[0] + across * (shares[1] - shares[0])
         lower = shares[2] + across * (shares[3] - shares[2])
         return upper + down * (lower - upper)
-
-
-_OFFSET = 2.0  # shadow maps keep depths positive
 
 
 def shadow_map(shapes: Shapes, direction: np.ndarray, size: int) -> ShadowMap:
@@ -138,7 +136,7 @@ def _light_up(
     shine = _skin if points.tangents is None else _hair
     diffuse, highlight = shine(points, light.direction.astype(np.float32), camera)
     power = visible * light.lamp.astype(np.float32)
-    return ambient + diffuse * power, (highlight * np.asarray(points.gloss))[..., None] * power
+    return ambient + diffuse * power, (highlight * points.gloss)[:, None] * power
 
 
 def _skin(

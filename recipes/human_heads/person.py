@@ -3,6 +3,7 @@
 Weights of targets are small, and drawn so that faces stay plausible.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -131,15 +132,16 @@ OPPOSITES = (
 )  # fmt: skip
 
 
-def pairs(anatomy: Anatomy) -> list[tuple[str, str]]:
-    """Names of opposite targets of parts of the head; of those with sides, only the left."""
+@functools.lru_cache(maxsize=4)
+def opposites(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Pairs of opposite targets of parts of the head; of those with sides, only the left."""
     found = []
-    for name in anatomy.rows:
+    for name in names:
         folder, base = name.split("/", 1)
         skipped = folder in ("macrodetails", "expression") or base.startswith(("r-", *LEFT_OUT))
         for low, high in OPPOSITES:
             other = f"{name.removesuffix(low)}{high}"
-            if not skipped and name.endswith(f"-{low}") and other in anatomy.rows:
+            if not skipped and name.endswith(f"-{low}") and other in names:
                 found.append((name, other))
     return found
 
@@ -147,7 +149,7 @@ def pairs(anatomy: Anatomy) -> list[tuple[str, str]]:
 def _local(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, float]:
     """Features: opposite targets with normal weights, left and right nearly alike."""
     weights = {}
-    for low, high in pairs(anatomy):
+    for low, high in opposites(tuple(anatomy.rows)):
         tamed = min((f for key, f in TAMED.items() if key in low), default=1.0)
         value = float(np.clip(rng.normal(0, LOCAL_SPREAD), -LOCAL_LIMIT, LOCAL_LIMIT)) * tamed
         chosen = high if value > 0 else low

@@ -335,6 +335,12 @@ def test_a_folder_that_is_missing_is_an_error_in_one_line(wheel, tmp_path):
     assert "there is no folder" in message and "Traceback" not in message
 
 
+def test_a_rasterizer_that_does_not_exist_is_an_error_in_one_line(wheel, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEURAL_RENDERER_OPS", "fast")
+    message = run("--dest", tmp_path / "heads.zip", "--wheel", wheel, code=1)
+    assert "'fast'" in message and "NEURAL_RENDERER_OPS" in message
+
+
 @pytest.mark.parametrize("option", ["--yaw-std", "--pitch-std"])
 def test_spreads_are_finite(wheel, tmp_path, option):
     run("--dest", tmp_path / "heads.zip", "--wheel", wheel, option, "nan", code=2)
