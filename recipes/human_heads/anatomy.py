@@ -168,10 +168,10 @@ def _read_mesh(text: str) -> _Mesh:
 
 
 def _sample_mask(picture: bytes, uv: np.ndarray) -> np.ndarray:
-    """Values in [0, 1] of a grey picture at texture coordinates [V, 2]; v runs upward."""
-    grey = np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
-    column, row = (np.array([uv[:, 0], 1 - uv[:, 1]]) * (len(grey) - 1)).round().astype(int)
-    return grey[row, column].astype(np.float32) / 255
+    """Values in [0, 1] of a gray picture at texture coordinates [V, 2]; v runs upward."""
+    gray = np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
+    column, row = (np.array([uv[:, 0], 1 - uv[:, 1]]) * (len(gray) - 1)).round().astype(int)
+    return gray[row, column].astype(np.float32) / 255
 
 
 def _cut_out(

@@ -26,7 +26,7 @@ HAIRS = np.array([
     (0.07, 0.06, 0.06), (0.14, 0.10, 0.08), (0.25, 0.16, 0.10), (0.38, 0.25, 0.15),
     (0.58, 0.42, 0.24), (0.76, 0.62, 0.39), (0.50, 0.22, 0.10), (0.62, 0.61, 0.60),
 ])  # fmt: skip
-GREY = len(HAIRS) - 1
+GRAY = len(HAIRS) - 1
 DARK = {"african": 0.92, "asian": 0.85, "caucasian": 0.25}  # chance of dark hair and eyes
 
 LOCAL_SPREAD, LOCAL_LIMIT, LEANING = 0.25, 0.6, 0.06
@@ -163,7 +163,7 @@ def _local(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, float]:
 
 def _hair_color(dark: bool, age: float, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < max(0.0, 1.5 * (age - 0.58)):
-        color = _between(HAIRS[[1, GREY]], rng.uniform(0.5, 1))
+        color = _between(HAIRS[[1, GRAY]], rng.uniform(0.5, 1))
     elif dark:
         color = _between(HAIRS[:3], rng.uniform(0, 1))
     else:
@@ -181,8 +181,8 @@ def _lips(skin: np.ndarray, maleness: float, rng: np.random.Generator) -> np.nda
 
 
 def _shirt(rng: np.random.Generator) -> np.ndarray:
-    grey = rng.uniform(0.08, 0.8)
-    return (grey + rng.uniform(0, 0.22) * rng.normal(0, 1, 3)).clip(0.04, 0.85)
+    gray = rng.uniform(0.08, 0.8)
+    return (gray + rng.uniform(0, 0.22) * rng.normal(0, 1, 3)).clip(0.04, 0.85)
 
 
 EXPRESSIONS = {

@@ -82,7 +82,10 @@ def photograph(model: Model, person: Person, shot: Shot, resolution: int) -> Por
     shapes = Shapes(scene.vertices, model.anatomy.triangles, scene.hair)
     radiance = _radiance(model.anatomy, person, scene, shapes, shot)
     seen = rasterize(_on_screen(shapes, shot), resolution * SUPERSAMPLE, perspective=True)
-    return _develop(model.anatomy, person, shapes, radiance, seen, shot)
+    hit = seen.triangle >= 0
+    colors = _colors_seen(model.anatomy, person, shapes, radiance, seen, shot)
+    distance = _ray_lengths(len(hit), shot.intrinsics)[hit] * seen.depth[hit]
+    return _develop(hit, to_srgb(colors), distance)
 
 
 def _scene(model: Model, person: Person, expression: dict[str, float]) -> _Scene:
@@ -152,14 +155,15 @@ def _on_screen(shapes: Shapes, shot: Shot) -> np.ndarray:
     return np.take(screen, triangles, axis=0)
 
 
-def _develop(
+def _colors_seen(
     anatomy: Anatomy,
     person: Person,
     shapes: Shapes,
     radiance: _Radiance,
     seen: Seen,
     shot: Shot,
-) -> Portrait:
+) -> np.ndarray:
+    """Linear RGB [P, 3] of the samples that hit something."""
     hit = seen.triangle >= 0
     corners = shapes.origins()[seen.triangle[hit]]
     weights = seen.weights[:, hit].T
@@ -173,11 +177,15 @@ def _develop(
         _interpolated(anatomy.rest, corners[eye], weights[eye]),
         _interpolated(radiance.falling, corners[eye], weights[eye]),
     )
-    size = len(hit)
-    fine = np.zeros((size, size, 5), np.float32)
-    fine[hit, :3] = to_srgb(linear)
+    return linear
+
+
+def _develop(hit: np.ndarray, colors: np.ndarray, distance: np.ndarray) -> Portrait:
+    """From samples, of which `hit` [S, S] tells those with colors [P, 3] and distances [P]."""
+    fine = np.zeros((*hit.shape, 5), np.float32)
+    fine[hit, :3] = colors
     fine[hit, 3] = 1
-    fine[hit, 4] = _ray_lengths(size, shot.intrinsics)[hit] * seen.depth[hit]
+    fine[hit, 4] = distance
     pixels = _per_pixel(fine)
     coverage = pixels[..., 3]
     depth = pixels[..., 4] / coverage.clip(1e-6)

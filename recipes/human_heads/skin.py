@@ -53,8 +53,8 @@ def _skin(anatomy: Anatomy, person: Person) -> np.ndarray:
     color = _blended(color, person.lips, anatomy.masks["lips"] * 0.9)
     color = _blended(color, np.array(MOUTH_COLOR), anatomy.masks["inside-mouth"])
     shadow = _smooth(beard_cover(rest, anatomy.masks["lips"]), 0.0, 0.14)
-    grey = 0.45 * person.skin + 0.55 * person.hair.color * 0.8
-    color = _blended(color, grey, 0.8 * person.hair.beard * shadow)
+    gray = 0.45 * person.skin + 0.55 * person.hair.color * 0.8
+    color = _blended(color, gray, 0.8 * person.hair.beard * shadow)
     if person.hair.style != "bald":
         roots = _smooth(scalp_cover(person.hair, rest), -0.03, 0.05)
         roots = roots * (anatomy.masks["ears"] < 0.2)
@@ -115,15 +115,13 @@ def _spots(seed: int, rest: np.ndarray) -> np.ndarray:
 
 def eye_color(person: Person, shot: "Shot", rest: np.ndarray, falling: np.ndarray) -> np.ndarray:
     """Linear RGB [P, 3] of points on the eyes, given where they are at rest and their light."""
-    center = EYE_CENTER * np.stack([np.sign(rest[:, 0]), 1 + 0 * rest[:, 0], 1 + 0 * rest[:, 0]], 1)
-    outward = rest - center
-    outward = unit(outward)
+    mirrored = np.where(rest[:, :1] > 0, (1, 1, 1), (-1, 1, 1)).astype(np.float32)
+    outward = unit(rest - EYE_CENTER * mirrored)
     right, up = shot.gaze
     axis = np.array([right, up + 0.02, 1.0], np.float32)
-    angle = np.arccos((outward @ (unit(axis))).clip(-1, 1))
+    angle = np.arccos((outward @ unit(axis)).clip(-1, 1))
     color = _iris(person, angle) * falling * 1.2
-    half = shot.light.direction + unit(shot.cam2world[:3, 3])
-    half = unit(half).astype(np.float32)
+    half = unit(shot.light.direction + unit(shot.cam2world[:3, 3])).astype(np.float32)
     glint = np.exp(-(((1 - outward @ half) / 0.012) ** 2))
     return color + 0.8 * glint[:, None] * falling.mean(axis=1, keepdims=True)
 
