@@ -50,9 +50,9 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
     Returns [B, 3, S, S].
     """
     cube = textures.shape[2]
-    images, rows, columns = (fragments.index >= 0).nonzero(as_tuple=True)
+    images, rows, columns = (fragments.face_index >= 0).nonzero(as_tuple=True)
     pixels = (images, rows, columns)
-    face = fragments.index[pixels].long()
+    face = fragments.face_index[pixels].long()
     position = fragments.weights[images, :, rows, columns] * (cube - 1)
     low = position.long().clamp(max=max(cube - 2, 0))
     part = position - low
@@ -62,7 +62,7 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
         i, j, k = (low + step).clamp(max=cube - 1).unbind(1)
         share = torch.where(step.bool(), part, 1 - part).prod(1, keepdim=True)
         colour = colour + share * textures[images, face, i, j, k]
-    image = background.expand(*fragments.index.shape, 3).clone()
+    image = background.expand(*fragments.face_index.shape, 3).clone()
     return image.index_put(pixels, colour).permute(0, 3, 1, 2).contiguous()
 
 
@@ -89,7 +89,7 @@ def sweep(
     half = view.size / 2  # pixels per screen unit
     x, y, z = faces.double().unbind(-1)
     column, row = (x + 1) * half - 0.5, (1 - y) * half - 0.5
-    upright = fragments.index, fragments.depth, image, grad
+    upright = fragments.face_index, fragments.depth, image, grad
     lying = (plane.mT for plane in upright)
     moved = torch.zeros_like(faces)
     moved[..., 0] = half * _sweep_lines(_Lines(column, row, z, 1, *upright), view, eps * half)
@@ -104,7 +104,7 @@ class _Lines(NamedTuple):
     across: Tensor  # [B, F, 3], in which line
     z: Tensor  # [B, F, 3]
     orientation: int  # +1 if a face lies toward larger `along` of its edges of growing `across`
-    index: Tensor  # [B, L, N]
+    face_index: Tensor  # [B, L, N]
     depth: Tensor  # [B, L, N]
     image: Tensor  # [B, C, L, N]
     grad: Tensor  # [B, C, L, N]
@@ -136,7 +136,7 @@ def _slope(lines: _Lines, crossing: "_Crossings", least: float) -> Tensor:
 
     outside = (pixel - crossing.inside[:, None]) * crossing.inward[:, None] < 0
     hidden = lines.depth[place[::2]] < crossing.depth[:, None] * (1 - _TIE)
-    shown = lines.index[place[::2]] == crossing.face[:, None]
+    shown = lines.face_index[place[::2]] == crossing.face[:, None]
     onto_others = swept(crossing.inside, outside & ~hidden)
     off_the_face = swept(crossing.outside, ~outside & shown)
     return onto_others + off_the_face
@@ -160,8 +160,8 @@ class _Crossings(NamedTuple):
 
 def _crossings(lines: _Lines, view: View) -> Iterator[_Crossings]:
     visible = torch.zeros(lines.z.shape[:2], dtype=torch.bool, device=lines.z.device)
-    images, _, _ = shown = (lines.index >= 0).nonzero(as_tuple=True)
-    visible[images, lines.index[shown].long()] = True
+    images, _, _ = shown = (lines.face_index >= 0).nonzero(as_tuple=True)
+    visible[images, lines.face_index[shown].long()] = True
     image, face = visible.nonzero(as_tuple=True)
     start = torch.arange(3, device=face.device).repeat(len(face))
     image, face = image.repeat_interleave(3), face.repeat_interleave(3)
@@ -192,7 +192,7 @@ def _cross(lines: _Lines, view: View, image, face, start, end, line) -> _Crossin
     depth = (u0 * z0 + u1 * z1) / (u0 + u1)
 
     on_screen = (torch.minimum(inside, outside) >= 0) & (torch.maximum(inside, outside) < view.size)
-    drawn = lines.index[image, line, inside.clamp(0, view.size - 1)] == face
+    drawn = lines.face_index[image, line, inside.clamp(0, view.size - 1)] == face
     everything = _Crossings(
         image, face, start, end, line, at, share, inward, inside, outside, depth
     )
