@@ -20,7 +20,7 @@ def lighting(
     """Textures [B, F, T, T, T, 3] times the light that falls on each face [B, F, 3, 3].
 
     The light is ambient + directional x max(0, normal . direction), where the normal of a face is
-    (v0 - v1) x (v2 - v1), of length 1. Colours and direction are [3] or [B, 3].
+    (v0 - v1) x (v2 - v1), of length 1. Colors and direction are [3] or [B, 3].
     """
     check_textures(textures, faces)
     v0, v1, v2 = faces.unbind(2)

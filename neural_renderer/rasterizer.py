@@ -20,7 +20,7 @@ BLACK = (0.0, 0.0, 0.0)
 
 
 class Images(NamedTuple):
-    """What a rasteriser draws; None where it was not asked to."""
+    """What a rasterizer draws; None where it was not asked to."""
 
     rgb: Tensor | None  # [B, 3, S, S]
     alpha: Tensor | None  # [B, S, S], 1 where a face is seen
@@ -96,7 +96,7 @@ class Rasterize(torch.nn.Module):
         planes = []
         if self.return_rgb:
             if textures is None:
-                raise ValueError("colours need textures, [batch, faces, T, T, T, 3]")
+                raise ValueError("colors need textures, [batch, faces, T, T, T, 3]")
             check_textures(textures, faces)
             background = torch.as_tensor(self.background_color).to(faces)
             planes.append(op.sample(textures, fragments, background))

@@ -1,4 +1,4 @@
-"""The renderer: camera, light and rasteriser in one object."""
+"""The renderer: camera, light and rasterizer in one object."""
 
 import math
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The kernels in torch: what the native op must compute, written to be read.
 
-The rasteriser follows Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates"
+The rasterizer follows Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates"
 (1997); the derivative with respect to vertices is that of Kato, Ushiku and Harada, "Neural 3D Mesh
 Renderer" (CVPR 2018), section 3.2.
 """
@@ -45,7 +45,7 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
 
     Args:
         textures: [B, F, T, T, T, 3]; the axes of a cube belong to the three vertices.
-        background: [3], the colour where no face is seen.
+        background: [3], the color where no face is seen.
 
     Returns [B, 3, S, S].
     """
@@ -56,14 +56,14 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
     position = fragments.weights[images, :, rows, columns] * (cube - 1)
     low = position.long().clamp(max=max(cube - 2, 0))
     part = position - low
-    colour = textures.new_zeros(len(face), 3)
+    color = textures.new_zeros(len(face), 3)
     for corner in itertools.product((0, 1), repeat=3):
         step = torch.tensor(corner, device=low.device)
         i, j, k = (low + step).clamp(max=cube - 1).unbind(1)
         share = torch.where(step.bool(), part, 1 - part).prod(1, keepdim=True)
-        colour = colour + share * textures[images, face, i, j, k]
+        color = color + share * textures[images, face, i, j, k]
     image = background.expand(*fragments.face_index.shape, 3).clone()
-    return image.index_put(pixels, colour).permute(0, 3, 1, 2).contiguous()
+    return image.index_put(pixels, color).permute(0, 3, 1, 2).contiguous()
 
 
 def sweep(
@@ -71,9 +71,9 @@ def sweep(
 ) -> Tensor:
     """d loss / d faces of an image of the faces, by the paper's approximation.
 
-    A vertex moves an edge, along x or along y. Once the edge has swept to the centre of a pixel,
-    over a distance d, that pixel changes its colour by delta I: a pixel outside the face takes on
-    the face's colour at the edge, a pixel that shows the face takes on the colour beyond the edge.
+    A vertex moves an edge, along x or along y. Once the edge has swept to the center of a pixel,
+    over a distance d, that pixel changes its color by delta I: a pixel outside the face takes on
+    the face's color at the edge, a pixel that shows the face takes on the color beyond the edge.
     The sudden change is replaced by a gradual one, delta I / d (paper, equations 1 to 4), which
     counts only if it lowers the loss, if the edge is not hidden, and if the pixel that is swept
     over does not show something nearer.
@@ -130,8 +130,8 @@ def _slope(lines: _Lines, crossing: "_Crossings", least: float) -> Tensor:
     distance = torch.where(gap < 0, -1, 1) * gap.abs().clamp(min=least)
 
     def swept(source: Tensor, counts: Tensor) -> Tensor:
-        colour = image.gather(2, source[:, None, None].expand(-1, image.shape[1], 1))
-        change = torch.einsum("pcn,pcn->pn", colour - image, grad)
+        color = image.gather(2, source[:, None, None].expand(-1, image.shape[1], 1))
+        change = torch.einsum("pcn,pcn->pn", color - image, grad)
         return (counts * change.clamp(max=0) / distance).sum(1)
 
     outside = (pixel - crossing.inside[:, None]) * crossing.inward[:, None] < 0
@@ -260,7 +260,7 @@ def _homogeneous(faces: Tensor, view: View) -> Tensor:
 def _edge_functions(faces: Tensor, view: View) -> Tensor:
     """E_k = P_(k+1) x P_(k+2), [..., 3 edges, 3]: at (x, y, 1) it is 0 on the edge facing vertex k.
 
-    Spelt out since a fused multiply-add could give neighbours different signs on a common edge.
+    Spelt out since a fused multiply-add could give neighbors different signs on a common edge.
     """
     point = _homogeneous(faces, view)
     (ax, ay, ah), (bx, by, bh) = (point.roll(-k, -2).unbind(-1) for k in (1, 2))
@@ -268,7 +268,7 @@ def _edge_functions(faces: Tensor, view: View) -> Tensor:
 
 
 def _at_pixels(edges: Tensor, row: Tensor, column: Tensor, view: View) -> Tensor:
-    """Edge functions [P, 3, 3] at the centres of pixels [P]: [P, 3]."""
+    """Edge functions [P, 3, 3] at the centers of pixels [P]: [P, 3]."""
     x = (2 * column[:, None] + 1 - view.size).double() / view.size
     y = (view.size - 1 - 2 * row[:, None]).double() / view.size
     a, b, c = edges.unbind(-1)
@@ -281,7 +281,7 @@ def _sum3(x: Tensor) -> Tensor:
 
 
 def _pixel_range(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """First and last pixel with its centre in [low, high], with some slack for rounding."""
+    """First and last pixel with its center in [low, high], with some slack for rounding."""
     first = (((low + 1) * size - 1) / 2 - 1e-6).ceil().clamp(0, size)
     last = (((high + 1) * size - 1) / 2 + 1e-6).floor().clamp(-1, size - 1)
     return first.long(), last.long()
