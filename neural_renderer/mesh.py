@@ -74,12 +74,15 @@ class Mesh:
 
     @property
     def num_vertices(self) -> int:
+        """V."""
         return len(self.vertices)
 
     @property
     def num_faces(self) -> int:
+        """F."""
         return len(self.faces)
 
     @property
     def texture_size(self) -> int:
+        """T."""
         return self.textures.shape[1]

@@ -98,10 +98,15 @@ def load_obj(
 def save_obj(
     filename: str | Path, vertices: Tensor, faces: Tensor, textures: Tensor | None = None
 ) -> None:
-    """Write vertices [V, 3] and faces [F, 3]; textures [F, T, T, T, 3] as an atlas.
+    """Write a mesh, and its textures as an atlas in which each face has a cell of its own.
 
-    The atlas, in which each face has a cell of its own, goes into a .png beside the file, and its
-    name into a .mtl.
+    The atlas goes into a .png beside the file, and its name into a .mtl.
+
+    Args:
+        filename: of the .obj file.
+        vertices: [V, 3].
+        faces: [F, 3] indices of vertices.
+        textures: [F, T, T, T, 3].
     """
     path = Path(filename)
     vertices, faces = vertices.detach().cpu(), faces.detach().cpu()

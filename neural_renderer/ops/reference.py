@@ -24,8 +24,10 @@ def rasterize(faces: Tensor, view: View) -> Fragments:
 
     Args:
         faces: [B, F, 3, 3] vertices as x, y on the screen (in [-1, 1], y up) and depth z.
+        view: the image's size, and between which depths faces are drawn.
 
-    Of the result only the depth carries gradients to `faces`.
+    Returns:
+        Fragments, of which only the depth carries gradients to `faces`.
     """
     index = _nearest_faces(faces.detach().double(), view)
     images, rows, columns = (index >= 0).nonzero(as_tuple=True)
@@ -45,9 +47,11 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
 
     Args:
         textures: [B, F, T, T, T, 3]; the axes of a cube belong to the three vertices.
+        fragments: what `rasterize` found.
         background: [3], the color where no face is seen.
 
-    Returns [B, 3, S, S].
+    Returns:
+        [B, 3, S, S].
     """
     cube = textures.shape[2]
     images, rows, columns = (fragments.face_index >= 0).nonzero(as_tuple=True)
@@ -69,7 +73,7 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
 def sweep(
     faces: Tensor, fragments: Fragments, image: Tensor, grad: Tensor, view: View, eps: float
 ) -> Tensor:
-    """d loss / d faces of an image of the faces, by the paper's approximation.
+    """Derivative of a loss of an image of faces by the faces: the paper's approximation.
 
     A vertex moves an edge, along x or along y. Once the edge has swept to the center of a pixel,
     over a distance d, that pixel changes its color by delta I: a pixel outside the face takes on
@@ -80,11 +84,14 @@ def sweep(
 
     Args:
         faces: [B, F, 3, 3], as drawn.
+        fragments: what `rasterize` found of them.
         image: [B, C, S, S], what was drawn.
         grad: [B, C, S, S], d loss / d image.
+        view: as they were drawn.
         eps: the shortest distance d, in screen units, which bounds the derivative.
 
-    Returns [B, F, 3, 3], 0 for z.
+    Returns:
+        [B, F, 3, 3], 0 for z.
     """
     half = view.size / 2  # pixels per screen unit
     x, y, z = faces.double().unbind(-1)
@@ -111,7 +118,7 @@ class _Lines(NamedTuple):
 
 
 def _sweep_lines(lines: _Lines, view: View, least: float) -> Tensor:
-    """d loss / d lines.along, [B, F, 3]."""
+    """Derivative of the loss by lines.along, [B, F, 3]."""
     moved = torch.zeros_like(lines.along)
     for crossing in _crossings(lines, view):
         slope = _slope(lines, crossing, least)
@@ -122,7 +129,7 @@ def _sweep_lines(lines: _Lines, view: View, least: float) -> Tensor:
 
 
 def _slope(lines: _Lines, crossing: "_Crossings", least: float) -> Tensor:
-    """d loss / d crossing.at, [P]."""
+    """Derivative of the loss by crossing.at, [P]."""
     place = crossing.image, slice(None), crossing.line
     grad, image = lines.grad[place], lines.image[place]  # [P, C, N]
     pixel = torch.arange(grad.shape[2], device=grad.device)

@@ -152,7 +152,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
 def _describe(
     planes: Tensor, points: Tensor, w1: Tensor, w2: Tensor, box_warp: float, axes: str
 ) -> _Shape:
-    """planes is [B, 3, C, H, W] with a channel stride of 1."""
+    """The kernels' description; planes are [B, 3, C, H, W] with a channel stride of 1."""
     batch, _, channels, height, width = planes.shape
     strides = [planes.stride(i) for i in (0, 1, 3, 4)]
     return _Shape(
