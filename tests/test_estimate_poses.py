@@ -12,7 +12,9 @@ from PIL import Image
 from dnnlib import UserError
 from estimate_poses import main
 from tests.tiny import tiny_config, write_photographs
-from training.data.dataset import DatasetArchive, ImageDataset, read_labels
+from training.data.archive import DatasetArchive
+from training.data.dataset import ImageDataset
+from training.data.labels import read_labels
 from training.files.network import Network
 from training.files.network_file import save_network
 from training.networks.discriminator import Discriminator
