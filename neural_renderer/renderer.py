@@ -81,8 +81,8 @@ class Renderer(torch.nn.Module):
         self.perspective = perspective
         self.viewing_angle = viewing_angle
         self.camera_direction = camera_direction
-        self.eye = (0, 0, -(1 / math.tan(math.radians(viewing_angle)) + 1))
-        self.up = (0, 1, 0)
+        self.eye: Vector = (0, 0, -(1 / math.tan(math.radians(viewing_angle)) + 1))
+        self.up: Vector = (0, 1, 0)
         self.near, self.far = near, far
         self.light_intensity_ambient = light_intensity_ambient
         self.light_intensity_directional = light_intensity_directional

@@ -61,6 +61,8 @@ def save_network(
 def find_network(path: str | os.PathLike) -> Path:
     """The file that --network names: itself, or the newest network in a run folder.
 
+    Of a folder of runs, the newest run counts that has a network.
+
     Raises:
         UserError: one line, where there is none, or where it is something else.
     """
@@ -68,11 +70,12 @@ def find_network(path: str | os.PathLike) -> Path:
     if is_address(path):
         raise UserError(f"{path} is an address: download the file and name the copy")
     if path.is_dir():
-        networks = sorted(path.glob("network-*.safetensors"))
+        name = "network-*.safetensors"
+        networks = sorted(path.glob(name)) or sorted(path.glob(f"[0-9]*-*/{name}"))
         if not networks:
             raise UserError(
-                f"the folder {path} holds no network-*.safetensors: name a run folder after its "
-                "first snapshot, or a file"
+                f"the folder {path} holds no {name}: name a run folder after its first snapshot, "
+                "or a file"
             )
         return networks[-1]
     if not path.exists():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dnnlib import UserError
 from torch_utils.images import resize, to_float
 from training.config import Config
 from training.networks.backbone import channels_at
@@ -130,7 +131,15 @@ class Discriminator(nn.Module):
 
         Returns:
             (h, v) [B, 2] in radians, without gradient.
+
+        Raises:
+            UserError: for images of another size.
         """
+        if images.shape[1:] != (3, self.resolution, self.resolution):
+            raise UserError(
+                f"images of shape {list(images.shape)}: this network takes "
+                f"[B, 3, {self.resolution}, {self.resolution}]; resize them first"
+            )
         images = images.to(self.b4.cam_out2.weight.device)
         images = images if images.is_floating_point() else to_float(images)
         raw = resize(images, raw_resolution or self.config.rendering.raw_resolution)
