@@ -139,8 +139,8 @@ def generator_density(generator: Generator, z: Tensor, points: Tensor, nearby: T
     z: [B, z_dim]; points, nearby: [B, N, 3] in world units. Nothing is rendered.
     """
     planes = generator.planes(generator.latent(z).ws, noise="random")
-    sigma = generator.field(planes, torch.cat([points, nearby], dim=1)).sigma
-    jump = F.l1_loss(*sigma.chunk(2, dim=1))
+    sigma, sigma_nearby = generator.field(planes, torch.cat([points, nearby], 1)).sigma.chunk(2, 1)
+    jump = F.l1_loss(sigma, sigma_nearby)
     return Phase(generator.config.loss.density_weight * jump, _detached({"G/density": jump}))
 
 

@@ -1,4 +1,4 @@
-"""What a file is that was given for a network file but is none: one clause for the user."""
+"""Kinds of files that are given in place of a network file, told apart by how they begin."""
 
 import re
 from pathlib import Path
@@ -35,14 +35,17 @@ def is_pickle(path: Path) -> bool:
     return path.suffix.lower() == ".pkl" or _start(path).startswith(PICKLE_START)
 
 
-def misfit(path: Path) -> str | None:
-    """What a file is that can be no network, as 'is empty…'; None where nothing tells."""
+def foreign_kind(path: Path) -> str | None:
+    """For a file that cannot be a network, what it is: 'is empty…'; None if it may be one."""
     start = _start(path)
     if not start:
         return "is empty: copying or downloading it was cut off; fetch it again"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")):
-        return "is a web page, which some sites send instead of a download: fetch the file in a browser"
+        return (
+            "is a web page, which some sites send instead of a download: "
+            "fetch the file in a browser"
+        )
     if text.startswith((b"{", b"[")):
         return "is JSON text, not a network"
     return next((what for beginning, what in _BEGINNINGS if start.startswith(beginning)), None)
@@ -52,5 +55,5 @@ def _start(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(_BYTES_READ)
-    except OSError:  # whoever reads it in earnest will say so
+    except OSError:  # reported where the whole file is read
         return b"?"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dnnlib import UserError
 from training.files.network_file import load_network
@@ -16,14 +17,22 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
     """Copy a network file's weights into networks of the same shape and meaning.
 
     The resolution of images may differ (progressive growing, Karras et al. 2018): the
-    discriminator's layers that only one of the two has then begin afresh. Returns what was done,
-    for the log. Raises UserError where anything else differs.
+    discriminator's layers that only one of the two has are then initialized anew.
+
+    Args:
+        path: network file or run folder.
+        generator: receives weights.
+        discriminator: receives weights, if the file has any.
+
+    Returns:
+        What was done, for the log.
+
+    Raises:
+        UserError: where anything else differs.
     """
     network = load_network(path)
-    for field in (
-        "plane_axes",
-        "box_warp",
-    ):  # the same weights mean something different under another value
+    # The same weights mean something different under another value of these.
+    for field in ("plane_axes", "box_warp"):
         theirs = getattr(network.config.rendering, field)
         if theirs != getattr(generator.config.rendering, field):
             raise UserError(
@@ -31,9 +40,11 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
                 f"add --set rendering.{field}={theirs}"
             )
     done = f"starting from the weights of {path}"
-    pairs = {"generator": (generator, network.generator.state_dict())}
+    pairs: dict[str, tuple[nn.Module, Mapping[str, torch.Tensor]]] = {
+        "generator": (generator, network.generator.state_dict())
+    }
     if (source := network.discriminator) is not None:
-        weights = source.state_dict()
+        weights: Mapping[str, torch.Tensor] = source.state_dict()
         if source.resolution != discriminator.resolution:
             lower = min(source.resolution, discriminator.resolution)
             weights = _keep_own_above(weights, discriminator.state_dict(), lower)
