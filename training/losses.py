@@ -94,7 +94,7 @@ def discriminate(
 
 
 def generate(generator: Generator, inputs: StepInputs) -> Generated:
-    """Render each object from its own camera and, where one is drawn, from the mirrored one."""
+    """Render each object from its own camera and, unless `mirror` is None, a mirrored one."""
     latent = generator.latent(inputs.z)
     poses = generator.pose_source.sample(generator, inputs.z, latent.w)
     ws = latent.ws

@@ -273,8 +273,9 @@ def test_r1_through_the_augmentation_agrees_with_finite_differences():
     def r1() -> torch.Tensor:
         inputs = [image.detach().requires_grad_(), raw.detach().requires_grad_()]
         moved = Augmentation(p=1.0)(*inputs, torch.Generator().manual_seed(2))
-        score = sum(critic(picture).sum() for picture in moved)
-        return sum(g.square().sum() for g in torch.autograd.grad(score, inputs, create_graph=True))
+        score = torch.stack([critic(picture).sum() for picture in moved]).sum()
+        gradients = torch.autograd.grad(score, inputs, create_graph=True)
+        return torch.stack([gradient.square().sum() for gradient in gradients]).sum()
 
     weight = critic[0].weight
     (gradient,) = torch.autograd.grad(r1(), weight)

@@ -49,7 +49,7 @@ def save_network(
         dtype: of floating-point weights in the file; None: as they are.
 
     Raises:
-        UserError: where the file cannot be written.
+        OSError: where the file cannot be written; an earlier one is then as it was.
     """
     networks = {"G_ema": generator, "D": discriminator}
     tensors = {
@@ -139,7 +139,9 @@ def _config_from_json(text: str) -> Config:
     return config_from_dict(json.loads(text))
 
 
-def _parse_metadata(path: Path, metadata: Mapping[str, str], key: str, parse: Callable[[str], T]) -> T:
+def _parse_metadata(
+    path: Path, metadata: Mapping[str, str], key: str, parse: Callable[[str], T]
+) -> T:
     """One entry of a network file's metadata; UserError where it is missing or broken."""
     if key not in metadata:
         raise UserError(f"{path} lacks '{key}' in its metadata: save the network again")

@@ -39,26 +39,27 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
                 f"{path} was trained with another field in space: "
                 f"add --set rendering.{field}={theirs}"
             )
+    _copy_weights(network.generator.state_dict(), generator, f"the generator in {path}")
     done = f"starting from the weights of {path}"
-    pairs: dict[str, tuple[nn.Module, Mapping[str, torch.Tensor]]] = {
-        "generator": (generator, network.generator.state_dict())
-    }
-    if (source := network.discriminator) is not None:
-        weights: Mapping[str, torch.Tensor] = source.state_dict()
-        if source.resolution != discriminator.resolution:
-            lower = min(source.resolution, discriminator.resolution)
-            weights = _keep_own_above(weights, discriminator.state_dict(), lower)
-            done += f"; the discriminator begins afresh above {lower} px"
-        pairs["discriminator"] = (discriminator, weights)
-    for name, (target, weights) in pairs.items():
-        try:
-            target.load_state_dict(weights)
-        except RuntimeError as error:
-            raise UserError(
-                f"the {name} in {path} has other sizes than this configuration "
-                f"({str(error).splitlines()[1].strip()})"
-            ) from error
+    if (source := network.discriminator) is None:
+        return done
+    weights = source.state_dict()
+    if source.resolution != discriminator.resolution:
+        lower = min(source.resolution, discriminator.resolution)
+        weights = _keep_own_above(weights, discriminator.state_dict(), lower)
+        done += f"; the discriminator begins afresh above {lower} px"
+    _copy_weights(weights, discriminator, f"the discriminator in {path}")
     return done
+
+
+def _copy_weights(weights: Mapping[str, torch.Tensor], target: nn.Module, source: str) -> None:
+    try:
+        target.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{source} has other sizes than this configuration "
+            f"({str(error).splitlines()[1].strip()})"
+        ) from error
 
 
 def _keep_own_above(

@@ -19,12 +19,7 @@ from training import cameras, pose_sources
 from training.config import Config
 from training.networks.backbone import Backbone, SynthesisNetwork
 from training.networks.mapping import GeneratorMapping, PoseMapping
-from training.networks.rendering import (
-    Decoder,
-    midpoint_sampling,
-    random_sampling,
-    render_rays,
-)
+from training.networks.rendering import Decoder, midpoint_sampling, random_sampling, render_rays
 from training.networks.superresolution import SuperResolution
 
 
@@ -229,17 +224,9 @@ class Generator(nn.Module):
         cutoff: int | None = None,
         noise: str = "const",
     ) -> View:
-        """One image of each latent, from its own pose.
+        """One image of each latent z [B, z_dim] from its own pose: a `View` with V = 1.
 
-        Args:
-            z: [B, z_dim].
-            intrinsics: see `render`.
-            truncation: see `latent`.
-            cutoff: see `latent`.
-            noise: see `planes`.
-
-        Returns:
-            A `View` with V = 1.
+        The other arguments are those of `latent`, `planes` and `render`.
 
         Raises:
             UserError: for a generator whose poses are given.

@@ -71,7 +71,9 @@ def test_empty_space_is_background_at_the_far_end(monkeypatch, white):
     config = settings(white_background=white)
     rendered = render(uniform(-200.0), config, front_rays(), monkeypatch)
     assert torch.equal(rendered.opacity, torch.zeros_like(rendered.opacity))
-    assert torch.equal(rendered.features, torch.full_like(rendered.features, 1.0 if white else -1.0))
+    assert torch.equal(
+        rendered.features, torch.full_like(rendered.features, 1.0 if white else -1.0)
+    )
     assert rendered.depth.isfinite().all() and rendered.depth.min() > FAR - 0.05
 
 
@@ -186,11 +188,16 @@ def test_midpoint_sampling_repeats_and_random_sampling_does_not():
 def test_evaluation_can_sample_more_finely_than_training():
     rays = front_rays()
     finer = settings(sampling_multiplier=3)
-    coarse, fine = rendering.midpoint_sampling(rays, settings()), rendering.midpoint_sampling(rays, finer)
+    coarse, fine = (
+        rendering.midpoint_sampling(rays, settings()),
+        rendering.midpoint_sampling(rays, finer),
+    )
     assert fine.stratified.shape[-1] == 3 * coarse.stratified.shape[-1]
     assert fine.importance.shape[-1] == 3 * coarse.importance.shape[-1]
     for ours, theirs in zip(
-        rendering.random_sampling(rays, finer), rendering.random_sampling(rays, settings()), strict=True
+        rendering.random_sampling(rays, finer),
+        rendering.random_sampling(rays, settings()),
+        strict=True,
     ):
         assert ours.shape == theirs.shape
 
