@@ -29,7 +29,7 @@ class Poses(NamedTuple):
 
     pose: [B, 2], from which each object is rendered. condition: [B, 2], which D is conditioned on;
     None: D's own estimate. swapped: the poses are those of the neighbors in the batch. entropy_z:
-    [N, z_dim], further latents, only their poses count; None where nothing spreads poses.
+    [N, z_dim], further latents, from whose poses entropy is estimated; None without that term.
     """
 
     pose: Tensor

@@ -18,14 +18,7 @@ from training import losses, old_names, schedules
 from training.augment import AdaController, Augmentation
 from training.config import Config, OptimConfig
 from training.data.dataset import Batch, ImageDataset, training_batches
-from training.losses import (
-    LOSSES,
-    DiscriminatorTransform,
-    Phase,
-    PhaseLosses,
-    RealBatch,
-    StepInputs,
-)
+from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
@@ -58,7 +51,7 @@ class Trainer:
         config: Config,
         dataset: ImageDataset,
         device: torch.device,
-        phase_losses: PhaseLosses = LOSSES,
+        phase_losses: losses.PhaseLosses = losses.LOSSES,
     ):
         self.losses = phase_losses
         self.config, self.dataset, self.device = config, dataset, device
@@ -298,7 +291,7 @@ class Trainer:
             network.set_inner_dtype(_INNER_DTYPES[choice])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resume needs; to be called by all processes, complete on the first."""
+        """All that resuming needs; to be called by all processes, complete on the first."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         random = {"cpu": distributed.gather_on_first(torch.get_rng_state())}
         if self.device.type == "cuda":

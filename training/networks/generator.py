@@ -82,13 +82,10 @@ class Generator(nn.Module):
 
     def _mapping(self) -> GeneratorMapping:
         sizes, settings = self.config.generator, self.config.camera
+        z_dim, w_dim, layers = sizes.z_dim, sizes.w_dim, sizes.mapping_layers
         if label_dim := self.pose_source.label_dim:
-            return GeneratorMapping(
-                sizes.z_dim, label_dim, sizes.w_dim, layers=sizes.mapping_layers
-            )
-        mapping = PoseMapping(
-            sizes.z_dim, sizes.w_dim, layers=sizes.mapping_layers, mean_h=settings.mean_h
-        )
+            return GeneratorMapping(z_dim, label_dim, w_dim, layers=layers)
+        mapping = PoseMapping(z_dim, w_dim, layers=layers, mean_h=settings.mean_h)
         if settings.init_std is not None:
             mapping.spread_poses(settings.init_std)
         return mapping
@@ -166,7 +163,10 @@ class Generator(nn.Module):
         return self.backbone.planes(ws, noise)
 
     def field(self, planes: Tensor, points: Tensor) -> FieldSamples:
-        """Density (before softplus) and color at points [B, N, 3] in world units."""
+        """Density (before softplus) and color at points [B, N, 3] in world units.
+
+        planes: [B, 3, C, H, W]. See `torch_utils.ops.triplane_render`.
+        """
         rendering = self.config.rendering
         return triplane_render(
             planes,

@@ -28,11 +28,7 @@ def normalize_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 class FullyConnected(nn.Module):
-    """Equalized linear layer with activation.
-
-    `lr_multiplier` slows the layer's learning; `bias_init` is the bias as applied at the start
-    where the multiplier is 1.
-    """
+    """Equalized linear layer with activation; `lr_multiplier` scales its learning rate."""
 
     def __init__(
         self,
