@@ -32,7 +32,10 @@ def is_address(path: Path) -> bool:
 
 def is_pickle(path: Path) -> bool:
     """Whether a file is a pickle, as published checkpoints are, by its name or its content."""
-    return path.suffix.lower() == ".pkl" or _start(path).startswith(PICKLE_START)
+    start = _start(path)
+    # A safetensors file begins with the length of its JSON header, whose first byte may be any.
+    is_safetensors = start[4:9] == b"\0\0\0\0{"
+    return path.suffix.lower() == ".pkl" or start[:1] == PICKLE_START and not is_safetensors
 
 
 def foreign_kind(path: Path) -> str | None:
