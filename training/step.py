@@ -20,10 +20,8 @@ from training.config import Config, OptimConfig
 from training.data.dataset import ImageDataset
 from training.data.loader import Batch, training_batches
 from training.losses import (
-    LOSSES,
     DiscriminatorTransform,
     Phase,
-    PhaseLosses,
     RealBatch,
     StepInputs,
 )
@@ -59,7 +57,7 @@ class Trainer:
         config: Config,
         dataset: ImageDataset,
         device: torch.device,
-        phase_losses: PhaseLosses = LOSSES,
+        phase_losses: losses.PhaseLosses = losses.LOSSES,
     ):
         self.losses = phase_losses
         self.config, self.dataset, self.device = config, dataset, device
@@ -301,7 +299,7 @@ class Trainer:
             network.set_inner_dtype(_INNER_DTYPES[choice])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resume needs; to be called by all processes, complete on the first."""
+        """All that resuming needs; to be called by all processes, complete on the first."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         random = {"cpu": distributed.gather_on_first(torch.get_rng_state())}
         if self.device.type == "cuda":

@@ -6,9 +6,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "neural_renderer" / "src")]
 
-from neural_renderer.ops import View, select  # noqa: E402
-
-from dnnlib import Command, UserError, atomic_write, cache_dir, finite  # noqa: E402
 from training.camera import focal_from_fov, pose_from_degrees  # noqa: E402
 from training.dataset import dataset_writer, png_bytes  # noqa: E402
 from training.toy import (  # noqa: E402
@@ -19,6 +16,9 @@ from training.toy import (  # noqa: E402
     GroundTruth,
     toy_cameras,
 )
+
+from dnnlib import Command, UserError, atomic_write, cache_dir, finite  # noqa: E402
+from neural_renderer.ops import View, select  # noqa: E402
 
 __all__ = [
     "BACKGROUND_DEPTH",
