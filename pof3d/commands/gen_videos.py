@@ -19,6 +19,7 @@ from pof3d.commands.eg3d_options import VIDEOS, HintingCommand
 @options.network
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help=".gif or .mp4 file.")
 @click.option("--seeds", type=SeedList(), default="0-7", help="List and ranges, as 0-3,7.")
+@options.latent
 @options.truncation(0.7)
 @options.trunc_cutoff
 @options.fov_deg
@@ -44,6 +45,7 @@ def main(
     network: Path,
     dest: Path,
     seeds: Sequence[int],
+    latent: Sequence[Path],
     trunc: float,
     trunc_cutoff: int,
     fov_deg: float | None,
@@ -64,13 +66,16 @@ def main(
 
     videos.check_video(dest)
     generator = load_network(network, select_device(device)).generator
-    videos.check_frames(generator, len(seeds), render_size, enlarge)
-    objects = Objects.from_seeds(generator, seeds, trunc, trunc_cutoff)
+    videos.check_frames(generator, len(latent or seeds), render_size, enlarge)
+    if latent:
+        objects = Objects.from_files(generator, latent)
+    else:
+        objects = Objects.from_seeds(generator, seeds, trunc, trunc_cutoff)
     path = videos.TRAJECTORIES[trajectory or ("turntable" if yaw == 180 else "swing")]
     directions = path(frames, yaw, pitch)
     pictures = videos.orbit_frames(objects, directions, fov_deg, render_size, enlarge)
     videos.save_video(dest, pictures, frames, fps)
-    click.echo(f"{dest}: {len(seeds)} objects, {frames} frames")
+    click.echo(f"{dest}: {len(objects)} objects, {frames} frames")
 
 
 if __name__ == "__main__":
