@@ -124,7 +124,11 @@ def measure(
         "kilobytes": statistics.mean(map(len, files)) / 1000,
         "decode": median.pop("decode"),
         "load": median.pop("load"),
-        "rates": [{**case._asdict(), "rate": rate} for case, rate in median.items()],
+        "rates": [
+            {**case._asdict(), "rate": rate}
+            for case, rate in median.items()
+            if isinstance(case, Case)
+        ],
     }
 
 

@@ -28,7 +28,8 @@ def render_once(
 ) -> tuple[Tensor, View]:
     """One pass through everything, for one view: pose and view."""
     latent = generator.latent(inputs.z)
-    cam2world = generator.cam2world(latent.pose)
+    pose = generator.pose_head(latent.w)
+    cam2world = generator.cam2world(pose)
     if mirror is not None:
         cam2world = cameras.mirror_cam2world(cam2world, mirror)
     planes = generator.planes(latent.ws, noise="random")
@@ -39,7 +40,7 @@ def render_once(
         inputs.intrinsics,
         stochastic=inputs.stochastic,
     )
-    return latent.pose, view.select(0)
+    return pose, view.select(0)
 
 
 def discriminate_twice(

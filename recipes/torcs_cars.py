@@ -174,8 +174,8 @@ def joined(meshes: Iterable[Mesh]) -> Mesh:
     meshes = list(meshes)
     names = tuple(dict.fromkeys(name for mesh in meshes for name in mesh.names))
     texture = [np.array([names.index(n) for n in mesh.names])[mesh.texture] for mesh in meshes]
-    columns = zip(*(mesh[:3] for mesh in meshes), strict=True)
-    return Mesh(*map(np.concatenate, columns), np.concatenate(texture), names)
+    positions, normals, places = (np.concatenate([mesh[i] for mesh in meshes]) for i in range(3))
+    return Mesh(positions, normals, places, np.concatenate(texture), names)
 
 
 def read_wheels(path: Path) -> Iterator[Mesh]:
@@ -189,7 +189,7 @@ def read_wheels(path: Path) -> Iterator[Mesh]:
         entry = root.find(f"./section[@name='{section}']/attnum[@name='{name}']")
         if entry is None:
             raise UserError(f"{path} does not say the {name} of {section}")
-        return float(entry.get("val")) * METERS.get(entry.get("unit"), 1.0)
+        return float(entry.get("val", "nan")) * METERS.get(entry.get("unit", ""), 1.0)
 
     for axle in ("Front", "Rear"):
         tyre, side = f"{axle} Right Wheel", abs(number(f"{axle} Right Wheel", "ypos"))
@@ -300,13 +300,15 @@ def photograph(
         anti_aliasing=False,
         far=BACKGROUND_DEPTH,
     )
-    surface, normal = drawn["rgb"].double().permute(0, 2, 3, 1).numpy()
-    seen = drawn["alpha"][0].numpy() > 0.5
+    rgb, alpha, depth = drawn["rgb"], drawn["alpha"], drawn["depth"]
+    assert rgb is not None and alpha is not None and depth is not None
+    surface, normal = rgb.double().permute(0, 2, 3, 1).numpy()
+    seen = alpha[0].numpy() > 0.5
     color = np.ones((fine, fine, 3))
     color[seen] = _look_up(textures, surface[seen]) * _shade(normal[seen], cam2world)[:, None]
     return Picture(
         (_per_pixel(color) * 255).round().clip(0, 255).astype(np.uint8),
-        _depth(drawn["depth"][0].double().numpy(), seen, scale),
+        _depth(depth[0].double().numpy(), seen, scale),
     )
 
 
@@ -376,7 +378,10 @@ def random_photograph(
     cam2world = toy_cameras(torch.from_numpy(pose)[None])[0].numpy()
     picture = photograph(mesh, list(map(np.asarray, textures.values())), cam2world, resolution)
     truth = GroundTruth(
-        pose, picture.depth.astype(np.float16), identity, cam2world.astype(np.float32)
+        pose,
+        picture.depth.astype(np.float16),
+        np.asarray(identity),
+        cam2world.astype(np.float32),
     )
     return Image.fromarray(picture.image), truth
 
