@@ -320,7 +320,7 @@ def test_options_without_a_subcommand_are_those_of_convert(source, tmp_path, res
 @pytest.mark.parametrize(
     ("option", "value", "hint"),
     [
-        ("--transform", "center-crop", "use --crop center or --crop pad"),
+        ("--transform", "center-crop", "write --crop center or --crop pad"),
         ("--resolution", "16x32", "not square; write 16"),
         ("--resolution", "small", "not a number of pixels"),
     ],
@@ -375,7 +375,7 @@ def test_a_reader_that_went_away_is_not_a_fault_of_the_destination(source, tmp_p
     ) as process:
         process.stdout.close()
         message = process.stderr.read()
-    assert process.returncode == 1 and b"cannot write" not in message
+    assert process.returncode == 141 and b"cannot write" not in message
     assert b"Traceback" not in message and not [*tmp_path.glob("*.zip*")]
 
 

@@ -161,7 +161,7 @@ def check(path: str | os.PathLike) -> Report:
 def _in_threads(
     function: Callable[[str], T], names: Sequence[str], description: str
 ) -> Iterator[T]:
-    """function of each name, in order, with a progress bar where standard error is a terminal.
+    """Function of each name, in order, with a progress bar where standard error is a terminal.
 
     Pillow works outside Python's lock.
     """

@@ -227,8 +227,10 @@ def _is_whole(chunk: bytes) -> bool:
 
 
 def _bare_jpeg(data: bytes, keep_exif: bool) -> bytes:
-    """Without comments and application segments, but for JFIF's, Adobe's (they tell the colors)
-    and EXIF's, or without these as well."""
+    """Without comments and application segments.
+
+    JFIF's and Adobe's stay, since they tell the colors; EXIF's stays on request.
+    """
     parts, position = [data[:2]], 2
     while True:
         marker, length = data[position + 1], struct.unpack_from(">H", data, position + 2)[0]
