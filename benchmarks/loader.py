@@ -2,10 +2,10 @@
 
     python -m benchmarks.loader [--resolution 256] [--workers 0,1,2] [--json FILE]
 
-Each turn opens a loader (`training.data.loader.training_batches`), lets it come to speed, and takes its
-time; cases take turns, so that what else the machine does befalls all alike. Medians, and ratios to
-the zip without workers. Images have the spectrum of photographs, are written as dataset_tool.py
-writes them, and lie in the page cache.
+Each turn opens a loader (`training.data.loader.training_batches`), lets it come to speed, and takes
+its time; cases take turns, so that what else the machine does befalls all alike. Medians, and
+ratios to the zip without workers. Images have the spectrum of photographs, are written as
+dataset_tool.py writes them, and lie in the page cache.
 
 The first two rates are per second of processor time, which a busy machine hardly changes: Pillow's
 decoding alone, from memory, which is the bound; and the whole loader in one thread. The latter
@@ -106,10 +106,14 @@ def measure(
     paths = make_data(folder, resolution, images)
     archive = DatasetArchive(paths["zip"])
     files = [archive.read(name) for name in archive.image_names()]
-    turns: dict[Case | str, Callable[[], float]] = {"decode": lambda: decoding_rate(files)}
     count = math.ceil(images / BATCH)
-    turns["load"] = lambda: loading_rate(Case("zip", 0), paths["zip"], count, time.process_time)
-    for case in (Case(source, threads) for source in paths for threads in workers):
+    alone = functools.partial(loading_rate, Case("zip", 0), paths["zip"], count, time.process_time)
+    turns: dict[Case | str, Callable[[], float]] = {
+        "decode": lambda: decoding_rate(files),
+        "load": alone,
+    }
+    cases = [Case(source, threads) for source in paths for threads in workers]
+    for case in cases:
         turns[case] = functools.partial(loading_rate, case, paths[case.source], count)
     rates: dict[Case | str, list[float]] = {name: [] for name in turns}
     for repeat in range(repeats + 1):
@@ -121,9 +125,9 @@ def measure(
     return {
         "resolution": resolution,
         "kilobytes": statistics.mean(map(len, files)) / 1000,
-        "decode": median.pop("decode"),
-        "load": median.pop("load"),
-        "rates": [{**case._asdict(), "rate": rate} for case, rate in median.items()],
+        "decode": median["decode"],
+        "load": median["load"],
+        "rates": [{**case._asdict(), "rate": median[case]} for case in cases],
     }
 
 
