@@ -341,7 +341,10 @@ def test_crops_as_earlier_versions_called_them(source, tmp_path):
 TOOL = Path(__file__).parents[1] / "dataset_tool.py"
 
 
-def test_log_files_get_no_progress_bars(source, tmp_path):
+def test_log_files_get_neither_progress_bars_nor_warnings(source, tmp_path):
+    jpeg = (source / "b.jpg").read_bytes()
+    broken_exif = b"\xff\xe1\0\x12Exif\0\0MM\0*\0\0\0\x08\0\x09"
+    (source / "b.jpg").write_bytes(jpeg[:2] + broken_exif + jpeg[2:])
     for arguments in (
         ["check", source],
         ["convert", "--source", source, "--dest", tmp_path / "x.zip", "--resolution", "8"],

@@ -4,6 +4,7 @@ import functools
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from dnnlib import UserError
 
 MAX_PIXELS = 500_000_000  # of one photograph; 2 GB while it is decoded
 MAX_PIXELS_VARIABLE = "POF3D_MAX_PIXELS"
+
+# Of metadata, whose faults do not matter; a line for each photograph and epoch.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # Pillow's own limit, a third of this one, is meant for servers, and has no way to be told more.
 Image.MAX_IMAGE_PIXELS = None
