@@ -20,7 +20,8 @@ LAYERS = (
     ("training.data", "training.pose_sources", "training.presets", "training.schedules"),
     ("training.networks",),
     ("training.files", "training.losses"),
-    ("training.evaluation", "training.outputs", "training.step"),
+    ("training.outputs", "training.step"),
+    ("training.evaluation",),
     ("training.run",),
     ("pof3d.commands",),
     ("pof3d", "training.legacy"),  # python -m pof3d, python -m training.legacy
@@ -33,6 +34,7 @@ LATE_IMPORTS = {
     "efficientnet_lite_pytorch",
     "fast_simplification",
     "matplotlib",
+    "pillow_heif",
     "torch.utils.tensorboard",
     "viser",
     "xatlas",
