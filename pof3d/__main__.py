@@ -12,6 +12,7 @@ COMMANDS = {
     "videos": ("gen_videos", "Turn the objects of a trained network before the camera."),
     "poses": ("estimate_poses", "Label photographs with estimated camera poses."),
     "metrics": ("calc_metrics", "Measure a trained network: quality, poses, geometry."),
+    "publish": ("publish", "Store a network in float16 with its provenance."),
     "convert": ("convert", "Convert a published checkpoint (.pkl) to .safetensors."),
 }
 
