@@ -349,7 +349,7 @@ def _advice(config: Config, images: int) -> list[str]:
     """Settings that fit this run's data better, where that is plain from their number."""
     if images < FEW_IMAGES and config.augment.mode == "noaug":
         return [
-            f"{images} images are few, and D may learn them by heart: --aug ada augments them, "
+            f"{images} images are few, D may overfit: --aug ada augments them, "
             "--resume FILE starts from a network trained on more of their kind"
         ]
     return []
