@@ -2,11 +2,13 @@
 
 Wu et al., "Unsupervised Learning of Probably Symmetric Deformable 3D Objects from Images in the
 Wild" (Unsup3D, CVPR 2020), section 3; depth is rendered as in Kato et al., "Neural 3D Mesh
-Renderer" (CVPR 2018). Camera axes are OpenCV's: x right, y down, z forward; lengths in world units.
+Renderer" (CVPR 2018). Camera axes are OpenCV's: x right, y down, z forward; lengths in world
+units.
 
-Images are `SIZE` pixels wide. A depth map counts for the pixels' *indices*: index 0 and SIZE - 1 lie
-on the edges of the field of view. The rasterizer draws at pixel centers, half a pixel off, and
-`grid_sample` treats the grid of indices as one of edges; trained weights rest on both.
+Images are `SIZE` pixels wide. Depth maps hold depths at whole pixel indices, the first and the last
+of which lie on the edges of the field of view. The rasterizer draws at pixel centers, half a pixel
+off, and `grid_sample` expects -1 and 1 at edges of pixels, not at the outermost indices. Published
+weights were trained with both.
 """
 
 import math
@@ -88,7 +90,7 @@ class Frustum:
         return points[..., :2] / z * self.focal + (SIZE - 1) / 2
 
     def to_view(self, points: Tensor, view: Tensor) -> Tensor:
-        """Canonical points [B, 64, 64, 3] as they lie before the camera in `view`: R (p - c) + c + t.
+        """Canonical points p [B, 64, 64, 3] as they lie before the camera: R (p - c) + c + t.
 
         view: [B, 6], rotations about x, y, z in radians, applied in this order, and the shift t.
         """
@@ -114,8 +116,8 @@ class Frustum:
     def sampling_grid(self, depth: Tensor, view: Tensor) -> Tensor:
         """Where the canonical image shows what is seen from `view`.
 
-        depth: [B, 64, 64], seen from the view [B, 6]. Returns (x, y) [B, 64, 64, 2], -1 and 1 at the
-        first and the last index.
+        depth: [B, 64, 64], seen from the view [B, 6]. Returns (x, y) [B, 64, 64, 2], which are -1
+        and 1 at the first and the last index.
         """
         indices = self.project(self.from_view(self.points(depth), view))
         return indices / (SIZE - 1) * 2 - 1
