@@ -16,9 +16,9 @@ from metrics.detectors import EFFICIENTNET, INCEPTION
 from metrics.registry import NAMES, check_names, compute
 from metrics.runner import Runner
 from torch_utils import distributed
-from training.checkpoint import load_network
 from training.config import DataConfig
-from training.evaluation import NetworkSubject, open_evaluation_data
+from training.evaluation.networks import NetworkSubject, open_evaluation_data
+from training.run.checkpoint import load_network
 
 
 class Options(NamedTuple):

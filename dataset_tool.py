@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dnnlib import Command, UserError
-from training.dataset import (
+from training.data.dataset import (
     CROPS,
     LABEL_FILE,
     DatasetArchive,
@@ -22,7 +22,7 @@ from training.dataset import (
     square_corner,
     to_square,
 )
-from training.toy import GROUND_TRUTH, make_toy_dataset
+from training.data.toy_heads import GROUND_TRUTH, make_toy_dataset
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from dnnlib import Command, UserError, atomic_write
 from metrics.runner import Runner
-from training.checkpoint import load_network
-from training.dataset import DatasetArchive, ImageDataset, to_square
-from training.evaluation import NetworkSubject
+from training.data.dataset import DatasetArchive, ImageDataset, to_square
+from training.evaluation.networks import NetworkSubject
+from training.run.checkpoint import load_network
 
 
 @click.command(cls=Command)

@@ -25,18 +25,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib import Command, SeedList, UserError, finite
-from training.camera import (
+from training.cameras import (
     degrees_from_pose,
     focal_from_fov,
     intrinsics_from_focal,
     pose_from_degrees,
 )
-from training.checkpoint import load_network
 from training.config import PRESET_ALIASES, PRESETS
-from training.generator import Generator, View
-from training.pictures import depth_colours, save_image_grid
-from training.sampling import Objects, objects_of_seeds
-from training.shapes import (
+from training.networks.generator import Generator, View
+from training.outputs.figures import depth_colours, save_image_grid
+from training.outputs.meshes import (
     Mesh,
     can_shade,
     density_grid,
@@ -47,6 +45,8 @@ from training.shapes import (
     shade,
     surface_level,
 )
+from training.outputs.objects import Objects, objects_of_seeds
+from training.run.checkpoint import load_network
 
 SHEET_PICTURES = 400  # at most: the contact sheet must fit in memory
 PREVIEW_DIRECTION = (30.0, 15.0)  # yaw and pitch in degrees, from which shapes are shown

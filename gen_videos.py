@@ -10,10 +10,10 @@ import torch
 from tqdm import tqdm
 
 from dnnlib import Command, SeedList, UserError, atomic_write, finite
-from training.camera import pose_from_degrees
-from training.checkpoint import load_network
-from training.pictures import tile
-from training.sampling import objects_of_seeds
+from training.cameras import pose_from_degrees
+from training.outputs.figures import tile
+from training.outputs.objects import objects_of_seeds
+from training.run.checkpoint import load_network
 
 FORMATS = (".gif", ".mp4")
 

@@ -11,7 +11,6 @@ import torch
 from dnnlib import EXIT_STATUS_BASE, Command, UserError
 from metrics.registry import check_names
 from torch_utils import distributed
-from training.checkpoint import start_from
 from training.config import (
     PRESET_ALIASES,
     PRESETS,
@@ -20,11 +19,12 @@ from training.config import (
     parse_settings,
     suggested_gamma,
 )
-from training.discriminator import Discriminator
-from training.generator import Generator
-from training.loop import open_dataset, train
-from training.run_folder import checkpoints, latest_run_folder, new_run_folder
-from training.toy import toy_dataset_path
+from training.data.toy_heads import toy_dataset_path
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+from training.run.checkpoint import start_from
+from training.run.loop import open_dataset, train
+from training.run.run_folder import checkpoints, latest_run_folder, new_run_folder
 
 # Options that are fields of the config, and the fields that they set.
 FIELDS = {

@@ -40,7 +40,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dnnlib import Command  # noqa: E402
-from training.dataset import (  # noqa: E402
+from training.data.dataset import (  # noqa: E402
     DatasetArchive,
     ImageDataset,
     dataset_writer,

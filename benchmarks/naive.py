@@ -15,10 +15,12 @@ from torch import Tensor
 
 from torch_utils import ops
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act_formula
-from training import camera, layers, losses
-from training.discriminator import Discriminator, Judgement
-from training.generator import Generator, View
+from training import cameras as camera
+from training import losses
 from training.losses import Draws, Phase, Spectacles
+from training.networks import layers
+from training.networks.discriminator import Discriminator, Judgement
+from training.networks.generator import Generator, View
 
 
 def render_once(generator: Generator, draws: Draws, mirror: str | None) -> tuple[Tensor, View]:

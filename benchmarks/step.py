@@ -39,7 +39,7 @@ from dnnlib import Command  # noqa: E402
 from torch_utils.memory import freed_memory_returned, keep_freed_memory  # noqa: E402
 from torch_utils.ops import status  # noqa: E402
 from training.config import Config, build_config, parse_settings  # noqa: E402
-from training.loop import Trainer, device_of, open_dataset  # noqa: E402
+from training.run.loop import Trainer, device_of, open_dataset  # noqa: E402
 
 FFHQ_128 = {"data.resolution": 128, "run.batch": 4}
 LATE = 100_000  # rounds of all regularisers before the step that is timed: D's blur is over

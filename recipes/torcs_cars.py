@@ -32,8 +32,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "neural_renderer" / "src")]
 
 import neural_renderer as nr  # noqa: E402
 from dnnlib import Command, UserError  # noqa: E402
-from training.camera import focal_from_fov, pose_from_degrees  # noqa: E402
-from training.toy import (  # noqa: E402
+from training.cameras import focal_from_fov, pose_from_degrees  # noqa: E402
+from training.data.toy_heads import (  # noqa: E402
     BACKGROUND_DEPTH,
     FOV_DEGREES,
     GROUND_TRUTH,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import training.layers
+import training.networks.layers
 from torch_utils.ops import bias_act
 
 ON_KINK = 5e-6  # distance in units of the layer's RMS: some forty roundings of float32

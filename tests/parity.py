@@ -31,14 +31,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import training.generator
+import training.networks.generator
 from dnnlib import Command, UserError
 from torch_utils.ops import bias_act, resample_filter, triplane_render, upfirdn2d
 from torch_utils.ops.triplane_render import DecoderWeights
-from training import camera, layers, losses, rendering
+from training import cameras as camera
+from training import losses
 from training.config import Config, LossConfig, build_config
-from training.discriminator import Discriminator
-from training.generator import Generator
+from training.networks import layers, rendering
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
 
 from .kinks import ON_KINK, KinkWatch, Unit
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from training.config import Config, build_config
-from training.discriminator import Discriminator
-from training.generator import Generator
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
 
 SMALL = {
     "generator.z_dim": 16,

@@ -14,10 +14,10 @@ from calc_metrics import main
 from metrics.detectors import INCEPTION_URL
 from tests.metrics.fakes import save_stand_in
 from tests.tiny import tiny_config, write_photographs
-from training.checkpoint import save_network
-from training.discriminator import Discriminator
-from training.generator import Generator
-from training.toy import make_toy_dataset
+from training.data.toy_heads import make_toy_dataset
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+from training.run.checkpoint import save_network
 
 ROOT = Path(__file__).parents[1]
 OF_VIEWS = "pose_error,pose_distribution,view_consistency,relief"

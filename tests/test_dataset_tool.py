@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dataset_tool import main
-from training.dataset import ImageDataset, to_square
-from training.toy import load_ground_truth
+from training.data.dataset import ImageDataset, to_square
+from training.data.toy_heads import load_ground_truth
 
 CAMERA = np.eye(4).flatten().tolist()
 

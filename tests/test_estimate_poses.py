@@ -11,10 +11,10 @@ from PIL import Image
 
 from estimate_poses import main
 from tests.tiny import tiny_config, write_photographs
-from training.checkpoint import save_network
-from training.dataset import DatasetArchive, ImageDataset, read_labels
-from training.discriminator import Discriminator
-from training.generator import Generator
+from training.data.dataset import DatasetArchive, ImageDataset, read_labels
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+from training.run.checkpoint import save_network
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from plyfile import PlyData
 import gen_samples_pose
 from gen_samples_pose import main
 from tests.tiny import SIZES
-from training.camera import cam2world_from_pose, pose_from_degrees
-from training.checkpoint import save_network
+from training.cameras import cam2world_from_pose, pose_from_degrees
 from training.config import Config, build_config
-from training.generator import Generator
-from training.sampling import objects_of_seeds
-from training.shapes import can_shade
+from training.networks.generator import Generator
+from training.outputs.meshes import can_shade
+from training.outputs.objects import objects_of_seeds
+from training.run.checkpoint import save_network
 
 
 def make_network(folder: Path, config: Config) -> SimpleNamespace:
@@ -235,7 +235,7 @@ def test_empty_surface_is_said_and_leaves_no_file(toy, tmp_path):
 def test_mesh_is_dense_when_the_audit_says_so(toy, tmp_path, monkeypatch):
     options = ("--shapes", "true", "--shape-res", 24, "--shape-format", ".ply")
     sample(toy, tmp_path / "sparse", *options)
-    monkeypatch.setattr("training.coarse_to_fine._Search.is_overlooked", lambda *_: True)
+    monkeypatch.setattr("training.outputs.coarse_to_fine._Search.is_overlooked", lambda *_: True)
     result = sample(toy, tmp_path / "dense", *options)
     assert "seed 0: took the dense grid, for the coarse one misses surface" in result.stdout
     meshes = [PlyData.read(tmp_path / kind / "seed0000.ply") for kind in ("sparse", "dense")]

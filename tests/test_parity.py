@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from tests import kinks, parity
-from training import layers
+from training.networks import layers
 
 ALL_CHECKS = [
     pytest.param(path, check, id=f"{path.stem}-{name}")

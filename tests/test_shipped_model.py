@@ -8,9 +8,9 @@ import torch
 from click.testing import CliRunner
 
 import calc_metrics
-from training.checkpoint import load_network
-from training.toy import toy_dataset_path
-from training.toy_evaluation import draw_images, evaluate
+from training.data.toy_heads import toy_dataset_path
+from training.evaluation.toy_evaluation import draw_images, evaluate
+from training.run.checkpoint import load_network
 
 SHIPPED = Path(__file__).parents[1] / "models" / "toy.safetensors"
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 import train
 from tests.tiny import tiny_arguments, write_photographs
-from training.checkpoint import load_network
-from training.toy import load_ground_truth, make_toy_dataset
+from training.data.toy_heads import load_ground_truth, make_toy_dataset
+from training.run.checkpoint import load_network
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["--kimg", "0.012", "--tick", "0.008", "--snap", "1"]

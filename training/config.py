@@ -13,8 +13,7 @@ import pydantic
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from dnnlib import UserError
-
-from .camera import focal_from_fov
+from training.cameras import focal_from_fov
 
 Mirror = Literal["horizontal", "vertical", "shapenet_horizontal"]
 Fraction = pydantic.confloat(ge=0, le=1)

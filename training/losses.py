@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import camera
-from .discriminator import Discriminator, Judgement, resize
-from .generator import Generator, Latent, View
+from training import cameras as camera
+from training.networks.discriminator import Discriminator, Judgement, resize
+from training.networks.generator import Generator, Latent, View
 
 # Changes what D sees: (image, raw or None) -> (image, raw or None), differentiable.
 Augment = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]

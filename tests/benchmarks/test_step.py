@@ -7,12 +7,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import training.generator
+import training.networks.generator
 from benchmarks import naive
 from benchmarks.step import Work, main
 from tests.small import DUAL, small_discriminator, small_generator
 from tests.tiny import SIZES
-from training import losses, rendering
+from training import losses
+from training.networks import rendering
 
 
 def gradients(phase: str) -> list[torch.Tensor]:

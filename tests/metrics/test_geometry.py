@@ -8,8 +8,8 @@ import torch
 
 from metrics import geometry
 from metrics.context import Views
-from training.camera import intrinsics_from_focal, rays_from_cameras
-from training.toy import Head, render_head, toy_cameras, toy_intrinsics
+from training.cameras import intrinsics_from_focal, rays_from_cameras
+from training.data.toy_heads import Head, render_head, toy_cameras, toy_intrinsics
 
 SIZE = 96
 TURN = math.radians(20)

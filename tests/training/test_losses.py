@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tests.small import DUAL, PLAIN, small_discriminator, small_generator
 from training import losses
-from training.camera import intrinsics_from_focal
-from training.discriminator import Discriminator
-from training.generator import Generator, View
+from training.cameras import intrinsics_from_focal
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator, View
 
 BATCH = 4
 PLAINLY = losses.Spectacles()

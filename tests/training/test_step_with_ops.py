@@ -5,10 +5,11 @@ from unittest import mock
 import pytest
 import torch
 
-import training.generator
+import training.networks.generator
 from tests.small import DUAL, PLAIN, small_discriminator, small_generator
 from torch_utils import ops
-from training import losses, rendering
+from training import losses
+from training.networks import rendering
 
 CPU = torch.device("cpu")
 PHASES = ("generator_main", "generator_density", "discriminator_main", "discriminator_r1")

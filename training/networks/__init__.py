@@ -1,0 +1,1 @@
+"""Networks: layers, mapping, backbone, rendering, generator, discriminator."""

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from training.discriminator import Discriminator
-from training.generator import Generator
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
 
 MODULE_SOURCE = "raise SystemExit('the source text of a checkpoint was run')"
 

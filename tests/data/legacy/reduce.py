@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import inert_pickle
-from training.inert_pickle import Record, StoredTensor
+from training.files import safe_unpickle as inert_pickle
+from training.files.safe_unpickle import Record, StoredTensor
 
 STRIDES = {"image": 4, "image_raw": 2, "depth": 2}
 DROPPED_BITS = 8  # of the 24 of a float32's significand

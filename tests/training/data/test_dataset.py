@@ -1,0 +1,392 @@
+import io
+import itertools
+import json
+import math
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dnnlib import UserError
+from training.cameras import cam2world_from_pose, pose_from_cam2world
+from training.data.dataset import (
+    ImageDataset,
+    InfiniteOrder,
+    dataset_writer,
+    png_bytes,
+    training_batches,
+)
+
+LABEL = [float(x) for x in np.eye(4).flatten()] + [4.2, 0.1, 0.4, 0.0, 4.3, 0.55, 0.0, 0.0, 1.0]
+
+
+def save_numbered(folder: Path, count: int, size: int = 8) -> Path:
+    """Flat grey images whose brightness is their number."""
+    for number in range(count):
+        Image.new("RGB", (size, size), (number,) * 3).save(folder / f"{number:03d}.png")
+    return folder
+
+
+def write_labels(folder: Path, labels) -> Path:
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    return folder
+
+
+def numbers(batches) -> list[int]:
+    return [int(image[0, 0, 0]) for batch in batches for image in batch]
+
+
+def pixel(dataset: ImageDataset, index: int = 0) -> list[int]:
+    return dataset[index][:, dataset.resolution // 2, dataset.resolution // 2].tolist()
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    """A folder with one 40 x 20 image: left quarter red, middle green, right quarter blue."""
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :10, 0] = pixels[:, 10:30, 1] = pixels[:, 30:, 2] = 255
+    (tmp_path / "photo").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "photo" / "wide.png")
+    return tmp_path / "photo"
+
+
+# Reading
+
+
+def test_folder_and_zip_give_the_same_images(tmp_path):
+    folder = tmp_path / "set"
+    (folder / "deep" / "er").mkdir(parents=True)
+    save_numbered(folder, 3)
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(folder / "deep" / "er" / "x.PNG")
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "._000.png").write_text("a resource fork")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for file in folder.rglob("*"):
+            archive.write(file, file.relative_to(folder))
+    from_folder, from_zip = ImageDataset(folder), ImageDataset(tmp_path / "set.zip")
+    assert len(from_folder) == len(from_zip) == 4
+    assert from_folder.name == from_zip.name == "set"
+    assert [pixel(from_zip, i)[0] for i in range(4)] == [0, 1, 2, 9]
+    assert all(torch.equal(a, b) for a, b in zip(from_folder, from_zip, strict=True))
+
+
+def test_centre_crop_keeps_the_middle(photo):
+    dataset = ImageDataset(photo, crop="centre")
+    assert dataset.resolution == 20
+    assert dataset[0].dtype == torch.uint8 and dataset[0].shape == (3, 20, 20)
+    assert (dataset[0] == torch.tensor([0, 255, 0])[:, None, None]).all()
+
+
+def test_padding_keeps_everything_on_white(photo):
+    image = ImageDataset(photo, crop="pad")[0]
+    assert image.shape == (3, 40, 40)
+    assert (image[:, :10] == 255).all() and (image[:, 30:] == 255).all()
+    assert image[:, 20, 5].tolist() == [255, 0, 0] and image[:, 20, 35].tolist() == [0, 0, 255]
+
+
+def test_resizing_is_lanczos(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    expected = Image.fromarray(noise).resize((16, 16), Image.Resampling.LANCZOS)
+    image = ImageDataset(tmp_path, resolution=16)[0]
+    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+def palette_with_transparency() -> Image.Image:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "options", "expected"),
+    [
+        (Image.new("L", (8, 8), 77), "a.png", {}, [77, 77, 77]),
+        (Image.new("1", (8, 8), 1), "a.png", {}, [255, 255, 255]),
+        (Image.fromarray(np.full((8, 8), 257 * 90, np.uint16)), "a.png", {}, [90, 90, 90]),
+        (Image.fromarray(np.full((8, 8), 257 * 90, np.uint16)), "a.tiff", {}, [90, 90, 90]),
+        (Image.new("RGBA", (8, 8), (200, 0, 100, 0)), "a.png", {}, [255, 255, 255]),
+        (Image.new("RGBA", (8, 8), (0, 0, 255, 51)), "a.webp", {"lossless": True}, [204, 204, 255]),
+        (Image.new("LA", (8, 8), (0, 102)), "a.png", {}, [153, 153, 153]),
+        (palette_with_transparency(), "a.png", {}, [10, 20, 30]),
+        (palette_with_transparency(), "a.gif", {"transparency": 1}, [255, 255, 255]),
+        (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "a.jpg", {}, [255, 0, 0]),
+        (Image.new("RGB", (8, 8), (1, 2, 3)), "a.bmp", {}, [1, 2, 3]),
+    ],
+)
+def test_all_kinds_of_images_become_rgb_on_white(tmp_path, image, name, options, expected):
+    image.save(tmp_path / name, **options)
+    assert pixel(ImageDataset(tmp_path)) == expected
+
+
+def test_exif_orientation_is_honoured(photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side: turn it clockwise
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    Image.open(photo / "wide.png").save(turned / "a.png", exif=exif)
+    image = ImageDataset(turned, crop="pad")[0]
+    assert image[:, 2, 20].tolist() == [255, 0, 0] and image[:, 37, 20].tolist() == [0, 0, 255]
+
+
+def test_mirror_appends_flipped_copies(tmp_path):
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    dataset = ImageDataset(tmp_path, mirror=True)
+    assert len(dataset) == 4 and len(list(dataset)) == 4
+    for index in range(2):
+        assert torch.equal(dataset[index + 2], dataset[index].flip(-1))
+
+
+def test_max_images_takes_a_seeded_subset(tmp_path):
+    save_numbered(tmp_path, 30)
+
+    def chosen(**options) -> list[int]:
+        return numbers([ImageDataset(tmp_path, **options)])
+
+    assert len(set(chosen(max_images=10))) == 10
+    assert chosen(max_images=10) == chosen(max_images=10) != chosen(max_images=10, seed=1)
+    assert chosen(max_images=99) == chosen() == list(range(30))
+    assert len(chosen(max_images=10, mirror=True)) == 20
+
+
+# Labels
+
+
+def test_intrinsics_come_from_labels_and_follow_the_mirror(tmp_path):
+    save_numbered(tmp_path, 2)
+    other = [*LABEL[:16], 5, 0, 0.5, 0, 5, 0.5, 0, 0, 1]
+    write_labels(tmp_path, [["001.png", other], ["000.png", LABEL]])
+    intrinsics = ImageDataset(tmp_path, mirror=True).all_intrinsics
+    assert intrinsics.shape == (4, 3, 3) and intrinsics.dtype == torch.float32
+    expected = torch.tensor([[4.2, 0.1, 0.4], [0, 4.3, 0.55], [0, 0, 1]])
+    torch.testing.assert_close(intrinsics[0], expected)
+    expected = torch.tensor([[4.2, -0.1, 0.6], [0, 4.3, 0.55], [0, 0, 1]])
+    torch.testing.assert_close(intrinsics[2], expected)
+    assert intrinsics[1, 0, 0] == intrinsics[3, 0, 0] == 5
+
+    # The mirrored camera projects the mirrored point to the mirrored pixel.
+    point = torch.tensor([0.05, 0.02, 1.0])
+    x, y = (intrinsics[0] @ point)[:2]
+    mirrored = intrinsics[2] @ (point * torch.tensor([-1.0, 1, 1]))
+    torch.testing.assert_close(mirrored[:2], torch.stack([1 - x, y]))
+
+
+def test_cameras_of_mirrored_images_are_mirrored(tmp_path):
+    save_numbered(tmp_path, 1)
+    pose = torch.tensor([[1.2, 1.4]])
+    cam2world = cam2world_from_pose(pose, 2.7, (0, 0, 0))
+    write_labels(tmp_path, [["000.png", [*cam2world.flatten().tolist(), *LABEL[16:]]]])
+    found = ImageDataset(tmp_path, mirror=True).all_cam2world
+    poses = pose_from_cam2world(found, mean_h=math.pi / 2)
+    expected = torch.tensor([[1.2, 1.4], [math.pi - 1.2, 1.4]])
+    torch.testing.assert_close(poses, expected, atol=1e-5, rtol=0)
+
+
+def test_labels_follow_the_subset(tmp_path):
+    save_numbered(tmp_path, 12)
+    write_labels(tmp_path, [[f"{i:03d}.png", [*LABEL[:16], i, *LABEL[17:]]] for i in range(12)])
+    dataset = ImageDataset(tmp_path, max_images=5)
+    assert dataset.all_intrinsics[:, 0, 0].tolist() == numbers([dataset])
+
+
+@pytest.mark.parametrize("labels", [None, "absent"])
+def test_sets_without_labels_have_no_intrinsics(tmp_path, labels):
+    save_numbered(tmp_path, 1)
+    if labels is None:
+        write_labels(tmp_path, None)
+    assert ImageDataset(tmp_path).all_intrinsics is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([["000.png", LABEL]], "no label for image 001.png"),
+        ([["000.png", LABEL], ["001.png", LABEL[:24]]], "label of 001.png is not a list of 25"),
+        ([["000.png", LABEL], ["001.png", [*LABEL[:24], "1"]]], "label of 001.png is not"),
+        ([["000.png", LABEL], ["001.png", [*LABEL[:24], float("nan")]]], "label of 001.png is not"),
+        ([["000.png", LABEL], ["001.png", LABEL], ["gone.png", LABEL]], "gone.png, which does not"),
+        ([1, 2], "dataset.json is not of the form"),
+        ("nonsense", "dataset.json is not of the form"),
+    ],
+)
+def test_bad_labels_are_named(tmp_path, labels, message):
+    write_labels(save_numbered(tmp_path, 2), labels)
+    with pytest.raises(UserError, match=message):
+        ImageDataset(tmp_path)
+
+
+def test_labelled_images_must_be_square(photo):
+    write_labels(photo, [["wide.png", LABEL]])
+    with pytest.raises(UserError, match="wide.png has a camera label but is 40 x 20, not square"):
+        ImageDataset(photo, resolution=8)[0]
+
+
+def test_ground_truth_is_never_read(tmp_path):
+    contents = []
+    for truth in (b"truth", b"\0corrupt"):
+        with dataset_writer(tmp_path / "set.zip") as writer:
+            writer.add_image(png_bytes(Image.new("RGB", (8, 8), (5, 6, 7))))
+            writer.add_file("ground_truth.npz", truth)
+        data = bytearray((tmp_path / "set.zip").read_bytes())
+        if truth != b"truth":  # break the member's checksum too: reading it would raise
+            data[data.index(truth)] ^= 1
+        (tmp_path / "set.zip").write_bytes(data)
+        contents.append(ImageDataset(tmp_path / "set.zip")[0])
+    assert torch.equal(*contents)
+
+
+# Bad data
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_missing_and_empty_and_foreign_paths(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.zip").write_text("not a zip")
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
+    for name, message in [
+        ("absent", "no such data set"),
+        ("empty", "no images in"),
+        ("empty.zip", "no images in"),
+        ("text.zip", "neither a folder nor a readable zip"),
+    ]:
+        with pytest.raises(UserError, match=message) as error:
+            ImageDataset(tmp_path / name)
+        assert str(tmp_path / name) in one_line(error)
+
+
+@pytest.mark.parametrize("options", [{"crop": "left"}, {"max_images": 0}])
+def test_bad_options(tmp_path, options):
+    with pytest.raises(UserError):
+        ImageDataset(save_numbered(tmp_path, 1), **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_corrupt_image_is_named_in_one_line(tmp_path, workers):
+    save_numbered(tmp_path, 4)
+    whole = png_bytes(Image.effect_noise((64, 64), 90))
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    dataset = ImageDataset(tmp_path, resolution=8)
+    with pytest.raises(UserError, match=r"half\.png .*dataset_tool\.py check") as error:
+        list(itertools.islice(training_batches(dataset, 5, seed=0, workers=workers), 1))
+    one_line(error)
+
+
+def test_corrupt_zip_member_is_named(tmp_path):
+    with dataset_writer(tmp_path / "set.zip") as writer:
+        name = writer.add_image(png_bytes(Image.new("RGB", (8, 8))))
+    data = bytearray((tmp_path / "set.zip").read_bytes())
+    data[80] ^= 255
+    (tmp_path / "set.zip").write_bytes(data)
+    with pytest.raises(UserError, match=name):
+        ImageDataset(tmp_path / "set.zip", resolution=8)[0]
+
+
+# Order
+
+
+def take(order: InfiniteOrder, count: int) -> list[int]:
+    return list(itertools.islice(order, count))
+
+
+def test_every_epoch_is_another_permutation():
+    indices = take(InfiniteOrder(50, seed=3), 150)
+    epochs = [indices[start : start + 50] for start in (0, 50, 100)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert indices != take(InfiniteOrder(50, seed=4), 150)
+
+
+@pytest.mark.parametrize("start", [0, 7, 10, 33, 1000])
+def test_order_continues_from_any_start(start):
+    assert (
+        take(InfiniteOrder(10, seed=1, start=start), 25)
+        == take(InfiniteOrder(10, 1), start + 25)[start:]
+    )
+
+
+@pytest.mark.parametrize("size", [2, 10])
+def test_ranks_share_the_order(size):
+    together = take(InfiniteOrder(size, seed=1, start=5), 60)
+    for rank in range(3):
+        order = InfiniteOrder(size, seed=1, rank=rank, world_size=3, start=5)
+        assert take(order, 20) == together[rank::3]
+
+
+def test_batches_are_the_same_for_any_number_of_workers_and_any_resume(tmp_path):
+    dataset = ImageDataset(save_numbered(tmp_path, 13))
+
+    def batches(count: int, **options) -> list[int]:
+        taken = list(itertools.islice(training_batches(dataset, 4, seed=2, **options), count))
+        for batch in taken:
+            assert all(map(torch.equal, batch.images, (dataset[int(i)] for i in batch.indices)))
+        return numbers(batch.images for batch in taken)
+
+    reference = batches(8)
+    assert batches(8, workers=2) == reference
+    assert batches(5, start=12, workers=1) == reference[12:]
+    ranks = [batches(4, rank=rank, world_size=2) for rank in (0, 1)]
+    assert [number for pair in zip(*ranks, strict=True) for number in pair] == reference
+    assert batches(2, rank=1, world_size=2, start=16) == ranks[1][8:]
+
+
+def test_batches_leave_the_random_state_alone(tmp_path):
+    dataset = ImageDataset(save_numbered(tmp_path, 4))
+    before = torch.get_rng_state()
+    images, indices = next(training_batches(dataset, 3, seed=0))
+    assert images.shape == (3, 3, 8, 8) and images.dtype == torch.uint8 and indices.shape == (3,)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_do_not_disturb_each_other_in_one_zip(tmp_path):
+    rng = np.random.default_rng(0)
+    with dataset_writer(tmp_path / "set.zip") as writer:
+        for _ in range(40):  # large, so that reads overlap
+            noise = rng.integers(0, 256, (256, 256, 3), np.uint8)
+            writer.add_image(png_bytes(Image.fromarray(noise)))
+    dataset = ImageDataset(tmp_path / "set.zip")  # has read an image: the zip is open
+
+    def images(workers: int) -> torch.Tensor:
+        batches = training_batches(dataset, 4, seed=0, workers=workers)
+        return torch.cat([batch.images for batch in itertools.islice(batches, 30)])
+
+    alone, shared = images(0), images(2)
+    assert torch.equal(alone, shared)
+
+
+def test_dataset_with_an_open_zip_can_be_pickled(tmp_path):
+    with dataset_writer(tmp_path / "set.zip") as writer:
+        writer.add_image(png_bytes(Image.new("RGB", (8, 8), (5, 6, 7))))
+    dataset = ImageDataset(tmp_path / "set.zip")
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[0], dataset[0])
+
+
+# Writing
+
+
+def test_written_zip_is_whole_or_absent(tmp_path):
+    with pytest.raises(RuntimeError), dataset_writer(tmp_path / "set.zip") as writer:
+        writer.add_image(b"")
+        raise RuntimeError("power cut")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="there is no folder"), dataset_writer(tmp_path / "a" / "b"):
+        pass
+
+
+def test_written_images_are_stored_and_named_in_order(tmp_path):
+    with dataset_writer(tmp_path / "set.zip") as writer:
+        names = [writer.add_image(png_bytes(Image.new("L", (1, 1)))) for _ in range(1002)]
+    assert (names[0], names[1001]) == ("00000/img00000000.png", "00001/img00001001.png")
+    with zipfile.ZipFile(tmp_path / "set.zip") as archive:
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert Image.open(io.BytesIO(archive.read(names[5]))).format == "PNG"

@@ -1,0 +1,190 @@
+import io
+import math
+import resource
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dnnlib import UserError
+from training.cameras import cam2world_from_pose, mirror_cam2world, rays_from_cameras
+from training.data import toy_heads as toy
+
+FRONT = (math.pi / 2, math.pi / 2)
+BACK = (3 * math.pi / 2, math.pi / 2)
+
+
+def head(seed: int) -> toy.Head:
+    return toy.Head.random(np.random.default_rng(seed))
+
+
+def cameras(*poses: tuple[float, float]) -> torch.Tensor:
+    return toy.toy_cameras(torch.tensor(poses, dtype=torch.float64))
+
+
+def lips(image: torch.Tensor) -> torch.Tensor:
+    """Pixels that are red without a touch of yellow, as skin and hair have it."""
+    red, green, blue = image.float()
+    return (red > 2.2 * green) & (blue > 0.8 * green) & (red > 60)
+
+
+@pytest.fixture(scope="module")
+def toy_zip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("toy") / "toy.zip"
+    toy.make_toy_dataset(path, count=40, resolution=32, seed=7, progress=False)
+    return path
+
+
+def test_depth_of_a_sphere_is_the_distance_along_the_ray():
+    row = torch.zeros(1, 3, dtype=torch.float64)
+    sphere = toy.Head(centres=row, radii=row + 0.2, colours=row + 0.5)
+    resolution = 33
+    view = toy.render_head(sphere, cameras((1.0, 2.0)), resolution, supersample=1)
+    directions = rays_from_cameras(
+        cameras((1.0, 2.0)), toy.toy_intrinsics(), resolution
+    ).directions.reshape(resolution, resolution, 3)
+    along = -(directions @ cameras((1.0, 2.0))[0, :3, 3])
+    inside = along**2 - 2.7**2 + 0.2**2
+    assert torch.equal(view.mask[0], inside > 0)
+    expected = (along - inside.clamp(min=0).sqrt()).where(inside > 0, toy.BACKGROUND_DEPTH)
+    torch.testing.assert_close(view.depth[0].double(), expected, atol=1e-5, rtol=0)
+    assert view.depth[0, 16, 16].item() == pytest.approx(2.5, abs=1e-5)
+
+
+def test_nearest_surface_agrees_with_marching_along_the_rays():
+    someone, camera, resolution, step = head(1), cameras((1.9, 1.3)), 24, 2e-4
+    view = toy.render_head(someone, camera, resolution, supersample=1)
+    rays = rays_from_cameras(camera, toy.toy_intrinsics(), resolution)
+    marched = torch.full((resolution**2,), toy.BACKGROUND_DEPTH, dtype=torch.float64)
+    for distance in torch.arange(3.1, 2.2, -step, dtype=torch.float64):  # nearest written last
+        points = rays.origins[0] + distance * rays.directions[0]
+        scaled = (points[:, None] - someone.centres) / someone.radii
+        marched[(scaled.square().sum(-1) < 1).any(-1)] = distance
+    difference = (view.depth[0].flatten() - marched).abs()
+    assert (difference > 2 * step).float().mean() < 0.005  # rays that graze an edge
+
+
+def test_supersampling_averages_colours_over_the_white_background():
+    fine = toy.render_head(head(2), cameras(FRONT), 64, supersample=1).image.float()
+    coarse = toy.render_head(head(2), cameras(FRONT), 32, supersample=2).image.float()
+    average = torch.nn.functional.avg_pool2d(fine, 2)
+    assert (coarse - average).abs().max() <= 1  # rounding
+    assert (coarse[0, :, 0, 0] == 255).all()
+
+
+@pytest.mark.parametrize("pose", [(1.1, 1.9), (2.5, 1.0), FRONT])
+def test_heads_and_their_light_are_left_right_symmetric(pose):
+    camera = cameras(pose)
+    view = toy.render_head(head(3), camera, 48)
+    mirrored = toy.render_head(head(3), mirror_cam2world(camera, "horizontal"), 48)
+    assert (view.image.flip(-1).int() - mirrored.image.int()).abs().float().mean() < 0.05
+    torch.testing.assert_close(view.depth.flip(-1), mirrored.depth, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_face_looks_toward_positive_z_with_the_mouth_below(seed):
+    front, back = toy.render_head(head(seed), cameras(FRONT, BACK), 64).image
+    mouth = lips(front).nonzero().float()
+    assert len(mouth) > 15
+    row, column = mouth.mean(0)
+    assert row > 36 and column == pytest.approx(31.5, abs=0.5)
+    assert not lips(back).any()
+    up_side_down = toy.render_head(head(seed), cameras(FRONT), 64).image[0].flip(-2)
+    assert (front.float() - up_side_down.float()).abs().mean() > 5
+
+
+def test_turning_to_the_right_moves_the_nose_to_the_left():
+    """h grows toward +x, so the camera sees the head's +x side and the face points left."""
+    camera = cameras((FRONT[0] + 0.6, FRONT[1]))
+    assert camera[0, 0, 3] > 0
+    column = lips(toy.render_head(head(4), camera, 64).image[0]).nonzero().float().mean(0)[1]
+    assert column < 28
+
+
+def test_every_head_fills_the_frame_and_stands_out_from_white():
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        camera = toy.toy_cameras(torch.from_numpy(toy.sample_pose(rng))[None])
+        view = toy.render_head(head(seed), camera, 32)
+        assert 0.3 < view.mask.float().mean() < 0.7
+        silhouette = toy.foreground_mask(view.image)
+        assert not (view.mask & ~silhouette).any()
+        assert (silhouette & ~view.mask).float().mean() < 0.05  # barely covered edge pixels
+
+
+def test_identities_differ():
+    images = torch.cat([toy.render_head(head(seed), cameras(FRONT), 16).image for seed in range(6)])
+    distances = torch.cdist(images.flatten(1).float(), images.flatten(1).float())
+    assert (distances + 1e9 * torch.eye(6)).min() > 100
+
+
+def test_zip_holds_unposed_images_and_the_truth(toy_zip):
+    with zipfile.ZipFile(toy_zip) as archive:
+        names = archive.namelist()
+        image = Image.open(io.BytesIO(archive.read("00000/img00000005.png")))
+    assert len(names) == 41 and "dataset.json" not in names
+    truth = toy.load_ground_truth(toy_zip)
+    assert truth.pose.shape == (40, 2) and truth.depth.shape == (40, 32, 32)
+    assert len(set(truth.identity.tolist())) == 40
+    assert np.isfinite(truth.depth).all() and truth.depth.max() == np.float16(toy.BACKGROUND_DEPTH)
+
+    again = toy.render_head(head(truth.identity[5]), torch.tensor(truth.cam2world[5:6]), 32)
+    difference = np.asarray(image).transpose(2, 0, 1) - again.image[0].numpy().astype(int)
+    assert np.abs(difference).mean() < 0.05
+    expected = cam2world_from_pose(torch.tensor(truth.pose), 2.7, (0, 0, 0))
+    np.testing.assert_allclose(truth.cam2world, expected, atol=1e-6)
+
+
+def test_poses_follow_the_clipped_normal_distribution():
+    rng = np.random.default_rng(0)
+    poses = np.stack([toy.sample_pose(rng) for _ in range(4000)]) - math.pi / 2
+    np.testing.assert_allclose(poses.mean(0), 0, atol=0.03)
+    np.testing.assert_allclose(poses.std(0), (0.4, 0.35), rtol=0.05)
+    np.testing.assert_allclose(np.abs(poses).max(0), (1.2, 0.8))
+
+
+def test_bytes_depend_on_the_seed_and_not_on_the_number_of_processes(
+    toy_zip, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    toy.make_toy_dataset(tmp_path / "same.zip", 40, 32, seed=7, progress=False)
+    toy.make_toy_dataset(tmp_path / "other.zip", 40, 32, seed=8, progress=False)
+    assert (tmp_path / "same.zip").read_bytes() == toy_zip.read_bytes()
+    assert (tmp_path / "other.zip").read_bytes() != toy_zip.read_bytes()
+
+
+def test_cached_set_is_made_once_even_by_two_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("POF3D_CACHE_DIR", str(tmp_path))
+    code = "from training.data import toy_heads; print(toy_heads.toy_dataset_path(16, count=20))"
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in "ab"]
+    paths = {process.communicate(timeout=60)[0].decode().strip() for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    path = toy.toy_dataset_path(16, count=20)
+    assert paths == {str(path)} and [*path.parent.iterdir()] == [path]
+    assert len(toy.load_ground_truth(path).pose) == 20
+
+    made = path.stat().st_mtime_ns
+    assert toy.toy_dataset_path(16, count=20).stat().st_mtime_ns == made
+
+
+def test_truth_of_a_set_without_any_is_a_user_error(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="has no ground_truth.npz"):
+        toy.load_ground_truth(tmp_path)
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_take_less_than_four_minutes_of_processor_time(tmp_path):
+    def used() -> float:
+        usage = (
+            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        return sum(u.ru_utime + u.ru_stime for u in usage)
+
+    before = used()
+    toy.make_toy_dataset(tmp_path / "toy.zip", 1000, 64, seed=0, progress=False)
+    assert used() - before < 24

@@ -1,0 +1,201 @@
+"""What metrics get to see: the right cameras, the right photographs, a scene of known shape."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dnnlib import UserError
+from metrics.context import Context
+from metrics.registry import compute
+from metrics.runner import Runner
+from tests.small import DUAL, small_discriminator, small_generator
+from tests.tiny import tiny_config, write_photographs
+from training.cameras import cam2world_from_pose
+from training.data import toy_heads as toy
+from training.evaluation.networks import NetworkSubject, object_mask, open_evaluation_data, orbit
+from training.networks.generator import Generator
+
+BALL = 0.25  # radius, world units
+
+
+def ball_generator(**changes) -> Generator:
+    """Planes g(x, y) + g(x, z) + g(z, y) with g(a, b) = 1/2 - a^2 - b^2 make a ball; the colour
+    varies with x."""
+    space = {"rendering__box_warp": 1.0, "rendering__near": 2.25, "rendering__far": 3.3}
+    samples = {"rendering__samples": 48, "rendering__importance_samples": 48}
+    config = tiny_config(**space, **samples, **changes)
+    torch.manual_seed(0)
+    generator = Generator(config).eval().requires_grad_(False)
+    size = config.generator.plane_resolution
+    at = (torch.arange(size) + 0.5) / size - 0.5
+    planes = torch.zeros(3, config.generator.plane_channels, size, size)
+    planes[:, 0] = 0.5 - at.square() - at.square()[:, None]
+    planes[0, 1] = torch.sin(12 * at).expand(size, size)  # along x, on the plane XY
+    generator.planes = lambda ws: planes.expand(len(ws), -1, -1, -1, -1)
+    hidden, out = generator.decoder.net["0"], generator.decoder.net["2"]
+    for layer in (hidden, out):
+        layer.weight.data.zero_()
+        layer.bias.data.zero_()
+    # Softplus is the identity far from zero. Mean over planes: (1.5 - 2 r^2) / 3.
+    surface = (1.5 - 2 * BALL**2) / 3
+    inputs, units = hidden.weight.shape[1], out.weight.shape[1]
+    for channel in (0, 1):
+        hidden.weight.data[channel, channel] = 10 * math.sqrt(inputs)
+        hidden.bias.data[channel] = 30
+    out.weight.data[0, 0] = 200 * math.sqrt(units)
+    out.bias.data[0] = -200 * (30 + 10 * surface)
+    out.weight.data[1:, 1] = 0.5 * math.sqrt(units)
+    out.bias.data[1:] = -0.5 * 30
+    return generator
+
+
+def context(subject: NetworkSubject) -> Context:
+    return Context(subject, None, None, None, Runner(torch.device("cpu")), count=8)
+
+
+def test_a_ball_is_round_and_looks_the_same_from_everywhere():
+    subject = NetworkSubject(ball_generator(), None, None)
+    relief = compute("relief", context(subject)).values["relief"]
+    assert relief == pytest.approx(1 / math.sqrt(72), rel=0.08)  # at 32 pixels
+    found = compute("view_consistency", context(subject)).values
+    assert found["view_consistency_depth"] < 0.02
+    assert found["view_consistency_colour"] < 0.15 * found["view_consistency_colour_unwarped"]
+    assert found["view_consistency_compared"] > 0.6
+
+
+def test_a_ball_that_is_seen_from_elsewhere_than_said_is_inconsistent(monkeypatch):
+    """Cameras reported without the turn: the metric must not trust colours by their place."""
+    subject = NetworkSubject(ball_generator(), None, None)
+    seen = subject.views
+
+    def misreported(indices, yaws):
+        views = seen(indices, yaws)
+        return views._replace(cam2world=views.cam2world[:, :1].expand_as(views.cam2world))
+
+    honest = compute("view_consistency", context(subject)).values
+    monkeypatch.setattr(subject, "views", misreported)
+    wrong = compute("view_consistency", context(subject)).values
+    assert wrong["view_consistency_colour"] > 3 * honest["view_consistency_colour"]
+
+
+def test_sample_i_is_the_same_in_any_batch_and_from_its_own_pose():
+    generator = small_generator().eval()
+    subject = NetworkSubject(generator, None, None)
+    together, alone = subject.sample(range(4)), subject.sample(range(2, 3))
+    assert torch.allclose(together[2], alone[0], atol=1e-4)
+    assert not torch.allclose(together[1], together[2], atol=1e-2)
+    views = subject.views(range(4), (-30.0, 0.0, 30.0))
+    assert torch.allclose(views.image[:, 1], together, atol=1e-4)
+    directions = subject.directions(range(4))
+    assert torch.allclose(directions, -views.cam2world[:, 1, :3, 2], atol=1e-6)
+
+
+def test_sampling_leaves_the_random_state_alone():
+    subject = NetworkSubject(small_generator().eval(), None, None)
+    before = torch.get_rng_state()
+    subject.sample(range(3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("pivot", [(0.0, 0.0, 0.0), (0.0, 0.1, 0.2)])
+def test_orbit_turns_round_the_pivot(pivot):
+    pose = torch.tensor([[1.4, 1.3], [2.0, 1.8]])
+    cameras = cam2world_from_pose(pose, 2.7, pivot)
+    turned = orbit(cameras, 30, pivot)
+    centre = torch.tensor(pivot)
+    assert torch.allclose(
+        (turned[:, :3, 3] - centre).norm(dim=1), (cameras[:, :3, 3] - centre).norm(dim=1)
+    )
+    to_pivot = torch.nn.functional.normalize(centre - turned[:, :3, 3], dim=1)
+    assert torch.allclose(turned[:, :3, 2], to_pivot, atol=1e-6)
+    if pivot == (0.0, 0.0, 0.0):  # the same as a larger h
+        expected = cam2world_from_pose(pose + torch.tensor([math.radians(30), 0]), 2.7, pivot)
+        assert torch.allclose(turned, expected, atol=1e-5)
+
+
+def test_object_is_what_is_opaque_or_else_the_middle():
+    opacity = torch.ones(1, 1, 1, 8, 8)
+    opacity[..., :4] = 0.2
+    assert torch.equal(object_mask(opacity, white_background=True), opacity > 0.5)
+    middle = object_mask(torch.ones(1, 1, 1, 64, 64), white_background=False)
+    assert middle[..., 32, 32] and not middle[..., 32, 10]
+    assert middle.float().mean().item() == pytest.approx(math.pi / 16, rel=0.02)
+
+
+def test_discriminator_sees_photographs_as_in_training():
+    """With dual discrimination, beside the photograph resized to the rendering's resolution."""
+    generator, discriminator = small_generator(DUAL).eval(), small_discriminator(DUAL).eval()
+    images = torch.randint(0, 256, (4, 3, 128, 128), dtype=torch.uint8)
+    seen = NetworkSubject(generator, discriminator, None).see(images)
+    pixels = images / 127.5 - 1
+    raw = torch.nn.functional.interpolate(pixels, size=16, mode="bilinear")
+    with torch.no_grad():
+        expected = generator.cam2world(discriminator(pixels, raw).pose)
+    assert torch.allclose(seen, -expected[:, :3, 2], atol=1e-6)
+
+
+def random_labels(count: int) -> Tensor:
+    pose = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) + 1
+    cam2world = cam2world_from_pose(pose, 2.7, (0.0, 0.0, 0.2)).flatten(1)
+    focal = torch.linspace(4, 5, count)[:, None]
+    zero, half, one = torch.zeros_like(focal), torch.full_like(focal, 0.5), torch.ones_like(focal)
+    rows = [focal, zero, half, zero, focal, half, zero, zero, one]
+    return torch.cat([cam2world, *rows], dim=1)
+
+
+def test_samples_take_intrinsics_from_labels_where_training_did():
+    generator, labels = small_generator(), random_labels(30)
+    focals = NetworkSubject(generator, None, labels).views(range(6), (0.0,)).intrinsics[:, 0, 0]
+    assert len(set(focals.tolist()) & set(labels[:, 16].tolist())) > 3
+    preset = small_generator(camera__intrinsics="preset")
+    focals = NetworkSubject(preset, None, labels).views(range(6), (0.0,)).intrinsics[:, 0, 0]
+    assert set(focals.tolist()) == {preset.intrinsics[0, 0].item()}
+
+
+def test_a_generator_that_is_given_its_poses_takes_those_of_the_labels():
+    generator, labels = small_generator(generator__pose="given").eval(), random_labels(30)
+    subject = NetworkSubject(generator, None, labels)
+    known = {tuple(row) for row in labels[:, :16].tolist()}
+    cameras = subject.views(range(6), (0.0,)).cam2world.reshape(6, 16).tolist()
+    assert all(tuple(row) in known for row in cameras)
+    with pytest.raises(UserError, match="no distribution"):
+        subject.directions(range(2))
+    with pytest.raises(UserError, match="camera labels"):
+        NetworkSubject(generator, None, None)
+
+
+def test_truth_comes_from_labels_or_from_the_toy_set(tmp_path: Path):
+    photographs = write_photographs(tmp_path / "photographs", count=6)
+    data = tiny_config(photographs).data
+    assert open_evaluation_data(data, 0).true_directions is None
+    labels = random_labels(6)
+    names = sorted(path.name for path in photographs.iterdir())
+    entries = list(zip(names, labels.tolist(), strict=True))
+    (photographs / "dataset.json").write_text(json.dumps({"labels": entries[::-1]}))
+    found = open_evaluation_data(data, 0)
+    assert torch.allclose(found.labels, labels)
+    assert torch.allclose(found.true_directions, -labels[:, [2, 6, 10]])
+
+    toy.make_toy_dataset(tmp_path / "toy.zip", 5, 32, seed=0, progress=False)
+    true = open_evaluation_data(tiny_config(tmp_path / "toy.zip").data, 0).true_directions
+    poses = torch.from_numpy(toy.load_ground_truth(tmp_path / "toy.zip").pose)
+    origins = toy.toy_cameras(poses)[:, :3, 3]
+    assert torch.allclose(true.double(), origins / toy.RADIUS, atol=1e-6)
+
+
+def test_photographs_come_plain_and_as_training_shows_them(tmp_path: Path):
+    photographs = write_photographs(tmp_path / "photographs", count=6)
+    data = tiny_config(photographs, data__mirror=True, data__max_images=4).data
+    found = open_evaluation_data(data, 0)
+    assert len(found.photographs.images) == 6 and len(found.shown.images) == 8
+    assert found.photographs.fingerprint != found.shown.fingerprint
+    again = open_evaluation_data(data.model_copy(update={"mirror": False}), 0)
+    assert again.photographs.fingerprint == found.photographs.fingerprint
+    assert again.shown.fingerprint != found.shown.fingerprint
+    other_seed = open_evaluation_data(data, 1)  # draws other images, of the same photographs
+    assert other_seed.photographs.fingerprint == found.photographs.fingerprint
+    assert other_seed.shown.fingerprint != found.shown.fingerprint

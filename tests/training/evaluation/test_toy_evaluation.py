@@ -1,0 +1,113 @@
+"""Scores of toy networks, on a generator and a discriminator that know the truth."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny import tiny_config
+from training.data.dataset import ImageDataset
+from training.data.toy_heads import (
+    Head,
+    load_ground_truth,
+    make_toy_dataset,
+    render_head,
+    toy_cameras,
+)
+from training.evaluation.toy_evaluation import Solids, evaluate, likeness
+from training.networks.discriminator import Discriminator, Judgement
+from training.networks.generator import Generator, Latent, View
+
+COUNT = 48
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    path = tmp_path_factory.mktemp("toy") / "heads.zip"
+    make_toy_dataset(path, COUNT, 32, seed=3, progress=False)
+    return path
+
+
+class Sculptor:
+    """Renders true heads, in a world that is turned by `offset` radians."""
+
+    def __init__(self, offset: float):
+        self.config, self.offset = tiny_config(), offset
+
+    def latent(self, z: Tensor) -> Latent:
+        pose = math.pi / 2 + 0.3 * z[:, :2] + torch.tensor([self.offset, 0.0])
+        return Latent(z, z[:, None], pose)
+
+    def planes(self, ws: Tensor) -> Tensor:
+        return ws[:, 0]
+
+    def cam2world(self, pose: Tensor) -> Tensor:
+        return toy_cameras(pose - torch.tensor([self.offset, 0.0]))
+
+    def render(self, planes: Tensor, w: Tensor, cam2world: Tensor) -> View:
+        images, depths = [], []
+        for z, cameras in zip(planes, cam2world, strict=True):
+            head = Head.random(np.random.default_rng(int(z[0].abs() * 1e6)))
+            view = render_head(head, cameras, 32)
+            images.append(view.image / 127.5 - 1)
+            depths.append(view.depth[:, None].clamp(max=2.7))  # no step where half a pixel is head
+        return View(torch.stack(images), None, torch.stack(depths), None)
+
+    def __call__(self, z: Tensor) -> View:
+        latent = self.latent(z)
+        image = self.render(latent.w, latent.w, self.cam2world(latent.pose)[:, None]).image
+        return View(image, image, image, image)
+
+
+class Seer:
+    """Knows each photograph's pose, in the same turned world."""
+
+    def __init__(self, path, offset: float):
+        dataset, poses = ImageDataset(path), load_ground_truth(path).pose
+        self.poses = {
+            dataset[i].numpy().tobytes(): torch.tensor(pose).float() + torch.tensor([offset, 0.0])
+            for i, pose in enumerate(poses)
+        }
+
+    def __call__(self, images: Tensor) -> Judgement:
+        pixels = ((images + 1) * 127.5).round().to(torch.uint8).numpy()
+        poses = torch.stack([self.poses[image.tobytes()] for image in pixels])
+        return Judgement(torch.zeros(len(poses), 1), poses)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.4])
+def test_perfect_networks_score_like_the_data_however_their_world_is_turned(heads, offset):
+    scores = evaluate(Sculptor(offset), Seer(heads, offset), heads, COUNT)
+    assert scores.yaw_correlation > 0.999 and scores.pitch_correlation > 0.999
+    assert scores.silhouette_iou == pytest.approx(scores.silhouette_iou_of_data, abs=0.05)
+    assert scores.distance < scores.distance_untrained / 3
+    assert scores.turned_iou == pytest.approx(scores.turned_iou_of_data, abs=0.015)
+    assert min(scores.turned_iou_of_data) > 0.95
+    assert max(scores.turned_depth_error_of_data) < 0.015
+    assert scores.turned_depth_error == pytest.approx(scores.turned_depth_error_of_data, abs=0.007)
+
+
+def test_likeness_tells_a_sunken_face_that_the_silhouette_hides():
+    flat = Solids(torch.zeros(2, 1, 4, 4, dtype=torch.bool), torch.full((2, 1, 4, 4), 2.5))
+    flat.mask[0, :, 1:3, 1:3] = flat.mask[1] = True  # a small square and a large one
+    flat.depth[~flat.mask] = 99.0
+    sunken = Solids(flat.mask, flat.depth + torch.tensor([0.1, 0.3])[:, None, None, None])
+    found = likeness(sunken, flat)
+    assert found.iou == (1.0,)
+    assert found.depth_error == pytest.approx(((4 * 0.1 + 16 * 0.3) / 20,))
+
+
+def test_a_world_misjudged_by_its_discriminator_shows_in_the_silhouettes(heads):
+    right, wrong = (evaluate(Sculptor(0.0), Seer(heads, x), heads, COUNT) for x in (0.0, 1.2))
+    assert min(wrong.turned_iou) < min(right.turned_iou) - 0.02
+
+
+def test_untrained_networks_score_badly(heads):
+    torch.manual_seed(0)
+    config = tiny_config()
+    scores = evaluate(Generator(config).eval(), Discriminator(config), heads, COUNT)
+    assert scores.distance == pytest.approx(scores.distance_untrained, rel=0.1)
+    assert max(scores.turned_iou) < 0.8
+    assert abs(scores.yaw_correlation) < 0.7

@@ -1,0 +1,45 @@
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tests.tiny import tiny_config
+from training.files.publish import main
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+from training.run.checkpoint import load_network, save_network
+
+
+def publish(*arguments: object):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_published_network_is_half_the_size_draws_the_same_and_tells_its_story(tmp_path):
+    torch.manual_seed(0)
+    config = tiny_config(tmp_path / "secret" / "photos.zip")
+    generator, discriminator = Generator(config).eval(), Discriminator(config)
+    network, dest = tmp_path / "network-000001.00.safetensors", tmp_path / "toy.safetensors"
+    save_network(network, generator, discriminator, {"kimg": 1.0, "seed": 1})
+    for name, value in (("network-000001.00", 3.0), ("network-000000.50", 9.0)):
+        line = {"results": {"relief": value}, "snapshot_pkl": f"{name}.safetensors"}
+        with open(tmp_path / "metric-relief.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    result = publish("--network", network, "--dest", dest, "--note", "machine=two cores")
+    assert result.exit_code == 0, result.output
+    assert dest.stat().st_size < 0.65 * network.stat().st_size
+    loaded = load_network(dest)
+    expected = {"kimg": 1.0, "seed": 1, "machine": "two cores", "metrics": {"relief": 3.0}}
+    assert loaded.provenance == expected
+    assert loaded.config.data.path is None and b"secret" not in dest.read_bytes()
+    z = torch.randn(2, config.generator.z_dim)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.generator(z).image, generator(z).image, atol=0.02, rtol=0)
+    assert next(loaded.generator.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("note", ["machine", ""])
+def test_notes_need_a_key(note, tmp_path):
+    result = publish("--network", tmp_path / "x", "--dest", tmp_path / "y", "--note", note)
+    assert result.exit_code != 0 and "KEY=VALUE" in result.output

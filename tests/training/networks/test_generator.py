@@ -1,0 +1,212 @@
+"""The generator's own promises; its numbers are tested against the reference in test_parity."""
+
+import math
+
+import pytest
+import torch
+
+from tests.small import DUAL, small_config, small_generator
+from training import cameras as camera
+from training.config import build_config
+from training.networks.discriminator import Discriminator
+from training.networks.generator import CAMERA_LABEL_DIM, Generator
+
+
+def latents(generator: Generator, count: int = 2, seed: int = 1) -> torch.Tensor:
+    z_dim = generator.config.generator.z_dim
+    return torch.randn(count, z_dim, generator=torch.Generator().manual_seed(seed))
+
+
+def parameter_count(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_sizes_of_the_paper():
+    config = build_config("ffhq", {"data.resolution": 128})
+    with torch.device("meta"):
+        assert parameter_count(Generator(config)) / 1e6 == pytest.approx(29.58, abs=0.005)
+        assert parameter_count(Discriminator(config)) / 1e6 == pytest.approx(64.32, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "resolution, raw", [(128, 16), (128, 64), (256, 64), (512, 64), (512, 128)]
+)
+def test_shapes(resolution, raw):
+    changes = {"data__resolution": resolution, "rendering__raw_resolution": raw}
+    with torch.device("meta"):
+        generator = Generator(small_config(DUAL, **changes))
+        view = generator(torch.empty(2, 16))
+    assert view.image.shape == (2, 1, 3, resolution, resolution)
+    assert view.raw.shape == (2, 1, 3, raw, raw)
+    assert view.depth.shape == view.opacity.shape == (2, 1, 1, raw, raw)
+
+
+def test_without_super_resolution_the_image_is_the_rendering():
+    generator = small_generator()
+    view = generator(latents(generator))
+    assert view.image.shape[-1] == 32
+    assert torch.equal(view.image, view.raw)
+    assert view.opacity.min() >= 0 and view.opacity.max() <= 1 + 1e-6
+
+
+@torch.no_grad()
+def test_raw_resolution_may_grow():
+    generator = small_generator(DUAL)
+    generator.raw_resolution = 24
+    view = generator(latents(generator))
+    assert view.raw.shape[-1] == 24 and view.image.shape[-1] == 128
+
+
+@pytest.mark.parametrize("sizes", [None, DUAL], ids=["plain", "dual"])
+@torch.no_grad()
+def test_several_views_at_once_are_each_view_alone(sizes):
+    generator = small_generator(sizes) if sizes else small_generator()
+    latent = generator.latent(latents(generator))
+    planes, w = generator.planes(latent.ws), latent.ws[:, -1]
+    cameras = [generator.cam2world(latent.pose)]
+    cameras += [camera.mirror_cam2world(cameras[0], kind) for kind in ("horizontal", "vertical")]
+    together = generator.render(planes, w, torch.stack(cameras, dim=1))
+    for i, cam2world in enumerate(cameras):
+        alone = generator.render(planes, w, cam2world[:, None])
+        for a, b in zip(together.select(i), alone.select(0), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(together.image[:, 0], together.image[:, 1], atol=1e-2)
+
+
+@torch.no_grad()
+def test_each_sample_may_have_a_lens_of_its_own():
+    generator = small_generator()
+    latent = generator.latent(latents(generator))
+    planes, w = generator.planes(latent.ws), latent.ws[:, -1]
+    cam2world = generator.cam2world(latent.pose)[:, None]
+    lenses = torch.stack([camera.intrinsics_from_focal(f) for f in (4.2647, 2.0)])
+    view = generator.render(planes, w, cam2world, lenses)
+    preset = generator.render(planes, w, cam2world)
+    torch.testing.assert_close(view.image[0], preset.image[0])
+    assert not torch.allclose(view.image[1], preset.image[1], atol=1e-2)
+
+
+@torch.no_grad()
+def test_deterministic_unless_told_otherwise():
+    generator = small_generator()
+    for name, parameter in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(1)
+    z = latents(generator)
+    assert torch.equal(generator(z).image, generator(z).image)
+    assert not torch.equal(generator(z).image, generator(z, noise="none").image)
+    assert not torch.equal(generator(z, noise="random").image, generator(z, noise="random").image)
+
+    latent = generator.latent(z)
+    planes, cam2world = generator.planes(latent.ws), generator.cam2world(latent.pose)[:, None]
+    images = [
+        generator.render(planes, latent.w, cam2world, stochastic=True).image for _ in range(2)
+    ]
+    assert not torch.equal(*images)
+
+
+@torch.no_grad()
+def test_poses_start_with_the_spread_that_is_asked_for():
+    generator = small_generator(camera__init_std=0.25, camera__mean_h=1.0, generator__z_dim=64)
+    poses = generator.latent(latents(generator, 2000)).pose
+    torch.testing.assert_close(poses.std(dim=0), torch.full([2], 0.25), atol=0.02, rtol=0)
+    mean = torch.tensor([1.0, math.pi / 2])
+    torch.testing.assert_close(poses.mean(dim=0), mean, atol=0.03, rtol=0)
+
+
+@torch.no_grad()
+def test_two_numbers_spread_the_two_angles():
+    generator = small_generator(camera__init_std=(0.4, 0.1), generator__z_dim=64)
+    poses = generator.latent(latents(generator, 2000)).pose
+    torch.testing.assert_close(poses.std(dim=0), torch.tensor([0.4, 0.1]), atol=0.03, rtol=0)
+
+
+@torch.no_grad()
+def test_poses_that_are_not_learned_follow_a_gaussian_and_stay_with_their_latent():
+    changes = {"camera__poses": "prior", "camera__prior_std": (0.4, 0.1), "generator__z_dim": 64}
+    generator = small_generator(**changes)
+    z = latents(generator, 4000)
+    poses = generator.latent(z).pose
+    assert torch.equal(generator.latent(z[:5]).pose, poses[:5])
+    torch.testing.assert_close(poses.std(dim=0), torch.tensor([0.4, 0.1]), atol=0.02, rtol=0)
+    assert poses.T.corrcoef()[0, 1].abs() < 0.05
+    torch.testing.assert_close(poses.mean(dim=0), torch.full([2], math.pi / 2), atol=0.03, rtol=0)
+
+    known = torch.randn(500, 2) * torch.tensor([0.2, 0.3]) + torch.tensor([1.0, 2.0])
+    generator.prior.fit(known)
+    loaded = small_generator(seed=1, **changes)
+    loaded.load_state_dict(generator.state_dict())
+    for poses in (loaded.prior(z), loaded.prior.draw(4000)):
+        torch.testing.assert_close(poses.mean(dim=0), known.mean(dim=0), atol=0.03, rtol=0)
+        torch.testing.assert_close(poses.std(dim=0), known.std(dim=0), atol=0.02, rtol=0)
+
+
+@torch.no_grad()
+def test_poses_are_clamped_to_their_range():
+    generator = small_generator(camera__range_h=(1.5, 1.6), camera__range_v=(1.0, 1.1))
+    h, v = generator.latent(latents(generator, 200)).pose.unbind(dim=1)
+    assert (h.min(), h.max()) == pytest.approx((1.5, 1.6))
+    assert (v.min(), v.max()) == pytest.approx((1.0, 1.1))
+    free = small_generator().latent(latents(generator, 200)).pose
+    assert (free.amax(dim=0) - free.amin(dim=0) > 0.2).all()
+
+
+@torch.no_grad()
+def test_truncation_pulls_the_first_layers_to_the_mean_and_leaves_the_pose():
+    generator = small_generator()
+    z = latents(generator)
+    generator.mapping.update_w_avg(torch.ones(3, 16))
+    mean = generator.mapping.w_avg
+    torch.testing.assert_close(mean, torch.full([16], 0.002))
+
+    plain = generator.latent(z)
+    assert torch.equal(plain.ws, plain.w[:, None].expand_as(plain.ws))
+    half = generator.latent(z, truncation=0.5)
+    torch.testing.assert_close(half.ws, (plain.ws + mean) / 2)
+    cut = generator.latent(z, truncation=0, cutoff=2)
+    torch.testing.assert_close(cut.ws[:, :2], mean.expand(2, 2, 16))
+    assert torch.equal(cut.ws[:, 2:], plain.ws[:, 2:])
+    for truncated in (half, cut):
+        assert torch.equal(truncated.pose, plain.pose) and torch.equal(truncated.w, plain.w)
+
+
+@torch.no_grad()
+def test_field_is_what_is_rendered():
+    """A dense field shows the mean colour of a ray's first two samples, as `field` gives them."""
+    generator = small_generator(rendering__importance_samples=0)
+    generator.decoder.net["2"].bias[0] = 1e4
+    latent = generator.latent(latents(generator))
+    planes, cam2world = generator.planes(latent.ws), generator.cam2world(latent.pose)
+    view = generator.render(planes, latent.w, cam2world[:, None])
+    rays = camera.rays_from_cameras(cam2world, generator.intrinsics, 32)
+    near, interval = 2.25, (3.3 - 2.25) / 5
+    first, second = (
+        generator.field(planes, rays.origins + (near + interval * i) * rays.directions).colour
+        for i in (0.5, 1.5)
+    )
+    expected = (first + second)[..., :3] - 1
+    torch.testing.assert_close(view.raw[:, 0].flatten(2).mT, expected, atol=1e-5, rtol=0)
+    assert expected.std() > 1e-3  # there is something to see
+    assert torch.equal(view.opacity, torch.ones_like(view.opacity))
+
+
+@torch.no_grad()
+def test_generator_with_a_given_pose():
+    generator = small_generator(generator__pose="given")
+    label = torch.randn(2, CAMERA_LABEL_DIM)
+    latent = generator.latent(latents(generator), label)
+    assert latent.pose is None
+    assert not torch.equal(latent.ws, generator.latent(latents(generator), -label).ws)
+
+
+def test_half_precision_is_for_super_resolution_alone():
+    generator = small_generator(DUAL)
+    z = latents(generator)
+    with torch.no_grad():
+        full = generator(z)
+        generator.set_inner_dtype(torch.bfloat16)
+        mixed = generator(z)
+    assert mixed.image.dtype == torch.float32
+    assert torch.equal(full.raw, mixed.raw)
+    assert not torch.equal(full.image, mixed.image)
+    torch.testing.assert_close(full.image, mixed.image, atol=0.1, rtol=0.1)

@@ -1,0 +1,222 @@
+"""Volume rendering against what can be said of it analytically."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from torch_utils.ops.triplane_render import DecoderWeights, FieldSamples
+from training import cameras as camera
+from training.config import RenderingConfig
+from training.networks import rendering
+
+NEAR, FAR = 2.25, 3.3
+FRONT = camera.cam2world_from_pose(torch.full((1, 2), math.pi / 2), 2.7, (0.0, 0.0, 0.0))
+
+
+def settings(**changes) -> RenderingConfig:
+    return RenderingConfig(
+        near=NEAR, far=FAR, **{"samples": 24, "importance_samples": 24} | changes
+    )
+
+
+def front_rays(resolution: int = 9, focal: float = 4.0) -> camera.Rays:
+    return camera.rays_from_cameras(FRONT, camera.intrinsics_from_focal(focal), resolution)
+
+
+def render(field, config: RenderingConfig, rays: camera.Rays, monkeypatch) -> rendering.Rendering:
+    """Render a function of points instead of planes."""
+    monkeypatch.setattr(
+        rendering, "triplane_render", lambda planes, points, *_, **__: field(points)
+    )
+    return rendering.render_rays(None, None, rays, config, rendering.fixed_draws(rays, config))
+
+
+def uniform(sigma: float, colour: float = 0.25):
+    def field(points):
+        return FieldSamples(
+            torch.full_like(points[..., :1], sigma), torch.full_like(points, colour)
+        )
+
+    return field
+
+
+def test_fog_of_constant_density_follows_beer_and_lambert(monkeypatch):
+    density = 1.3
+    sigma = math.log(math.expm1(density)) + 1  # softplus(sigma - 1) = density
+    seen = render(uniform(sigma), settings(), front_rays(), monkeypatch)
+    opacity = 1 - math.exp(-density * (FAR - NEAR))
+    torch.testing.assert_close(seen.opacity, torch.full_like(seen.opacity, opacity))
+    colour = 2 * 0.25 * opacity - 1
+    torch.testing.assert_close(seen.features, torch.full_like(seen.features, colour))
+    # The same fog from a smaller unit of density: both passes know it.
+    thinner = math.log(math.expm1(density / 4)) + 1
+    scaled = render(uniform(thinner), settings(density_scale=4), front_rays(), monkeypatch)
+    torch.testing.assert_close(scaled, seen)
+
+
+def test_white_background_shows_where_the_fog_lets_through(monkeypatch):
+    plain = render(uniform(0.5), settings(), front_rays(), monkeypatch)
+    white = render(uniform(0.5), settings(white_background=True), front_rays(), monkeypatch)
+    torch.testing.assert_close(white.features, plain.features + 2 * (1 - plain.opacity))
+    assert torch.equal(white.opacity, plain.opacity)
+
+
+@pytest.mark.parametrize("white", [False, True])
+def test_empty_space_is_background_at_the_far_end(monkeypatch, white):
+    config = settings(white_background=white)
+    seen = render(uniform(-200.0), config, front_rays(), monkeypatch)
+    assert torch.equal(seen.opacity, torch.zeros_like(seen.opacity))
+    assert torch.equal(seen.features, torch.full_like(seen.features, 1.0 if white else -1.0))
+    assert seen.depth.isfinite().all() and seen.depth.min() > FAR - 0.05
+
+
+def test_ball_has_the_right_silhouette_and_depth(monkeypatch):
+    radius, resolution, focal = 0.3, 65, 4.0
+
+    def ball(points):
+        inside = points.norm(dim=-1, keepdim=True) < radius
+        return FieldSamples(torch.where(inside, 2000.0, -200.0), points.new_ones(points.shape))
+
+    config = settings(samples=96, importance_samples=96)
+    seen = render(ball, config, front_rays(resolution, focal), monkeypatch)
+    image = seen.opacity.view(resolution, resolution)
+    assert ((image < 1e-3) | (image > 0.999)).float().mean() > 0.99
+    # Rays touch the ball at an angle of asin(radius / distance) to the axis.
+    edge = focal * math.tan(math.asin(radius / 2.7)) * resolution
+    assert (image > 0.5).sum().item() == pytest.approx(math.pi * edge**2, rel=0.02)
+    depth = seen.depth.view(resolution, resolution)[resolution // 2, resolution // 2]
+    assert depth.item() == pytest.approx(2.7 - radius, abs=0.01)
+
+
+def test_no_gradient_is_lost_or_infinite_where_nothing_is_seen():
+    sigma = torch.full((1, 2, 5, 1), -200.0, requires_grad=True)
+    samples = FieldSamples(sigma, torch.rand(1, 2, 5, 3))
+    depths = torch.linspace(1, 2, 5).expand(1, 2, 5)
+    seen = rendering.composite([samples], [depths], white_background=False)
+    (seen.depth.sum() + seen.features.sum()).backward()
+    assert sigma.grad.isfinite().all()
+
+
+def test_weights_and_what_passes_add_up_to_one():
+    torch.manual_seed(0)
+    sigma, depths = 3 * torch.randn(2, 5, 8).double(), torch.rand(2, 5, 8).double().sort()[0]
+    delta = depths.diff(dim=-1)
+    density = F.softplus((sigma[..., 1:] + sigma[..., :-1]) / 2 - 1)
+    passing = rendering.transmittance(density, delta)
+    total = rendering.march(sigma, depths).sum(dim=-1) + passing[..., -1]
+    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-8, rtol=0)
+    assert (passing.diff(dim=-1) <= 1e-9).all()
+
+
+def test_passes_are_blended_in_the_order_of_their_depths():
+    """Two interleaved passes give what one with all samples, sorted, gives."""
+    g = torch.Generator().manual_seed(0)
+    depths = torch.rand(2, 5, 11, generator=g).sort()[0]
+    samples = FieldSamples(*(torch.randn(2, 5, 11, n, generator=g) for n in (1, 3)))
+    whole = rendering.composite([samples], [depths], white_background=True)
+    order = torch.randperm(11, generator=g)
+    first, second = order[:4], order[4:]
+    parts = rendering.composite(
+        [FieldSamples(*(x[:, :, part] for x in samples)) for part in (first, second)],
+        [depths[..., part] for part in (first, second)],
+        white_background=True,
+    )
+    torch.testing.assert_close(parts, whole)
+
+
+def test_shares_of_the_samples_add_up_to_the_weights_of_the_intervals():
+    """Sum of share x colour = sum of weight x mean colour of the interval (EG3D's midpoints)."""
+    g = torch.Generator().manual_seed(0)
+    weights, colour = torch.rand(2, 5, 7, generator=g), torch.randn(2, 5, 8, generator=g)
+    blended = (rendering.shares(weights) * colour).sum(-1)
+    expected = (weights * (colour[..., 1:] + colour[..., :-1]) / 2).sum(-1)
+    torch.testing.assert_close(blended, expected)
+
+
+def test_stratified_depths_stay_in_their_interval():
+    jitter = torch.rand(3, 4, 10, generator=torch.Generator().manual_seed(0))
+    depths = rendering.stratified_depths(jitter, NEAR, FAR)
+    even = torch.linspace(NEAR, FAR, 10)
+    assert ((depths >= even) & (depths <= even + (FAR - NEAR) / 9)).all()
+
+
+def test_importance_samples_gather_where_the_weight_is():
+    depths = torch.linspace(0, 1, 41).expand(1, 1, 41)
+    weights = torch.zeros(1, 1, 40)
+    weights[..., 30] = 1.0  # between depths 0.75 and 0.775
+    u = (torch.arange(100) + 0.5).expand(1, 1, 100) / 100
+    fine = rendering.importance_depths(depths, weights, u)
+    assert (fine.diff(dim=-1) >= 0).all()
+    assert 0 < fine.min() and fine.max() < 1
+    # The blur spreads the peak over its neighbours; a fourteenth of the mass is spread evenly.
+    assert ((fine > 0.7) & (fine < 0.825)).float().mean() > 0.75
+    even = rendering.importance_depths(depths, torch.ones_like(weights), u)
+    torch.testing.assert_close(even.diff(dim=-1).max(), even.diff(dim=-1).min(), atol=1e-4, rtol=0)
+
+
+def random_field(dtype=torch.float32) -> tuple[torch.Tensor, DecoderWeights]:
+    g = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=dtype)
+
+    return normal(1, 3, 2, 4, 4), DecoderWeights(normal(4, 2), normal(4), normal(3, 4), normal(3))
+
+
+def test_fixed_draws_repeat_and_random_ones_do_not():
+    planes, decoder = random_field()
+    config, rays = settings(), front_rays()
+
+    def features(draw):
+        return rendering.render_rays(planes, decoder, rays, config, draw(rays, config)).features
+
+    assert torch.equal(features(rendering.fixed_draws), features(rendering.fixed_draws))
+    torch.manual_seed(0)
+    first = features(rendering.random_draws)
+    assert not torch.equal(first, features(rendering.random_draws))
+    torch.manual_seed(0)
+    assert torch.equal(first, features(rendering.random_draws))
+
+
+def test_evaluation_can_sample_more_finely_than_training():
+    rays = front_rays()
+    finer = settings(sampling_multiplier=3)
+    coarse, fine = rendering.fixed_draws(rays, settings()), rendering.fixed_draws(rays, finer)
+    assert fine.jitter.shape[-1] == 3 * coarse.jitter.shape[-1]
+    assert fine.importance.shape[-1] == 3 * coarse.importance.shape[-1]
+    for ours, theirs in zip(
+        rendering.random_draws(rays, finer), rendering.random_draws(rays, settings()), strict=True
+    ):
+        assert ours.shape == theirs.shape
+
+
+def test_second_pass_takes_part_in_the_image():
+    planes, decoder = random_field()
+    rays = front_rays()
+
+    def features(count):
+        config = settings(samples=8, importance_samples=count)
+        draws = rendering.fixed_draws(rays, config)
+        return rendering.render_rays(planes, decoder, rays, config, draws).features
+
+    exact = features(400)
+    errors = [(features(count) - exact).norm().item() for count in (0, 8, 64)]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_gradients_in_planes_decoder_and_rays():
+    """In float64, without the second pass, whose depths carry no gradient by design."""
+    planes, decoder = random_field(torch.float64)
+    config = settings(samples=5, importance_samples=0)
+    rays = camera.rays_from_cameras(FRONT.double(), camera.intrinsics_from_focal(4.0), 2)
+    draws = rendering.RayDraws(torch.full((1, 4, 5), 0.5).double(), torch.zeros(1, 4, 0))
+
+    def outputs(planes, origins, directions, *weights):
+        return rendering.render_rays(
+            planes, DecoderWeights(*weights), camera.Rays(origins, directions), config, draws
+        )
+
+    inputs = [t.clone().requires_grad_() for t in (planes, *rays, *decoder)]
+    assert torch.autograd.gradcheck(outputs, inputs)

@@ -1,0 +1,193 @@
+"""Pictures say what they should, and making them changes nothing."""
+
+import copy
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.tiny import SIZES
+from training.config import Config, build_config
+from training.data import toy_heads as toy
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+from training.outputs import figures as pictures
+
+
+def small_config(preset: str = "toy", **changes) -> Config:
+    return build_config(preset, SIZES | changes)
+
+
+def read(path) -> torch.Tensor:
+    """uint8 [3, H, W]"""
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+
+
+def levels(images: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] to 0 .. 255."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def test_grid_tiles_row_by_row_pixel_by_pixel(tmp_path):
+    pixels = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
+    pictures.save_image_grid(tmp_path / "grid.png", pixels / 127.5 - 1, columns=3)
+    grid = read(tmp_path / "grid.png")
+    assert grid.shape == (3, 8, 18)
+    for i in range(5):
+        row, column = divmod(i, 3)
+        cell = grid[:, 4 * row : 4 * row + 4, 6 * column : 6 * column + 6]
+        assert torch.equal(cell, pixels[i])
+    assert (grid[:, 4:, 12:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "layout"),
+    [(1, (1, 1)), (4, (2, 2)), (5, (2, 3)), (7, (3, 3)), (11, (3, 4)), (32, (4, 8))],
+)
+def test_grid_is_balanced_by_default(count, layout):
+    grid = pictures.tile(torch.zeros(count, 3, 2, 2))
+    assert (grid.height // 2, grid.width // 2) == layout
+
+
+def test_values_out_of_range_are_clamped():
+    assert np.asarray(pictures.tile(torch.full((1, 3, 1, 1), 1.7))).max() == 255
+    assert np.asarray(pictures.tile(torch.full((1, 3, 1, 1), -1.7))).max() == 0
+
+
+def test_depth_shows_emptiness_white_and_the_near_brighter():
+    depth = torch.tensor([2.4, 2.7, 3.0, 2.4]).reshape(1, 1, 2, 2)
+    opacity = torch.tensor([1.0, 1.0, 1.0, 0.0]).reshape(1, 1, 2, 2)
+    colours = pictures.depth_colours(depth, opacity, small_config())[0].flatten(1).T
+    near, middle, far, empty = colours.mean(dim=1)
+    assert near > middle > far and torch.equal(colours[3], torch.ones(3))
+    half = pictures.depth_colours(depth, opacity / 2, small_config())[0].flatten(1).T
+    torch.testing.assert_close(half, (colours + 1) / 2)
+
+
+def test_depth_scale_is_the_same_for_all_objects():
+    """A flat card must not be stretched to look round."""
+    depth = torch.tensor([2.700, 2.701]).reshape(1, 1, 1, 2)
+    card = pictures.depth_colours(depth, torch.ones(1, 1, 1, 2), small_config())
+    assert (card[..., 0] - card[..., 1]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("pose", [(math.pi / 2, math.pi / 2), (1.1, 1.9)])
+def test_normals_of_a_sphere(pose):
+    """On a sphere round the origin, normals are directions: known in the world, hence in the
+    camera's space."""
+    row = torch.zeros(1, 3, dtype=torch.float64)
+    sphere = toy.Head(centres=row, radii=row + 0.3, colours=row + 0.5)
+    camera = toy.toy_cameras(torch.tensor([pose], dtype=torch.float64))
+    view = toy.render_head(sphere, camera, 64, supersample=1)
+    normals = pictures.normals_from_depth(view.depth[:, None], toy.toy_intrinsics())[0]
+    row, column = view.mask[0].nonzero().T
+    inner = ((row - 31.5).square() + (column - 31.5).square()).sqrt() < 24
+    row, column = row[inner], column[inner]
+    offset = torch.stack([column - 31.5, -(row - 31.5)]) / 64  # right and up, in image sizes
+    found = normals[:, row, column]
+    torch.testing.assert_close(found.norm(dim=0), torch.ones(len(row)))
+    distance = view.depth[0, row, column] / (1 + (offset / 4.26339).square().sum(0)).sqrt()
+    expected = offset / 4.26339 * distance / 0.3
+    torch.testing.assert_close(found[:2], expected, atol=0.03, rtol=0)
+    assert (found[2] > 0.5).all()
+
+
+def test_normals_of_a_wall_face_the_viewer():
+    x = (torch.arange(8) + 0.5) / 8 - 0.5
+    tangent = torch.stack(torch.meshgrid(x, x, indexing="xy")) / 2.0
+    depth = (2 * (1 + tangent.square().sum(0)).sqrt()).reshape(1, 1, 8, 8)
+    lens = torch.tensor([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])
+    normals = pictures.normals_from_depth(depth, lens)
+    expected = torch.tensor([0.0, 0.0, 1.0]).reshape(1, 3, 1, 1).expand_as(normals)
+    torch.testing.assert_close(normals, expected, atol=1e-5, rtol=0)
+    empty = pictures.normal_colours(depth, torch.zeros_like(depth), lens)
+    assert (empty == 1).all()
+
+
+def test_pose_plot_shows_both_groups_even_where_they_do_not_spread(tmp_path):
+    generated = torch.randn(200, 2) * 10
+    pictures.save_pose_plot(tmp_path / "a.png", generated, torch.zeros(1, 2))
+    pictures.save_pose_plot(tmp_path / "b.png", generated, torch.full((20, 2), 30.0))
+    a, b = read(tmp_path / "a.png")[:3].int(), read(tmp_path / "b.png")[:3].int()
+    assert a.shape == b.shape and (a - b).abs().sum() > 0
+    for image in (a, b):
+        red, _, blue = image
+        assert (red > blue + 40).sum() > 50 and (blue > red + 40).sum() > 50
+
+
+def snapshot(folder, config: Config, count: int = 5, tag: str = "7"):
+    folder.mkdir()
+    torch.manual_seed(3)
+    generator, discriminator = Generator(config), Discriminator(config)
+    z = torch.randn(count, 8)
+    size = config.data.resolution
+    reals = torch.rand(6, 3, size, size) * 2 - 1
+    pictures.save_snapshot_pictures(folder, tag, generator, discriminator, z, None, reals)
+    return generator, discriminator, z, reals
+
+
+def test_snapshot_shows_what_the_generator_renders(tmp_path):
+    generator, _, z, _ = snapshot(tmp_path / "run", small_config())
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    kinds = ("fakes", "depth", "normals", "yaws", "poses")
+    assert names == {f"{kind}-7.png" for kind in kinds}  # no raw: it would be the image again
+    with torch.no_grad():
+        own = generator(z)
+        latent = generator.latent(z)
+        pose = torch.tensor([[math.pi / 2 + math.radians(20), math.pi / 2]])
+        cameras = generator.cam2world(pose.expand(5, 2))[:, None]
+        turned = generator.render(generator.planes(latent.ws), latent.ws[:, -1], cameras)
+    fakes, yaws = read(tmp_path / "run/fakes-7.png"), read(tmp_path / "run/yaws-7.png")
+    assert fakes.shape == (3, 64, 96) and yaws.shape == (3, 5 * 32, 5 * 32)
+    close = {"atol": 1, "rtol": 0}
+    torch.testing.assert_close(fakes[:, 32:, 32:64], levels(own.image[4, 0]), **close)
+    torch.testing.assert_close(yaws[:, 64:96, 96:128], levels(turned.image[2, 0]), **close)
+
+
+def test_snapshot_of_a_super_resolved_network_has_raw_pictures(tmp_path):
+    config = small_config("cats", **{"data.resolution": 128, "rendering.raw_resolution": 16})
+    snapshot(tmp_path / "run", config, count=2)
+    assert read(tmp_path / "run/fakes-7.png").shape == (3, 128, 256)
+    assert read(tmp_path / "run/raw-7.png").shape == (3, 16, 32)
+
+
+def test_intrinsics_of_each_face_are_used(tmp_path):
+    config = small_config()
+    generator, discriminator, z, reals = snapshot(tmp_path / "run", config)
+    lenses = generator.intrinsics.repeat(5, 1, 1)
+    lenses[1, :2, :2] *= 3
+    pictures.save_snapshot_pictures(
+        tmp_path / "run", "8", generator, discriminator, z, lenses, reals
+    )
+    before, after = read(tmp_path / "run/yaws-7.png"), read(tmp_path / "run/yaws-8.png")
+    assert torch.equal(before[:, :32], after[:, :32])
+    assert not torch.equal(before[:, 32:64], after[:, 32:64])
+
+
+def test_snapshot_changes_neither_networks_nor_random_states(tmp_path):
+    (tmp_path / "run").mkdir()
+    config = small_config()
+    generator, discriminator = Generator(config).train(), Discriminator(config).eval()
+    generator.raw_resolution = 16
+    arguments = (torch.randn(5, 8), None, torch.zeros(3, 3, 32, 32))
+    state = copy.deepcopy((generator.state_dict(), discriminator.state_dict()))
+    randomness = torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+    def make(tag: str) -> list[bytes]:
+        pictures.save_snapshot_pictures(tmp_path / "run", tag, generator, discriminator, *arguments)
+        return [path.read_bytes() for path in sorted((tmp_path / "run").glob(f"*-{tag}.png"))]
+
+    first = make("1")
+    assert torch.equal(torch.get_rng_state(), randomness[0])
+    assert np.array_equal(np.random.get_state()[1], randomness[1][1])
+    assert random.getstate() == randomness[2]
+    for network, before in zip((generator, discriminator), state, strict=True):
+        after = network.state_dict()
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        assert all(parameter.grad is None for parameter in network.parameters())
+    assert generator.training and not discriminator.training and generator.raw_resolution == 16
+    torch.manual_seed(99)
+    assert make("2") == first and len(first) == 5

@@ -1,0 +1,171 @@
+"""What a run tells its user."""
+
+import json
+import math
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dnnlib import UserError
+from torch_utils.training_stats import Stat
+from training.run import reporting
+from training.run.reporting import Reporter
+
+STATS = {
+    "G/loss_own_view": Stat(8, 0.7, 0.1),
+    "G/relief": Stat(8, 0.05, 0.01),
+    "D/loss_real": Stat(8, 0.6, 0.1),
+    "D/loss_own_view": Stat(8, 0.5, 0.1),
+    "pose/generated_h": Stat(8, math.pi / 2, math.radians(20)),
+    "pose/generated_v": Stat(8, math.pi / 2, math.radians(10)),
+    "pose/seen_in_photographs_h": Stat(8, math.radians(80), math.radians(5)),
+    "pose/seen_in_photographs_v": Stat(8, math.radians(95), math.radians(6)),
+    "augment/p": Stat(2, 0.125, 0),
+}
+
+
+@pytest.fixture
+def reporter(tmp_path):
+    reporter = Reporter(tmp_path, total_kimg=10)
+    yield reporter
+    reporter.close()
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder)).Reload().Scalars(name)
+    return [(event.step, event.value) for event in events]
+
+
+def test_lines_go_to_the_terminal_and_the_log(reporter, tmp_path, capsys):
+    reporter.say("first")
+    reporter.say("±")
+    assert capsys.readouterr().out == (tmp_path / "log.txt").read_text() == "first\n±\n"
+
+
+def test_the_log_goes_on_in_a_resumed_run(tmp_path):
+    for line in ("before", "after"):
+        reporter = Reporter(tmp_path, 10)
+        reporter.say(line)
+        reporter.close()
+    assert (tmp_path / "log.txt").read_text() == "before\nafter\n"
+
+
+def test_without_a_folder_all_is_silent(capsys):
+    reporter = Reporter(None, 10)
+    reporter.say("line")
+    reporter.progress(1)
+    reporter.tick(1, 1, 60, STATS)
+    reporter.watch_for_collapse({}, 1)
+    reporter.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_tick_in_three_places(reporter, tmp_path, capsys):
+    reporter.tick(1, 4.0, 600, STATS)
+    line = capsys.readouterr().out.strip()
+    assert line.startswith("tick 1 | kimg 4.00/10 | 600.00 s/kimg | ETA 1h 00m | ")
+    assert "G 0.700 | D real 0.600 fake 0.500 | pose h 90±20 v 90±10 deg" in line
+    assert line.endswith("seen h 80±5 v 95±6 | relief 0.0500 | augment 0.125")
+    (record,) = records(tmp_path)
+    assert (record["tick"], record["kimg"], record["sec_per_kimg"]) == (1, 4.0, 600)
+    assert record["memory_gb"] > 0 and record["time"] > 0
+    for name, stat in STATS.items():
+        assert (record[name], record[f"{name}_std"]) == (stat.mean, stat.std)
+    assert scalars(tmp_path, "D/loss_real") == [(4000, pytest.approx(0.6))]
+
+
+def test_long_times_are_in_days(reporter, capsys):
+    reporter.tick(1, 1, 36 * 3600 / 9, STATS)
+    assert "ETA 1d 12h 00m" in capsys.readouterr().out
+
+
+def test_a_tick_whose_steps_were_all_skipped(reporter, tmp_path, capsys):
+    only = {"steps_skipped": Stat(5, 1, 0), "augment/p": Stat(5, 0, 0)}
+    reporter.tick(1, 1, 60, only)
+    reporter.watch_for_collapse(only, 1)
+    said = capsys.readouterr().out
+    assert "G nan" in said and "WARNING" not in said
+    assert records(tmp_path)[0]["steps_skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"G/relief": Stat(8, 0.019, 0)}, "the geometry is going flat"),
+        (
+            {"pose/generated_h": Stat(8, 1.5, 0.04), "pose/generated_v": Stat(8, 1.5, 0.05)},
+            "the poses have collapsed",
+        ),
+    ],
+)
+def test_collapse_is_reported_once_until_it_recovers(reporter, capsys, change, words):
+    box_warp = 2  # to which the relief is compared
+    for stats in (STATS, STATS | change, STATS | change):
+        reporter.watch_for_collapse(stats, box_warp)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"WARNING: {words}") and "may help" in line
+    for stats in (STATS, STATS | change):
+        reporter.watch_for_collapse(stats, box_warp)
+    assert capsys.readouterr().out.count(words) == 1
+
+
+def test_one_spread_angle_is_no_collapse(reporter, capsys):
+    reporter.watch_for_collapse(STATS | {"pose/generated_v": Stat(8, 1.5, 0.01)}, 1)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_resumed_run_forgets_what_it_will_repeat(tmp_path):
+    first = Reporter(tmp_path, 10)
+    for tick in (1, 2, 3):
+        first.tick(tick, 2.0 * tick, 60, STATS)
+    first.close()
+    with open(tmp_path / "stats.jsonl", "a") as file:
+        file.write('[1]\n{"tick": 4, "kimg": 8')
+    second = Reporter(tmp_path, 10, kimg=4.0)
+    assert [record["kimg"] for record in records(tmp_path)] == [2, 4]
+    second.tick(3, 6.0, 60, STATS)
+    second.close()
+    assert [record["tick"] for record in records(tmp_path)] == [1, 2, 3]
+    assert [step for step, _ in scalars(tmp_path, "tick")] == [2000, 4000, 6000]
+
+
+def test_what_cannot_be_written_is_reported_or_stops_the_run(tmp_path, capsys):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    Reporter(tmp_path, 10).guard(full)
+    assert "WARNING: could not write to" in (said := capsys.readouterr().out)
+    assert "(No space left on device); going on, older files are kept" in said
+    with pytest.raises(UserError, match="No space left on device.: make room, then use --resume"):
+        Reporter(tmp_path, 10, stop_when_full=True).guard(full)
+
+
+def test_logs_survive_a_full_disk(tmp_path, capsys):
+    """Nothing of them is lost but what was reported while there was no room."""
+    reporter = Reporter(tmp_path, 10)
+    reporter.tick(1, 1.0, 60, STATS)
+    full = OSError(28, "No space left on device")
+    with (
+        mock.patch.object(reporting, "append_line", side_effect=full),
+        mock.patch.object(reporting, "append_bytes", side_effect=full),
+    ):
+        reporter.tick(2, 2.0, 60, STATS)
+        reporter.say("still here")
+    reporter.tick(3, 3.0, 60, STATS)
+    reporter.close()
+    assert "still here" in (said := capsys.readouterr().out)
+    assert said.count("WARNING") == 2
+    assert [record["tick"] for record in records(tmp_path)] == [1, 3]
+    assert [step for step, _ in scalars(tmp_path, "tick")] == [1000, 3000]
+
+
+def test_a_closed_terminal_does_not_matter(reporter, tmp_path):
+    with mock.patch.object(reporting.tqdm, "write", side_effect=BrokenPipeError):
+        reporter.say("nobody reads this")
+    assert (tmp_path / "log.txt").read_text() == "nobody reads this\n"

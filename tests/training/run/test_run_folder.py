@@ -1,0 +1,79 @@
+"""Names of run folders, and how a run is found again."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dnnlib import UserError
+from training.run.run_folder import (
+    checkpoints,
+    kimg_tag,
+    latest_run_folder,
+    new_run_folder,
+    set_aside,
+)
+
+
+def run_with_checkpoint(outdir: Path, name: str) -> Path:
+    (outdir / name).mkdir(parents=True)
+    (outdir / name / "checkpoint-000001.00.pt").write_text("")
+    return outdir / name
+
+
+def test_folders_are_numbered(tmp_path):
+    outdir = tmp_path / "made" / "when missing"
+    assert new_run_folder(outdir, "toy").name == "00000-toy"
+    assert new_run_folder(outdir, "cats").name == "00001-cats"
+    (outdir / "00041-toy").mkdir()
+    (outdir / "00099-toy").write_text("a file, not a run")
+    (outdir / "notes").mkdir()
+    assert new_run_folder(outdir, "toy").name == "00042-toy"
+
+
+def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: new_run_folder(tmp_path, "toy"), range(40)))
+    assert len(set(folders)) == 40
+
+
+def test_an_unwritable_place_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to --outdir .*choose another folder"):
+        new_run_folder(tmp_path / "file", "toy")
+
+
+def test_the_latest_run_of_that_description_with_a_checkpoint(tmp_path):
+    run_with_checkpoint(tmp_path, "00002-toy")
+    wanted = run_with_checkpoint(tmp_path, "00010-toy")
+    run_with_checkpoint(tmp_path, "00011-toy-longer")
+    run_with_checkpoint(tmp_path, "00012-cats")
+    (tmp_path / "00013-toy").mkdir()
+    assert latest_run_folder(tmp_path, "toy") == wanted
+    with pytest.raises(UserError, match="no run 'ffhq' with a checkpoint.*leave out --resume"):
+        latest_run_folder(tmp_path, "ffhq")
+    with pytest.raises(UserError, match="no run 'toy' with a checkpoint"):
+        latest_run_folder(tmp_path / "missing", "toy")
+
+
+def test_checkpoints_are_listed_newest_first(tmp_path):
+    tags = [kimg_tag(kimg) for kimg in (9.6, 0, 100, 25000, 12.8, 0.04)]
+    for tag in tags:
+        (tmp_path / f"checkpoint-{tag}.pt").write_text("")
+        (tmp_path / f".checkpoint-{tag}.pt.x.tmp").write_text("")
+    names = [path.name for path in checkpoints(tmp_path)]
+    assert names == [
+        "checkpoint-025000.00.pt",
+        "checkpoint-000100.00.pt",
+        "checkpoint-000012.80.pt",
+        "checkpoint-000009.60.pt",
+        "checkpoint-000000.04.pt",
+        "checkpoint-000000.00.pt",
+    ]
+
+
+def test_set_aside_keeps_the_file_and_hides_it(tmp_path):
+    path = tmp_path / "checkpoint-000001.00.pt"
+    path.write_text("state")
+    assert set_aside(path).read_text() == "state"
+    assert checkpoints(tmp_path) == []

@@ -1,0 +1,1 @@
+"""Image data sets: reading, labels, loading, writing; the procedural toy heads."""

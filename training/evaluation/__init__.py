@@ -1,0 +1,1 @@
+"""Networks and data sets as `metrics` expects them; scores against ground truth."""

@@ -1,0 +1,1 @@
+"""Network files, published checkpoints, transfer of weights."""

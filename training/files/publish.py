@@ -1,0 +1,48 @@
+"""Make a network file fit to be shipped: half the size, with its story inside.
+
+python -m training.files.publish --network FILE --dest FILE [--note KEY=VALUE] …
+"""
+
+import json
+from pathlib import Path
+
+import click
+import torch
+
+from dnnlib import Command, UserError
+from training.run.checkpoint import load_network, save_network
+
+
+@click.command(cls=Command)
+@click.option("--network", type=click.Path(path_type=Path), required=True, help="Network file.")
+@click.option("--dest", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("--note", "notes", multiple=True, metavar="KEY=VALUE", help="More to say about it.")
+def main(network: Path, dest: Path, notes: tuple[str, ...]) -> None:
+    """Store a network in float16 with its provenance: the run's, all metrics measured of it, notes.
+
+    The path of the data set, which means nothing elsewhere, is left out.
+    """
+    if not all("=" in note for note in notes):
+        raise UserError("write notes as --note KEY=VALUE")
+    loaded = load_network(network)
+    data = loaded.config.data.model_copy(update={"path": None})
+    loaded.generator.config = loaded.config.model_copy(update={"data": data})
+    provenance = loaded.provenance | dict(note.split("=", 1) for note in notes)
+    provenance["metrics"] = measured(network)
+    save_network(dest, loaded.generator, loaded.discriminator, provenance, dtype=torch.float16)
+    click.echo(f"{dest}: {dest.stat().st_size / 1e6:.2f} MB")
+    click.echo(json.dumps(provenance, indent=1))
+
+
+def measured(network: Path) -> dict[str, float]:
+    """What the run folder's metric-*.jsonl say of a network file; the newest counts."""
+    results = {}
+    for path in sorted(network.parent.glob("metric-*.jsonl")):
+        for record in map(json.loads, path.read_text().splitlines()):
+            if record["snapshot_pkl"] == network.name:
+                results |= record["results"]
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The discriminator: one trunk, two heads (PoF3D section 3.3).
+
+The pose head tells from which camera an image was taken; generated images, whose camera is known,
+teach it. The score head judges real or fake given that pose, so a photograph needs no pose label.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.config import Config
+from training.networks.backbone import channels_at
+from training.networks.layers import Conv2d, FullyConnected, at_least_float32, minibatch_std
+from training.networks.mapping import MappingNetwork
+
+CLAMP = 256.0
+POSE_DIM = 2
+
+
+class Judgement(NamedTuple):
+    """score: [B, 1], positive for real. pose: [B, 2], (h, v) in radians as seen in the image."""
+
+    score: Tensor
+    pose: Tensor
+
+
+class DiscriminatorBlock(nn.Module):
+    """Residual block that halves the resolution; the first one also reads the image."""
+
+    inner_dtype: torch.dtype | None = None
+
+    def __init__(self, image_channels: int, in_channels: int, out_channels: int):
+        super().__init__()
+        if image_channels:
+            self.fromrgb = Conv2d(image_channels, in_channels, 1, act="lrelu", clamp=CLAMP)
+        self.conv0 = Conv2d(in_channels, in_channels, 3, act="lrelu", clamp=CLAMP)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, act="lrelu", down=2, clamp=CLAMP)
+        self.skip = Conv2d(in_channels, out_channels, 1, bias=False, down=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.inner_dtype or at_least_float32(x).dtype)
+        if hasattr(self, "fromrgb"):
+            x = self.fromrgb(x)
+        skip = self.skip(x, gain=math.sqrt(0.5))
+        return skip + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """The two heads, at 4 x 4."""
+
+    def __init__(self, channels: int, group_size: int):
+        super().__init__()
+        self.group_size = group_size
+        self.conv = Conv2d(channels + 1, channels, 3, act="lrelu", clamp=CLAMP)
+        self.fc = FullyConnected(channels * 16, channels, act="lrelu")
+        self.out = FullyConnected(channels, channels)
+        self.cam_out1 = FullyConnected(channels * 16, channels * 8, act="lrelu")
+        self.cam_out2 = FullyConnected(channels * 8, POSE_DIM)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: [B, C, 4, 4] -> features to be scored [B, C], pose [B, 2]."""
+        x = self.conv(minibatch_std(at_least_float32(x), self.group_size)).flatten(1)
+        return self.out(self.fc(x)), self.cam_out2(self.cam_out1(x))
+
+
+class Discriminator(nn.Module):
+    """Build with a `Config`; parameter names are those of published checkpoints."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        sizes = config.discriminator
+        self.config = config
+        self.dual = sizes.dual
+        self.resolution = config.data.resolution
+        self.block_resolutions = [2**i for i in range(self.resolution.bit_length() - 1, 2, -1)]
+
+        def width(resolution: int) -> int:
+            return channels_at(resolution, sizes.channel_base, sizes.channel_max)
+
+        image_channels = 6 if self.dual else 3
+        for resolution in self.block_resolutions:
+            block = DiscriminatorBlock(image_channels, width(resolution), width(resolution // 2))
+            self.add_module(f"b{resolution}", block)
+            image_channels = 0
+        self.b4 = DiscriminatorEpilogue(width(4), sizes.group_size)
+        self.mapping = MappingNetwork(0, POSE_DIM, width(4), layers=sizes.mapping_layers)
+        for block in self.blocks()[: sizes.freeze_blocks]:
+            block.requires_grad_(False)
+
+    def blocks(self) -> list[DiscriminatorBlock]:
+        """From the highest resolution down."""
+        return [self.get_submodule(f"b{resolution}") for resolution in self.block_resolutions]
+
+    def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
+        """Precision of the blocks at the highest resolutions."""
+        for block in self.blocks()[: self.config.discriminator.half_precision_blocks]:
+            block.inner_dtype = dtype
+
+    def forward(
+        self, image: Tensor, raw: Tensor | None = None, condition: Tensor | None = None
+    ) -> Judgement:
+        """Judge images [B, 3, R, R], with dual discrimination beside their raw renderings.
+
+        raw: [B, 3, r, r], enlarged bilinearly here. condition: [B, 2], the pose that the score is
+        conditioned on; None takes the one seen in the image, without gradient.
+        """
+        x = image
+        if self.dual:
+            x = torch.cat([image, resize(raw, self.resolution)], dim=1)
+        for block in self.blocks():
+            x = block(x)
+        features, pose = self.b4(x)
+        target = self.mapping(c=pose.detach() if condition is None else condition)
+        score = (features * target).sum(dim=1, keepdim=True) / math.sqrt(features.shape[1])
+        return Judgement(score, pose)
+
+
+def resize(image: Tensor, resolution: int) -> Tensor:
+    """Bilinear, without antialiasing. [B, C, H, W] -> [B, C, resolution, resolution]."""
+    if image.shape[-1] == resolution:
+        return image
+    return F.interpolate(image, size=resolution, mode="bilinear", align_corners=False)

@@ -1,0 +1,201 @@
+"""The generator: latent -> camera pose and tri-planes -> rendering -> image.
+
+    z --mapping--> w --pose head--> pose --> camera ----.
+                   |                                    v
+                   '--backbone--> tri-planes --> volume rendering --> super-resolution --> image
+
+PoF3D (Shi et al. 2023), section 3.2, on the tri-plane generator of EG3D (Chan et al. 2022).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torch_utils.ops import triplane_render
+from torch_utils.ops.triplane_render import FieldSamples
+from training import cameras as camera
+from training.config import Config
+from training.networks.backbone import Backbone, SynthesisNetwork
+from training.networks.mapping import GeneratorMapping, PoseMapping, PosePrior
+from training.networks.rendering import Decoder, RayDraws, fixed_draws, random_draws, render_rays
+from training.networks.superresolution import SuperResolution
+
+CAMERA_LABEL_DIM = 25  # cam2world (16) and intrinsics (9), as EG3D's data sets store them
+
+
+class Latent(NamedTuple):
+    """w: [B, w_dim], untruncated. ws: [B, num_ws, w_dim], one per layer. pose: [B, 2] in radians,
+    None for a generator whose pose is given."""
+
+    w: Tensor
+    ws: Tensor
+    pose: Tensor | None
+
+
+class View(NamedTuple):
+    """Renderings of V views of each of B objects.
+
+    image: [B, V, 3, R, R] and raw: [B, V, 3, r, r] in [-1, 1]; depth: [B, V, 1, r, r], distance
+    from the camera in world units; opacity: [B, V, 1, r, r] in [0, 1].
+    """
+
+    image: Tensor
+    raw: Tensor
+    depth: Tensor
+    opacity: Tensor
+
+    def select(self, view: int) -> "View":
+        """One of the V views, without its dimension."""
+        return View(*(part[:, view] for part in self))
+
+
+class Generator(nn.Module):
+    """Build with a `Config`; parameter names are those of published checkpoints."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        sizes = config.generator
+        self.config = config
+        self.raw_resolution = config.rendering.raw_resolution  # the training loop may let it grow
+        synthesis = SynthesisNetwork(
+            sizes.w_dim,
+            sizes.plane_resolution,
+            3 * sizes.plane_channels,
+            channel_base=sizes.channel_base,
+            channel_max=sizes.channel_max,
+        )
+        self.backbone = Backbone(self._mapping(), synthesis, sizes.plane_channels)
+        self.decoder = Decoder(sizes.plane_channels, sizes.decoder_hidden, sizes.feature_channels)
+        self.superresolution = (
+            SuperResolution(sizes.feature_channels, sizes.w_dim, config.data.resolution)
+            if config.super_resolved
+            else None
+        )
+        self.prior = None
+        if config.camera.poses != "learned":
+            mean = (config.camera.mean_h, math.pi / 2)
+            self.prior = PosePrior(sizes.z_dim, mean, config.camera.prior_std)
+        focal = config.camera.focal
+        self.register_buffer("intrinsics", camera.intrinsics_from_focal(focal), persistent=False)
+
+    def _mapping(self) -> GeneratorMapping:
+        sizes, cameras = self.config.generator, self.config.camera
+        if sizes.pose == "given":
+            return GeneratorMapping(
+                sizes.z_dim, CAMERA_LABEL_DIM, sizes.w_dim, layers=sizes.mapping_layers
+            )
+        mapping = PoseMapping(
+            sizes.z_dim, sizes.w_dim, layers=sizes.mapping_layers, mean_h=cameras.mean_h
+        )
+        if cameras.init_std is not None:
+            mapping.spread_poses(cameras.init_std)
+        return mapping
+
+    @property
+    def mapping(self) -> GeneratorMapping:
+        return self.backbone.mapping
+
+    def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
+        """Precision of the super-resolution's inner activations; the renderer stays float32."""
+        if self.superresolution is not None:
+            self.superresolution.inner_dtype = dtype
+
+    def latent(
+        self,
+        z: Tensor,
+        label: Tensor | None = None,
+        *,
+        truncation: float = 1,
+        cutoff: int | None = None,
+    ) -> Latent:
+        """z: [B, z_dim]; label: [B, 25] camera, only where the pose is given. A learned pose comes
+        from the untruncated w; `truncation` pulls the first `cutoff` ws (None: all) toward the
+        mean."""
+        w = self.mapping(z, label)
+        pose = None
+        if label is None:
+            pose = self.pose(w) if self.prior is None else self.prior(z)
+        ws = self.mapping.broadcast(w, self.backbone.synthesis.num_ws, truncation, cutoff)
+        return Latent(w, ws, pose)
+
+    def pose(self, w: Tensor) -> Tensor:
+        """w: [B, w_dim] -> (h, v): [B, 2], clamped to the configured range."""
+        h, v = self.mapping.pose(w).unbind(-1)
+        cameras = self.config.camera
+        if cameras.range_h is not None:
+            h = h.clamp(*cameras.range_h)
+        if cameras.range_v is not None:
+            v = v.clamp(*cameras.range_v)
+        return torch.stack([h, v], dim=-1)
+
+    def cam2world(self, pose: Tensor) -> Tensor:
+        """pose: [B, 2] -> [B, 4, 4]."""
+        cameras = self.config.camera
+        return camera.cam2world_from_pose(pose, cameras.radius, cameras.pivot)
+
+    def planes(self, ws: Tensor, noise: str = "const") -> Tensor:
+        """ws: [B, num_ws, w_dim] -> [B, 3, C, H, W]. noise: 'random', 'const' or 'none'."""
+        return self.backbone.planes(ws, noise)
+
+    def field(self, planes: Tensor, points: Tensor) -> FieldSamples:
+        """Density (before softplus) and colour at points [B, N, 3] in world units."""
+        rendering = self.config.rendering
+        return triplane_render(
+            planes,
+            points,
+            self.decoder.effective(),
+            box_warp=rendering.box_warp,
+            axes=rendering.plane_axes,
+        )
+
+    def render(
+        self,
+        planes: Tensor,
+        w: Tensor,
+        cam2world: Tensor,
+        intrinsics: Tensor | None = None,
+        *,
+        stochastic: bool = False,
+        draws: RayDraws | None = None,
+    ) -> View:
+        """Render every object from V cameras.
+
+        planes: [B, 3, C, H, W]; w: [B, w_dim], the last layer's; cam2world: [B, V, 4, 4];
+        intrinsics: [B, 3, 3] or [3, 3] (None: the preset's). stochastic: depths along rays are
+        drawn at random, as training wants; `draws` fixes them instead.
+        """
+        batch, views = cam2world.shape[:2]
+        size, config = self.raw_resolution, self.config.rendering
+        intrinsics = self.intrinsics if intrinsics is None else intrinsics
+        intrinsics = intrinsics.expand(batch, 3, 3).repeat_interleave(views, dim=0)
+        rays = camera.rays_from_cameras(cam2world.flatten(0, 1), intrinsics, size)
+        # All views of an object share its planes: their rays stand side by side.
+        rays = camera.Rays(*(part.reshape(batch, views * size * size, 3) for part in rays))
+        if draws is None:
+            draws = (random_draws if stochastic else fixed_draws)(rays, config)
+        seen = render_rays(planes, self.decoder.effective(), rays, config, draws)
+        features, depth, opacity = (
+            part.reshape(batch * views, size, size, -1).permute(0, 3, 1, 2) for part in seen
+        )
+        raw = features[:, :3]
+        image = raw
+        if self.superresolution is not None:
+            image = self.superresolution(features, w.repeat_interleave(views, dim=0))
+        return View(*(part.unflatten(0, (batch, views)) for part in (image, raw, depth, opacity)))
+
+    def forward(
+        self,
+        z: Tensor,
+        intrinsics: Tensor | None = None,
+        *,
+        truncation: float = 1,
+        cutoff: int | None = None,
+        noise: str = "const",
+    ) -> View:
+        """One image of each latent z [B, z_dim], from the pose it comes with; see `View`, V = 1."""
+        latent = self.latent(z, truncation=truncation, cutoff=cutoff)
+        planes = self.planes(latent.ws, noise)
+        cam2world = self.cam2world(latent.pose)[:, None]
+        return self.render(planes, latent.ws[:, -1], cam2world, intrinsics)

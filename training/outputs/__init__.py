@@ -1,0 +1,1 @@
+"""What users take away: objects, figures, meshes, videos."""

@@ -1,0 +1,227 @@
+"""From a generator's field to a shape: a grid of densities, its level set as a mesh, files.
+
+The grid covers the cube of side `box_warp` round the world's origin, its faces included:
+density[i, j, k] lies at x_i, y_j, z_k, each running from -box_warp/2 to +box_warp/2.
+"""
+
+import math
+import os
+from typing import NamedTuple
+
+import mrcfile
+import numpy as np
+import skimage.measure
+import torch
+from plyfile import PlyData, PlyElement
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_utils.ops import triplane_render
+from training.networks.generator import Generator
+from training.outputs.coarse_to_fine import Field, SparseGrid, cells_to_march, sparse_grid
+
+POINTS_AT_ONCE = 2**18  # bounds the memory of evaluating the field
+PUBLISHED_LEVEL = 10  # where published networks have their surface
+PREVIEW_ANGLE = 15  # degrees, half the field of view of a shaded picture
+
+
+class Mesh(NamedTuple):
+    """Triangles in world units. vertices: float32 [V, 3]. faces: int32 [F, 3], counter-clockwise
+    as seen from outside. No surface: V = F = 0."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+EMPTY = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
+
+
+def surface_level(density_scale: float) -> float:
+    """The level at which matter is as opaque as at `PUBLISHED_LEVEL` with a scale of 1.
+
+    density_scale: `RenderingConfig`'s. The result is a density before the renderer's softplus.
+    """
+    opaque = math.log1p(math.exp(PUBLISHED_LEVEL - 1)) / density_scale
+    return 1 + opaque + math.log(-math.expm1(-opaque))  # the inverse of softplus(level - 1)
+
+
+def density_field(generator: Generator, planes: Tensor, resolution: int) -> Field:
+    """Density, before the renderer's softplus, of one object at points of the grid.
+
+    planes: [1, 3, C, H, W]. The field takes indices [N, 3] and returns float32 [N], both in main
+    memory. It decodes no colours.
+    """
+    rendering = generator.config.rendering
+    half = rendering.box_warp / 2
+    step = rendering.box_warp / (resolution - 1)
+    decoder = generator.decoder.effective()
+    if planes.device.type == "cpu":  # where the native op takes any number of colours
+        decoder = decoder._replace(w2=decoder.w2[:1], b2=decoder.b2[:1])
+    texels = planes.movedim(2, 4).contiguous().movedim(4, 2)  # as the op wants them, once for all
+
+    @torch.no_grad()
+    def field(index: Tensor) -> Tensor:
+        density = torch.empty(len(index))
+        for part, some in zip(
+            density.split(POINTS_AT_ONCE), index.split(POINTS_AT_ONCE), strict=True
+        ):
+            points = (some.float() * step - half).to(planes.device)[None]
+            samples = triplane_render(
+                texels, points, decoder, box_warp=rendering.box_warp, axes=rendering.plane_axes
+            )
+            part.copy_(samples.sigma.flatten())
+        return density
+
+    return field
+
+
+def density_grid(
+    generator: Generator, planes: Tensor, resolution: int, progress: bool = False
+) -> Tensor:
+    """Density, before the renderer's softplus, of one object on a grid as described above.
+
+    planes: [1, 3, C, H, W]. Returns float32 [R, R, R] in main memory, R = resolution. progress:
+    show a bar on a terminal.
+    """
+    field = density_field(generator, planes, resolution)
+    density = torch.empty(resolution, resolution**2)
+    all_points = torch.arange(resolution)
+    for x, layer in enumerate(
+        tqdm(density, desc="shape", leave=False, disable=None if progress else True)
+    ):
+        layer.copy_(field(torch.cartesian_prod(torch.tensor([x]), all_points, all_points)))
+    return density.reshape((resolution,) * 3)
+
+
+def has_surface(density: Tensor, level: float) -> bool:
+    """Whether the density lies on both sides of the level."""
+    return bool(density.min() < level < density.max())
+
+
+def extract_mesh(density: Tensor, level: float, box_warp: float) -> Mesh:
+    """The surface where the density falls to `level`, by marching cubes (Lewiner et al. 2003).
+
+    density: [R, R, R] on a grid as described above. The mesh is closed: where an object leaves the
+    cube, the cube's faces cut it off. Without a surface it is empty.
+    """
+    if not has_surface(density, level):
+        return EMPTY
+    return _marching_cubes(np.pad(density.numpy(), 1), level, density.max().item(), box_warp)
+
+
+class Surface(NamedTuple):
+    """A mesh from coarse to fine. search: how it was found. is_dense: the audit came upon surface
+    that had been overlooked, and the dense grid was taken."""
+
+    mesh: Mesh
+    search: SparseGrid
+    is_dense: bool
+
+
+def find_surface(
+    generator: Generator, planes: Tensor, resolution: int, level: float, progress: bool = False
+) -> Surface:
+    """What `extract_mesh` finds in the dense grid, evaluated finely near the surface alone.
+
+    planes: [1, 3, C, H, W]. See `coarse_to_fine` for what may be overlooked, and how likely.
+    Memory: the volume and one byte per grid point. The same planes give the same mesh.
+    """
+    box_warp = generator.config.rendering.box_warp
+    field = density_field(generator, planes, resolution)
+    grid = sparse_grid(field, resolution, level, torch.Generator().manual_seed(0))
+    if grid.overlooked:
+        grid = grid._replace(padded=None)  # to be freed
+        mesh = extract_mesh(density_grid(generator, planes, resolution, progress), level, box_warp)
+        return Surface(mesh, grid, is_dense=True)
+    if not grid.lowest < level < grid.highest:
+        return Surface(EMPTY, grid, is_dense=False)
+    cells = cells_to_march(grid.active, resolution)
+    mesh = _marching_cubes(grid.padded, level, grid.highest, box_warp, cells)
+    return Surface(mesh, grid, is_dense=False)
+
+
+def _marching_cubes(
+    padded: np.ndarray,
+    level: float,
+    highest: float,
+    box_warp: float,
+    cells: np.ndarray | None = None,
+) -> Mesh:
+    """Of densities [R + 2, R + 2, R + 2], the outer layer of which is overwritten. highest: the
+    largest density. cells: bool, see `cells_to_march`; None for all."""
+    # A layer of emptiness round the grid closes the surface, at most a hundredth of a cell outside.
+    emptiness = level - 100 * (highest - level)
+    for axis in range(3):
+        np.moveaxis(padded, axis, 0)[[0, -1]] = emptiness
+    corners, faces, _, _ = skimage.measure.marching_cubes(
+        padded,
+        level,
+        gradient_direction="ascent",  # for scikit-image, which winds the other way
+        allow_degenerate=False,
+        mask=cells,
+    )
+    vertices = ((corners - 1) / (len(padded) - 3) - 0.5) * box_warp
+    return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
+
+
+def can_shade() -> bool:
+    """Whether the optional package `neural_renderer` is installed.
+
+    Without it, a checkout's folder of that name is found as an empty namespace package: only what
+    is in it tells.
+    """
+    try:
+        from neural_renderer import Renderer  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def shade(mesh: Mesh, eye: Tensor) -> Tensor:
+    """A picture [1, 3, 256, 256] in [-1, 1] of a mesh that is not empty: grey, on white.
+
+    eye: [3], the direction from the mesh's middle in which the camera stands. The mesh fills the
+    picture whatever its size. Needs `neural_renderer`.
+    """
+    from neural_renderer import Renderer
+
+    vertices = torch.from_numpy(mesh.vertices)
+    vertices = vertices - (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2
+    vertices = vertices / vertices.norm(dim=1).max()
+    # The renderer's x grows to the left of a world whose axes are right-handed: mirror it.
+    mirror = vertices.new_tensor([-1.0, 1.0, 1.0])
+    eye = torch.nn.functional.normalize(eye.cpu(), dim=0) * mirror
+    up = vertices.new_tensor([0.0, 1.0, 0.0])
+    from_above_right = eye + 0.6 * (torch.linalg.cross(eye, up) + up)
+    renderer = Renderer(
+        background_color=(1, 1, 1),
+        camera_mode="look_at",
+        viewing_angle=PREVIEW_ANGLE,
+        light_intensity_ambient=0.25,
+        light_intensity_directional=0.7,
+        light_direction=torch.nn.functional.normalize(from_above_right, dim=0),
+    )
+    renderer.eye = eye / math.sin(math.radians(PREVIEW_ANGLE))  # sees the unit ball and no more
+    faces = torch.from_numpy(mesh.faces).flip(1)  # a mirrored face runs the other way round
+    return renderer((vertices * mirror)[None], faces[None], mode="rgb") * 2 - 1
+
+
+def save_ply(path: str | os.PathLike, mesh: Mesh) -> None:
+    """Write a binary PLY, which mesh viewers and 3D tools read."""
+    axes = [(name, "<f4") for name in "xyz"]
+    vertices = np.ascontiguousarray(mesh.vertices, "<f4").view(axes).reshape(-1)
+    faces = np.zeros(len(mesh.faces), [("vertex_indices", "<i4", (3,))])
+    faces["vertex_indices"] = mesh.faces
+    elements = [PlyElement.describe(vertices, "vertex"), PlyElement.describe(faces, "face")]
+    PlyData(elements, byte_order="<").write(os.fspath(path))
+
+
+def save_mrc(path: str | os.PathLike, density: Tensor, box_warp: float) -> None:
+    """Write densities as an MRC volume (Cheng et al. 2015), which ChimeraX opens.
+
+    Voxel size and origin are set, so that a surface drawn there lies in world units.
+    """
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(density.permute(2, 1, 0).contiguous().numpy())  # x runs fastest in MRC
+        file.voxel_size = box_warp / (len(density) - 1)
+        file.header.origin = (-box_warp / 2,) * 3
