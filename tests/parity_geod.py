@@ -35,13 +35,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import training.generator
+import training.networks.generator
 from dnnlib import Command, UserError
-from training import geod, inert_pickle, losses, rendering
-from training.discriminator import resize
+from training import geod, losses
+from training.files import safe_unpickle
+from training.files.legacy_inverse_renderer import load_inverse_renderer
 from training.geod_config import GeodConfig
-from training.geod_legacy import load_inverse_renderer
-from training.networks import image_formation
+from training.networks import image_formation, rendering
+from training.networks.discriminator import resize
+from training.networks.generator import Generator
 from training.networks.image_formation import Frustum, surface_normals
 from training.networks.inverse_renderer import InverseRenderer
 from training.networks.perceptual import VGGFeatures
@@ -431,7 +433,7 @@ def check_endtoend(f: Checked) -> Iterator[Quantity]:
     generator = _published_generator(f.path.parent)
     intrinsics = f.double("intrinsics")
     draws = losses.Draws(f.double("z"), intrinsics, mirror=None)
-    with mock.patch.object(training.generator, "random_draws", rendering.fixed_draws):
+    with mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws):
         latent, (view,) = losses.generate(generator, draws)
     normal = geod.normals_of_depth(view.depth, network.frustum)
     image = resize(view.image, image_formation.SIZE)
@@ -463,7 +465,7 @@ def check_endtoend(f: Checked) -> Iterator[Quantity]:
         yield Quantity(f"no_gradient/{name}", length, 0)
 
 
-def _published_generator(directory: Path) -> training.generator.Generator:
+def _published_generator(directory: Path) -> Generator:
     """That of networks_ffhq_128.npz, from beside the file or from the tests' own data."""
     name = "networks_ffhq_128.npz"
     found = [d / name for d in (directory, parity.DATA) if (d / name).is_file()]
@@ -517,7 +519,7 @@ def _schedule_settings(theirs: Mapping[str, float]) -> GeodConfig:
 def check_legacy(path: Path) -> Iterator[Quantity]:
     """Each tensor of the file is constant: its place among the sorted names, over 128."""
     data = bytearray(gzip.decompress(path.read_bytes()))
-    root = inert_pickle.as_dict(inert_pickle.load(memoryview(data)))
+    root = safe_unpickle.as_dict(safe_unpickle.load(memoryview(data)))
     state = load_inverse_renderer(root["IR"], len(data)).state_dict()
     for i, name in enumerate(sorted(state)):
         yield Quantity(name, (state[name] - i / 128).abs().max().item(), 0)

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .camera import rays_from_cameras
-from .config import Config
-from .discriminator import resize
-from .geod_config import GeodConfig
-from .losses import Phase
-from .networks.image_formation import PUBLISHED_FOV, SIZE, Frustum, surface_normals
-from .networks.inverse_renderer import Confidence, Decomposition, InverseRenderer
+from training.cameras import rays_from_cameras
+from training.config import Config
+from training.geod_config import GeodConfig
+from training.losses import Phase
+from training.networks.discriminator import resize
+from training.networks.image_formation import PUBLISHED_FOV, SIZE, Frustum, surface_normals
+from training.networks.inverse_renderer import Confidence, Decomposition, InverseRenderer
 
 # Images [N, 3, 64, 64] in [-1, 1] -> [N, C, 16, 16].
 Features = Callable[[Tensor], Tensor]

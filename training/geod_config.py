@@ -2,8 +2,8 @@
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from .config import _Section
-from .networks.perceptual import LITE0
+from training.config import _Section
+from training.networks.perceptual import LITE0
 
 
 class GeodConfig(_Section):

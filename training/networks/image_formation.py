@@ -25,6 +25,9 @@ PUBLISHED_FOV = 18.837  # degrees
 
 _NEAR_PLANE, _FAR_PLANE = 0.1, 100.0  # of the rasterizer; the latter is the background's depth
 _SMALLEST_Z = 1e-6
+# The published projection adds this to z. It can move an edge across the center of a sub-pixel, and
+# an optimizer amplifies that.
+_PUBLISHED_EPS = 1e-9
 _NORMAL_EPS = 1e-7
 
 
@@ -150,8 +153,9 @@ class Frustum:
 
         x and y run from -1 to 1 across the image, from left to right and upward; z is the depth.
         """
-        xy = self.project(points) * (2 / SIZE) - 1
-        return torch.stack([xy[..., 0], -xy[..., 1], points[..., 2]], dim=-1).flatten(1, 2)
+        x, y, z = points.unbind(-1)
+        u, v = self.project(torch.stack([x, y, z + _PUBLISHED_EPS], dim=-1)).unbind(-1)
+        return torch.stack([2 * u / SIZE - 1, 1 - 2 * v / SIZE, z], dim=-1).flatten(1, 2)
 
     def _triangles(self, points: Tensor) -> Tensor:
         """On the screen, each from both sides: the rasterizer draws front sides alone."""

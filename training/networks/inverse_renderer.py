@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnnlib import UserError
-
-from .image_formation import SIZE, Frustum, surface_normals
+from training.networks.image_formation import SIZE, Frustum, surface_normals
 
 WIDTH = 64  # channels of the published networks' first layers
 ROTATION_RANGE = math.radians(60)

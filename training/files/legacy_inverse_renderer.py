@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 
 from dnnlib import UserError
-
-from . import inert_pickle
-from .inert_pickle import Record, as_dict
-from .legacy import _read_bytes, _refusals_name
-from .networks.image_formation import SIZE, Frustum
-from .networks.inverse_renderer import ROTATION_RANGE, SHIFT_RANGE, InverseRenderer
+from training.files import safe_unpickle
+from training.files.legacy import _read_bytes, _refusals_name
+from training.files.safe_unpickle import Record, as_dict
+from training.networks.image_formation import SIZE, Frustum
+from training.networks.inverse_renderer import ROTATION_RANGE, SHIFT_RANGE, InverseRenderer
 
 MAX_WIDTH = 1024  # channels
 
@@ -27,7 +26,7 @@ def read_inverse_renderer(path: str | os.PathLike) -> InverseRenderer:
         raise UserError(f"network file {path} does not exist")
     with _refusals_name(path):
         data = _read_bytes(path)
-        stored = as_dict(inert_pickle.load(data)).get("IR")
+        stored = as_dict(safe_unpickle.load(data)).get("IR")
         if not isinstance(stored, Record):
             raise UserError("it holds no inverse renderer ('IR'): it was not trained with GeoD")
         return load_inverse_renderer(stored, len(data))
