@@ -6,6 +6,7 @@ their normalization is inside. Nothing is ever downloaded.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Lite0Features(nn.Module):
     network: the whole of it, with its weights.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Any):
         super().__init__()
         self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
         self.blocks = nn.Sequential(*network._blocks[:_LITE0_BLOCKS])
@@ -85,10 +86,11 @@ def random_features() -> VGGFeatures:
     """A narrow VGG with random weights, always the same ones: a distance of local structure."""
     network = VGGFeatures(RANDOM_WIDTHS)
     generator = torch.Generator().manual_seed(0)
-    for layer in network.features:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
     return network
 
 
