@@ -432,6 +432,7 @@ def check_endtoend(f: Checked) -> Iterator[Quantity]:
     draws = losses.Draws(f.double("z"), intrinsics, mirror=None)
     with mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws):
         latent, (view,) = losses.generate(generator, draws)
+    assert latent.pose is not None  # this generator has learned poses
     normal = geod.normals_of_depth(view.depth, network.frustum)
     image = resize(view.image, image_formation.SIZE)
     target = network.geometry(image)
