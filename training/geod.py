@@ -19,6 +19,7 @@ from training.config import Config
 from training.geod_config import GeodConfig
 from training.losses import Phase
 from training.networks.discriminator import resize
+from training.networks.generator import View
 from training.networks.image_formation import PUBLISHED_FOV, SIZE, Frustum, surface_normals
 from training.networks.inverse_renderer import Confidence, Decomposition, InverseRenderer
 
@@ -163,6 +164,14 @@ def normal_consistency(
     return normal_loss(normal, target.normal.chunk(2)[0], mask[:, 0])
 
 
+def generator_geometry(
+    network: InverseRenderer, view: View, intrinsics: Tensor, geod: GeodConfig, weight: float
+) -> Phase:
+    """`normal_consistency` of one view of each object, weighted; the log has it unweighted."""
+    loss = normal_consistency(network, view.depth, view.image, intrinsics, geod)
+    return Phase(weight * loss, {"G/normal_loss": loss.detach()})
+
+
 def normals_of_depth(depth: Tensor, frustum: Frustum, intrinsics: Tensor | None = None) -> Tensor:
     """Normals [B, 64, 64, 3] of depth images [B, 1, r, r], as `surface_normals` has them.
 
@@ -225,4 +234,4 @@ def normal_weight(geod: GeodConfig, images: int, step: int) -> float:
 
 def is_trained(geod: GeodConfig, images: int) -> bool:
     """Whether the inverse renderer takes a step after so many images."""
-    return geod.active and images <= 1000 * geod.train_until_kimg
+    return geod.active and not geod.pretrained and images <= 1000 * geod.train_until_kimg

@@ -38,6 +38,16 @@ class GeodConfig(_Section):
     interval_from_kimg: float = Field(
         0.0, ge=0, description="up to here the normal loss is computed in every step"
     )
+    pretrained: str | None = Field(
+        None,
+        description="file to take the inverse renderer from, a published checkpoint or a network "
+        "file written with --with-ir; it is not trained any further",
+    )
+    width: PositiveInt = Field(
+        64,
+        multiple_of=16,
+        description="channels of the inverse renderer's first layers; published ones have 64",
+    )
     mirror_weight: float = Field(
         0.5, ge=0, description="of the mirrored object's terms, relative to the object's own"
     )

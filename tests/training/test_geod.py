@@ -11,6 +11,7 @@ from training import geod
 from training.cameras import focal_from_fov, intrinsics_from_focal, rays_from_cameras
 from training.config import build_config
 from training.geod_config import GeodConfig
+from training.networks.generator import View
 from training.networks.image_formation import Frustum, surface_normals
 from training.networks.inverse_renderer import InverseRenderer
 from training.networks.perceptual import random_features
@@ -160,6 +161,14 @@ def test_gradients_reach_depth_and_image():
     assert depth.grad.any() and image.grad.any()
 
 
+def test_the_phase_weighs_the_term_and_logs_it_as_it_is():
+    network, image = network_and_images()
+    view = View(image, image, ray_depth(), torch.ones(2, 1, 64, 64))
+    phase = geod.generator_geometry(network, view, intrinsics_from_focal(4.26), ON, weight=0.25)
+    loss = consistency(ON, view.depth, image, network)
+    assert phase.terms == {"G/normal_loss": loss} and phase.loss == 0.25 * loss
+
+
 def test_a_detached_target_leaves_the_image_alone_and_the_depth_as_it_was():
     _, image = network_and_images()
     gradients = []
@@ -290,6 +299,7 @@ def test_the_inverse_renderer_trains_up_to_its_end_and_only_where_it_is_of_use()
     settings = changed(train_until_kimg=5)
     assert geod.is_trained(settings, 5000) and not geod.is_trained(settings, 5001)
     assert not geod.is_trained(GeodConfig(), 0)
+    assert not geod.is_trained(changed(pretrained="published.pkl"), 0)
 
 
 def test_it_is_off_by_default_and_without_time():
@@ -304,6 +314,7 @@ def test_it_is_off_by_default_and_without_time():
         {"start_kimg": 70.0},  # after end_kimg
         {"weight_end": -0.1},
         {"interval": 0},
+        {"width": 24},
         {"lr": 0.0},
         {"weight_start": float("nan")},
         {"novelty": 1},
