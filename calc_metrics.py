@@ -17,8 +17,8 @@ from metrics.registry import NAMES, check_names, compute
 from metrics.runner import Runner
 from torch_utils import distributed
 from training.config import DataConfig
-from training.evaluation.networks import NetworkSubject, open_evaluation_data
-from training.run.checkpoint import load_network
+from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
+from training.files.network_file import load_network
 
 
 class Options(NamedTuple):
@@ -44,7 +44,7 @@ class Options(NamedTuple):
     help=f"Comma-separated, of {', '.join(NAMES)}; other numbers of samples go too: fid5k_full.",
 )
 @click.option("--network", type=click.Path(path_type=Path), required=True, help="Network file.")
-@click.option("--data", metavar="ZIP|DIR", help="Photographs.  [those it was trained on]")
+@click.option("--data", metavar="ZIP|DIR", help="ImageSet.  [those it was trained on]")
 @click.option("--mirror", type=bool, help="Flip them too, but for …_full.  [as in training]")
 @click.option("--num-gen", type=click.IntRange(min=2), help="Samples.  [each metric's own number]")
 @click.option(
@@ -73,7 +73,7 @@ def measure(options: Options) -> None:
     network = load_network(options.network, device)
     data = open_evaluation_data(_data_config(network.config.data, options), network.config.run.seed)
     context = Context(
-        NetworkSubject(network.generator, network.discriminator, data.labels),
+        EvaluatedNetwork(network.generator, network.discriminator, data.labels),
         data.photographs,
         data.shown,
         data.true_directions,

@@ -54,7 +54,7 @@ _dest_option = click.option(
 @click.option(
     "--crop",
     type=click.Choice(CROPS),
-    default="centre",
+    default="center",
     show_default=True,
     help="Cut the largest central square, or pad with white to the smallest one.",
 )
@@ -138,7 +138,7 @@ def check(data: str) -> None:
 
     def examine(name: str) -> int | UserError:
         try:
-            return min(archive.read_image(name, labelled=labels is not None).size)
+            return min(archive.read_image(name, labeled=labels is not None).size)
         except UserError as error:
             return error
 

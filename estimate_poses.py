@@ -16,8 +16,8 @@ from torch import Tensor
 from dnnlib import Command, UserError, atomic_write
 from metrics.runner import Runner
 from training.data.dataset import DatasetArchive, ImageDataset, to_square
-from training.evaluation.networks import NetworkSubject
-from training.run.checkpoint import load_network
+from training.evaluation.networks import EvaluatedNetwork
+from training.files.network_file import load_network
 
 
 @click.command(cls=Command)
@@ -45,17 +45,17 @@ def main(network: str, data: str, dest: Path, device: str) -> None:
 def estimate_labels(network: str, data: str, device: torch.device) -> dict[str, list[float]]:
     """25 numbers by image name. Intrinsics are those of the data's labels where training used them.
 
-    A discriminator compares the images of a batch, so neighbours in the order of names have a small
+    A discriminator compares the images of a batch, so neighbors in the order of names have a small
     influence on each other's cameras.
     """
     generator, discriminator, config, _ = load_network(network, device)
-    subject = NetworkSubject(generator, discriminator, None)
+    subject = EvaluatedNetwork(generator, discriminator, None)
     archive = DatasetArchive(data)
     names = archive.image_names()
 
     def see(indices: range) -> Tensor:
         images = [_square_image(archive, names[i], config.data.resolution) for i in indices]
-        return subject.see_cameras(torch.stack(images)).flatten(1)
+        return subject.estimate_cameras(torch.stack(images)).flatten(1)
 
     cameras = Runner(device, verbose=True).map(see, len(names), "cameras")
     intrinsics = generator.intrinsics.cpu().expand(len(names), 3, 3)
@@ -74,7 +74,7 @@ def _square_image(archive: DatasetArchive, name: str, resolution: int) -> Tensor
             f"image {name} is {image.width} x {image.height}: labels are for square images; "
             "`dataset_tool.py convert` makes them"
         )
-    pixels = np.array(to_square(image, resolution, "centre"))
+    pixels = np.array(to_square(image, resolution, "center"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

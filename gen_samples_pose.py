@@ -31,9 +31,9 @@ from training.cameras import (
     intrinsics_from_focal,
     pose_from_degrees,
 )
-from training.config import PRESET_ALIASES, PRESETS
+from training.files.network_file import load_network
 from training.networks.generator import Generator, View
-from training.outputs.figures import depth_colours, save_image_grid
+from training.outputs.figures import depth_colors, save_image_grid
 from training.outputs.meshes import (
     Mesh,
     can_shade,
@@ -46,7 +46,7 @@ from training.outputs.meshes import (
     surface_level,
 )
 from training.outputs.objects import Objects, objects_of_seeds
-from training.run.checkpoint import load_network
+from training.presets import PRESET_ALIASES, PRESETS
 
 SHEET_PICTURES = 400  # at most: the contact sheet must fit in memory
 PREVIEW_DIRECTION = (30.0, 15.0)  # yaw and pitch in degrees, from which shapes are shown
@@ -252,7 +252,7 @@ class Sampler:
         if self.options.raw:
             pictures["_raw"] = view.raw
         if self.options.depth:
-            pictures["_depth"] = depth_colours(view.depth, view.opacity, self.generator.config)
+            pictures["_depth"] = depth_colors(view.depth, view.opacity, self.generator.config)
         for kind, images in pictures.items():
             for seed, image in zip(seeds, images.split(1), strict=True):
                 name = f"seed{seed:04d}{suffix}{kind}.png"

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from dnnlib import Command, SeedList, UserError, atomic_write, finite
 from training.cameras import pose_from_degrees
+from training.files.network_file import load_network
 from training.outputs.figures import tile
 from training.outputs.objects import objects_of_seeds
-from training.run.checkpoint import load_network
 
 FORMATS = (".gif", ".mp4")
 

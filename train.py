@@ -11,18 +11,13 @@ import torch
 from dnnlib import EXIT_STATUS_BASE, Command, UserError
 from metrics.registry import check_names
 from torch_utils import distributed
-from training.config import (
-    PRESET_ALIASES,
-    PRESETS,
-    Config,
-    build_config,
-    parse_settings,
-    suggested_gamma,
-)
+from training import pose_sources
+from training.config import Config, parse_settings
 from training.data.toy_heads import toy_dataset_path
+from training.files.transfer import start_from
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.run.checkpoint import start_from
+from training.presets import PRESET_ALIASES, PRESETS, build_config, suggested_gamma
 from training.run.loop import open_dataset, train
 from training.run.run_folder import checkpoints, latest_run_folder, new_run_folder
 
@@ -144,7 +139,8 @@ def _configure(
     _check_devices(config)
     check_names(config.run.metrics)
     # Complain before a folder is made.
-    open_dataset(config)
+    dataset = open_dataset(config)
+    pose_sources.build(config).prepare(dataset.all_cam2world, config.data.path)
     if weights is not None:
         start_from(weights, Generator(config), Discriminator(config))
     if config.preset == "custom" and "loss.gamma" not in changes:

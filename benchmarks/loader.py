@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
 
 def photograph(resolution: int, rng: np.random.Generator) -> Image.Image:
-    """Noise whose amplitude falls as 1 / frequency^1.4, its colours correlated: about as hard to
+    """Noise whose amplitude falls as 1 / frequency^1.4, its colors correlated: about as hard to
     compress, hence to decode, as a photograph (Field 1987: natural images have about 1 / f)."""
     y, x = np.fft.fftfreq(resolution), np.fft.rfftfreq(resolution)
     amplitude = np.hypot(y[:, None], x)
@@ -68,8 +68,8 @@ def photograph(resolution: int, rng: np.random.Generator) -> Image.Image:
     phases = np.exp(2j * np.pi * rng.random((4, *amplitude.shape)))
     planes = np.fft.irfft2(phases * amplitude**-1.4, s=(resolution, resolution))
     planes /= planes.std(axis=(1, 2), keepdims=True)
-    colours = 128 + 50 * planes[0] + 10 * planes[1:]
-    return Image.fromarray(colours.transpose(1, 2, 0).clip(0, 255).astype(np.uint8))
+    colors = 128 + 50 * planes[0] + 10 * planes[1:]
+    return Image.fromarray(colors.transpose(1, 2, 0).clip(0, 255).astype(np.uint8))
 
 
 def make_data(folder: Path, resolution: int, count: int) -> dict[str, Path]:

@@ -43,7 +43,7 @@ def torus(rows: int, columns: int) -> tuple[Tensor, Tensor]:
 
 
 def forward_and_backward(ops: str) -> Callable[[], None]:
-    """Colours, depth and alpha of a batch of 4, and the gradients of vertices and textures."""
+    """Colors, depth and alpha of a batch of 4, and the gradients of vertices and textures."""
     vertices, faces = (x.repeat(4, 1, 1) for x in torus(50, 25))
     vertices.requires_grad_()
     textures = torch.rand(*faces.shape[:2], 4, 4, 4, 3, requires_grad=True)
@@ -59,7 +59,7 @@ def forward_and_backward(ops: str) -> Callable[[], None]:
 
 
 def large_forward(ops: str) -> Callable[[], None]:
-    """Colours, depth and alpha of a mesh of 100 k faces, each of the size of a few pixels."""
+    """Colors, depth and alpha of a mesh of 100 k faces, each of the size of a few pixels."""
     vertices, faces = torus(316, 158)
     textures = torch.rand(*faces.shape[:2], 2, 2, 2, 3)
     renderer = Renderer(512, camera_mode="look_at", ops=ops)

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torch_utils import ops
+from torch_utils.images import blur, resize
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act_formula
-from training import cameras as camera
-from training import losses
-from training.losses import Draws, Phase, Spectacles
+from training import cameras, losses
+from training.losses import DiscriminatorTransform, Draws, Phase
 from training.networks import layers
-from training.networks.discriminator import Discriminator, Judgement
+from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, View
 
 
@@ -28,7 +28,7 @@ def render_once(generator: Generator, draws: Draws, mirror: str | None) -> tuple
     latent = generator.latent(draws.z)
     cam2world = generator.cam2world(latent.pose)
     if mirror is not None:
-        cam2world = camera.mirror_cam2world(cam2world, mirror)
+        cam2world = cameras.mirror_cam2world(cam2world, mirror)
     planes = generator.planes(latent.ws, noise="random")
     view = generator.render(
         planes, latent.ws[:, -1], cam2world[:, None], draws.intrinsics, stochastic=True
@@ -36,26 +36,28 @@ def render_once(generator: Generator, draws: Draws, mirror: str | None) -> tuple
     return latent.pose, view.select(0)
 
 
-def judge_twice(discriminator: Discriminator, view: View, seen: Spectacles) -> Judgement:
+def judge_twice(
+    discriminator: Discriminator, view: View, seen: DiscriminatorTransform
+) -> DiscriminatorOutput:
     """One pass for the pose, one for the score given that pose."""
-    pose = losses.judge(discriminator, view.image, view.raw, seen).pose
-    score = discriminator(losses.blur(view.image, seen.sigma), view.raw, pose.detach()).score
-    return Judgement(score, pose)
+    pose = losses.discriminate(discriminator, view.image, view.raw, seen).pose
+    score = discriminator(blur(view.image, seen.sigma), view.raw, pose.detach()).score
+    return DiscriminatorOutput(score, pose)
 
 
 def generator_main(
-    generator: Generator, discriminator: Discriminator, draws: Draws, seen: Spectacles
+    generator: Generator, discriminator: Discriminator, draws: Draws, seen: DiscriminatorTransform
 ) -> Phase:
-    opinions = []
+    outputs = []
     for mirror in (None, draws.mirror):
         _, view = render_once(generator, draws, mirror)
-        opinions.append(judge_twice(discriminator, view, seen))
+        outputs.append(judge_twice(discriminator, view, seen))
     _, view = render_once(generator, draws, None)
-    pose = losses.judge(discriminator, view.image, view.raw, seen).pose.detach()
+    pose = losses.discriminate(discriminator, view.image, view.raw, seen).pose.detach()
     w = generator.latent(draws.z).w.detach()
     pull = F.mse_loss(generator.pose(w), pose)
-    loss = sum(F.softplus(-opinion.score).mean() for opinion in opinions)
-    return Phase(loss + generator.config.loss.pull_weight * pull, {})
+    loss = sum(F.softplus(-output.score).mean() for output in outputs)
+    return Phase(loss + generator.config.loss.pose_consistency_weight * pull, {})
 
 
 def discriminator_main(
@@ -63,7 +65,7 @@ def discriminator_main(
     discriminator: Discriminator,
     draws: Draws,
     real: torch.Tensor,
-    seen: Spectacles,
+    seen: DiscriminatorTransform,
     _real_label: None = None,
 ) -> Phase:
     with torch.no_grad():
@@ -72,9 +74,9 @@ def discriminator_main(
     loss = sum(
         F.softplus(judge_twice(discriminator, view, seen).score).mean() for view in (own, mirrored)
     )
-    seen_pose = losses.judge(discriminator, posed.image, posed.raw, seen).pose
+    seen_pose = losses.discriminate(discriminator, posed.image, posed.raw, seen).pose
     loss = loss + generator.config.loss.pose_weight * F.mse_loss(seen_pose, pose)
-    raw = losses.blur(losses.resize(real, generator.raw_resolution), seen.sigma)
+    raw = blur(resize(real, generator.raw_resolution), seen.sigma)
     photographs = View(real, raw, raw, raw)  # judged by image and raw alone
     on_real = judge_twice(discriminator, photographs, seen)
     return Phase(loss + F.softplus(-on_real.score).mean(), {})

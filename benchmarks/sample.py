@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dnnlib import Command  # noqa: E402
 from torch_utils import ops  # noqa: E402
 from training.cameras import pose_from_degrees  # noqa: E402
-from training.config import build_config, parse_settings  # noqa: E402
+from training.config import parse_settings  # noqa: E402
 from training.networks.generator import Generator  # noqa: E402
 from training.outputs.meshes import (  # noqa: E402
     PUBLISHED_LEVEL,
@@ -47,6 +47,7 @@ from training.outputs.meshes import (  # noqa: E402
     surface_level,
 )
 from training.outputs.objects import Objects, objects_of_seeds  # noqa: E402
+from training.presets import build_config
 from training.run.checkpoint import load_network  # noqa: E402
 
 FACES = {"data.resolution": 128}

@@ -3,7 +3,7 @@
     python benchmarks/step.py --naive                the paper's faces at 128 px, batch 4, full size
     python benchmarks/step.py --cfg toy --twins
 
-An iteration is one main phase of G and of D, and the regularisers in proportion to how often they
+An iteration is one main phase of G and of D, and the regularizers in proportion to how often they
 run. Beside each time stand the work behind it and the rates that this machine reaches in a large
 convolution and in a copy, hence a bound: an iteration cannot take less than its floating-point
 operations (of convolutions and matrix products) at the former rate. The bytes are those that its
@@ -38,11 +38,13 @@ from benchmarks.naive import plain_operations, published_schedule  # noqa: E402
 from dnnlib import Command  # noqa: E402
 from torch_utils.memory import freed_memory_returned, keep_freed_memory  # noqa: E402
 from torch_utils.ops import status  # noqa: E402
-from training.config import Config, build_config, parse_settings  # noqa: E402
-from training.run.loop import Trainer, device_of, open_dataset  # noqa: E402
+from training.config import Config, parse_settings  # noqa: E402
+from training.presets import build_config
+from training.run.loop import device_of, open_dataset
+from training.step import Trainer  # noqa: E402
 
 FFHQ_128 = {"data.resolution": 128, "run.batch": 4}
-LATE = 100_000  # rounds of all regularisers before the step that is timed: D's blur is over
+LATE = 100_000  # rounds of all regularizers before the step that is timed: D's blur is over
 
 Meter = Callable[[], np.ndarray]  # reads something that grows
 
@@ -90,9 +92,9 @@ class MeteredTrainer(Trainer):
         self.step()
         return meter() - start - self.saved
 
-    def _update(self, optimiser, phases, scale=1) -> list[dict[str, Tensor]]:
+    def _update(self, optimizer, phases, scale=1) -> list[dict[str, Tensor]]:
         start = self.meter()
-        terms = super()._update(optimiser, phases, scale)
+        terms = super()._update(optimizer, phases, scale)
         # A phase that runs in every k-th step is scaled by k.
         self.saved = self.saved + (self.meter() - start) * (1 - 1 / scale)
         return terms
@@ -169,7 +171,7 @@ def peak_gb(device: torch.device) -> float:
 
 
 def write_noise(folder: Path, count: int, resolution: int) -> None:
-    """Photographs of nothing: the time does not depend on what they show."""
+    """ImageSet of nothing: the time does not depend on what they show."""
     for i in range(count):
         pixels = np.random.default_rng(i).integers(0, 256, (resolution, resolution, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
@@ -186,7 +188,7 @@ def measure(
     """Times of all contestants, in turns; then the work of each."""
     trainer = MeteredTrainer(config, open_dataset(config), device_of(config))
     read = processor_clock if processor_time else clock(trainer.device)
-    trainer.iteration(read)  # warm-up: kernels, optimiser state, memory
+    trainer.iteration(read)  # warm-up: kernels, optimizer state, memory
     seconds: dict[str, list[float]] = {c.name: [] for c in contestants}
     peaks: dict[str, float] = {}
     for _ in range(repeats):

@@ -4,6 +4,7 @@ from .cli import Command, SeedList, finite
 from .errors import UserError
 from .files import append_bytes, append_line, atomic_write, cache_dir, remove_leftovers
 from .signals import EXIT_STATUS_BASE, StopSignals
+from .version import code_version
 
 __all__ = [
     "EXIT_STATUS_BASE",
@@ -15,6 +16,7 @@ __all__ = [
     "append_line",
     "atomic_write",
     "cache_dir",
+    "code_version",
     "finite",
     "remove_leftovers",
 ]

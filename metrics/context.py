@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dnnlib import UserError
 from torch_utils import distributed
+from torch_utils.images import to_uint8
 
-from .detectors import INCEPTION, Detector, load_detector, quantise
+from .detectors import INCEPTION, Detector, load_detector
 from .runner import Runner
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Views(NamedTuple):
 
     image: [B, V, 3, R, R] in [-1, 1]. depth: [B, V, 1, r, r], distance from the camera in world
     units. mask: bool [B, V, 1, r, r], the object's pixels. cam2world: [B, V, 4, 4], OpenCV axes.
-    intrinsics: [B, 3, 3], normalised by image size.
+    intrinsics: [B, 3, 3], normalized by image size.
     """
 
     image: Tensor
@@ -46,7 +47,7 @@ class Views(NamedTuple):
     intrinsics: Tensor
 
 
-class Subject(Protocol):
+class EvaluatedModel(Protocol):
     """The network under test. Directions are unit vectors [B, 3] from the pivot to the camera.
 
     Raises UserError where the network lacks what is asked, as a discriminator that sees poses.
@@ -66,7 +67,7 @@ class Subject(Protocol):
         """The viewing directions that its discriminator sees in uint8 images [B, 3, R, R]."""
 
 
-class Photographs(NamedTuple):
+class ImageSet(NamedTuple):
     """images: len() and [i] -> uint8 [3, R, R]. fingerprint: of content and preparation."""
 
     images: Sequence[Tensor]
@@ -91,9 +92,9 @@ class Context:
     detector: see `load_detector`. count: of samples; None leaves it to each metric.
     """
 
-    subject: Subject
-    photographs: Photographs
-    shown: Photographs
+    subject: EvaluatedModel
+    photographs: ImageSet
+    shown: ImageSet
     true_directions: Tensor | None
     runner: Runner
     detector: str = INCEPTION
@@ -111,7 +112,7 @@ class Context:
 
     def _load_detector(self, which: str) -> Detector:
         for turn in (True, False):  # the first process first: it may have to download
-            with self.runner.together():
+            with self.runner.raise_together():
                 if turn == (distributed.rank() == 0):
                     detector = load_detector(which, self.runner.device)
         return detector
@@ -120,7 +121,7 @@ class Context:
         """Of `count` samples, [count, F]."""
 
         def features(indices: range) -> Tensor:
-            return detector.features(quantise(self.subject.sample(indices)))
+            return detector.features(to_uint8(self.subject.sample(indices)))
 
         return self.once(
             ("samples", detector.name, count),

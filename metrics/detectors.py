@@ -56,11 +56,6 @@ def load_detector(which: str, device: torch.device) -> Detector:
     return _torchscript(_download_inception() if which == INCEPTION else Path(which), device)
 
 
-def quantise(images: Tensor) -> Tensor:
-    """[-1, 1] to uint8, as the field does before it looks at a sample."""
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-
-
 def _torchscript(path: Path, device: torch.device) -> Detector:
     if not path.is_file():
         raise UserError(

@@ -9,22 +9,22 @@ from torch import Tensor
 
 from .context import Views
 
-# In pixel widths. Where depth changes more among a pixel and its neighbours is a silhouette or a
+# In pixel widths. Where depth changes more among a pixel and its neighbors is a silhouette or a
 # fold, and the pixel a mixture of surfaces. A point that lies farther behind what the other camera
 # sees is hidden from it.
 STEEPEST = 8.0
-_OPAQUE = 0.999  # of interpolated 0/1 masks: all four neighbours are set
+_OPAQUE = 0.999  # of interpolated 0/1 masks: all four neighbors are set
 
 
 class WarpErrors(NamedTuple):
     """Sums over the pixels that both cameras see, of each object, [B].
 
-    colour: mean absolute difference over channels, which go from 0 to 1. depth: absolute difference
-    in widths of the object. unwarped: like colour, but of the same pixel of the other view.
+    color: mean absolute difference over channels, which go from 0 to 1. depth: absolute difference
+    in widths of the object. unwarped: like color, but of the same pixel of the other view.
     compared: number of such pixels. inside: number of the object's pixels in the first view.
     """
 
-    colour: Tensor
+    color: Tensor
     depth: Tensor
     unwarped: Tensor
     compared: Tensor
@@ -137,7 +137,7 @@ def _pixel_width(depth: Tensor, intrinsics: Tensor, size: int) -> Tensor:
 
 
 def _sound(depth: Tensor, mask: Tensor, intrinsics: Tensor) -> Tensor:
-    """Pixels [B, 1, r, r] amid the object, whose neighbourhood is one surface, not too steep."""
+    """Pixels [B, 1, r, r] amid the object, whose neighborhood is one surface, not too steep."""
 
     def highest(picture: Tensor) -> Tensor:
         return F.max_pool2d(picture, 3, stride=1, padding=1)

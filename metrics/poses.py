@@ -77,7 +77,7 @@ def yaw_and_pitch(directions: Tensor) -> tuple[Tensor, Tensor]:
 def circular_correlation(a: Tensor, b: Tensor) -> float:
     """Of angles [N] in radians (Fisher & Lee 1983); Pearson's where they spread little.
 
-    sum sin(a_i - a_j) sin(b_i - b_j) over pairs, normalised; written with sums over i alone. Zero
+    sum sin(a_i - a_j) sin(b_i - b_j) over pairs, normalized; written with sums over i alone. Zero
     where one of them does not vary.
     """
     cos_a, sin_a, cos_b, sin_b = a.cos(), a.sin(), b.cos(), b.sin()

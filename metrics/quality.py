@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_utils.images import to_uint8
+
 from . import scores
-from .context import Context, Measured, Photographs
-from .detectors import EFFICIENTNET, INCEPTION, Detector, quantise
+from .context import Context, ImageSet, Measured
+from .detectors import EFFICIENTNET, INCEPTION, Detector
 from .runner import BATCH
 from .statistics import Moments, cached
 
@@ -18,7 +20,7 @@ _DETECTORS = {"inception": INCEPTION, "effnet": EFFICIENTNET}
 
 # FID and KID are names of distances between Inception's features; other features get other names.
 _GENERIC = {"fid": "fd", "kid": "kd"}
-_NEIGHBOURS = 3
+_NEIGHBORS = 3
 _MOST_PHOTOGRAPHS = 200_000  # whose features are held in memory at once
 
 
@@ -43,20 +45,20 @@ class QualityName(NamedTuple):
         families = {generic: family for family, generic in _GENERIC.items()}
         family, count = families.get(match[1], match[1]), round(float(match[2]) * 1000)
         name = cls(family, count, bool(match[3]), _DETECTORS.get(match[4]))
-        spellings = [name._spell(family), *map(name.honest, _DETECTORS)]
+        spellings = [name._format_name(family), *map(name.reported_name, _DETECTORS)]
         return name if text in spellings and count > 1 else None
 
-    def honest(self, detector: str) -> str:
+    def reported_name(self, detector: str) -> str:
         """The name for numbers that rest on this detector."""
         # Published precision and recall rest on VGG16, so theirs is not told by the plain name.
         if detector == INCEPTION and self.family != "pr":
-            return self._spell(self.family)
-        return f"{self._spell(_GENERIC.get(self.family, self.family))}-{detector}"
+            return self._format_name(self.family)
+        return f"{self._format_name(_GENERIC.get(self.family, self.family))}-{detector}"
 
-    def _spell(self, family: str) -> str:
-        neighbours = str(_NEIGHBOURS) if family == "pr" else ""
+    def _format_name(self, family: str) -> str:
+        neighbors = str(_NEIGHBORS) if family == "pr" else ""
         full = "_full" if self.full and family != "is" else ""
-        return f"{family}{self.count / 1000:g}k{neighbours}{full}"
+        return f"{family}{self.count / 1000:g}k{neighbors}{full}"
 
 
 def measure_quality(name: QualityName, context: Context) -> Measured:
@@ -64,7 +66,7 @@ def measure_quality(name: QualityName, context: Context) -> Measured:
     name = name._replace(count=context.count or name.count)
     detector = context.load_detector(name.detector or context.detector)
     numbers = _MEASURES[name.family](name, detector, context)
-    return Measured(name.honest(detector.name), numbers)
+    return Measured(name.reported_name(detector.name), numbers)
 
 
 def _fid(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
@@ -82,13 +84,13 @@ def _precision_recall(name: QualityName, detector: Detector, context: Context) -
     device = context.runner.device
     real = _photograph_features(name, detector, context).to(device)
     fake = context.sample_features(detector, name.count).to(device)
-    precision, recall = scores.precision_recall(real, fake, _NEIGHBOURS)
+    precision, recall = scores.precision_recall(real, fake, _NEIGHBORS)
     return {"_precision": precision, "_recall": recall}
 
 
 def _inception_score(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
     def probabilities(indices: range) -> Tensor:
-        return detector.probabilities(quantise(context.subject.sample(indices)))
+        return detector.probabilities(to_uint8(context.subject.sample(indices)))
 
     classes = context.runner.map(probabilities, name.count, "classes of samples")
     mean, std = scores.inception_score(classes)
@@ -140,11 +142,11 @@ def _photograph_features(name: QualityName, detector: Detector, context: Context
     return torch.from_numpy(kept["features"])
 
 
-def _chosen(name: QualityName, context: Context, most: int) -> tuple[Photographs, np.ndarray]:
+def _chosen(name: QualityName, context: Context, most: int) -> tuple[ImageSet, np.ndarray]:
     photographs = context.photographs if name.full else context.shown
     return photographs, photographs.choose(most if name.full else min(name.count, most))
 
 
-def _key(kind: str, photographs: Photographs, chosen: np.ndarray, detector: Detector) -> str:
+def _key(kind: str, photographs: ImageSet, chosen: np.ndarray, detector: Detector) -> str:
     parts = (kind, photographs.fingerprint, len(chosen), detector.name, detector.digest, BATCH)
     return " ".join(map(str, parts))

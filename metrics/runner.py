@@ -27,7 +27,7 @@ class Runner(NamedTuple):
         hidden = None if self.verbose and distributed.rank() == 0 else True  # None: off a terminal
         share = sum(min(BATCH, count - start) for start in starts)
         with (
-            self.together(),
+            self.raise_together(),
             tqdm(total=share, desc=label, unit="img", disable=hidden, leave=False) as bar,
         ):
             for start in starts:
@@ -46,7 +46,7 @@ class Runner(NamedTuple):
         return torch.cat([parts[start] for start in sorted(parts)])
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def raise_together(self) -> Iterator[None]:
         """An error inside, in any process, is raised in all; else the others would wait forever."""
         failure = None
         try:

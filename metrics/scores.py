@@ -70,20 +70,20 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
-def precision_recall(real: Tensor, fake: Tensor, neighbours: int = 3) -> PrecisionRecall:
+def precision_recall(real: Tensor, fake: Tensor, neighbors: int = 3) -> PrecisionRecall:
     """Kynkaanniemi et al. 2019: a set covers the balls round its points that reach to the k-th
-    neighbour; precision is the share of fakes that the reals cover, recall the reverse."""
+    neighbor; precision is the share of fakes that the reals cover, recall the reverse."""
     return PrecisionRecall(
-        _covered(fake, real, neighbours).double().mean().item(),
-        _covered(real, fake, neighbours).double().mean().item(),
+        _covered(fake, real, neighbors).double().mean().item(),
+        _covered(real, fake, neighbors).double().mean().item(),
     )
 
 
-def _covered(points: Tensor, cover: Tensor, neighbours: int) -> Tensor:
+def _covered(points: Tensor, cover: Tensor, neighbors: int) -> Tensor:
     """Whether each point lies in a ball of the cover, [N]."""
     radii = torch.cat(
-        [  # the nearest neighbour of a point is the point itself
-            _distances(rows, cover).kthvalue(min(neighbours + 1, len(cover)), dim=1).values
+        [  # the nearest neighbor of a point is the point itself
+            _distances(rows, cover).kthvalue(min(neighbors + 1, len(cover)), dim=1).values
             for rows in cover.split(_ROWS_AT_ONCE)
         ]
     )
@@ -92,7 +92,7 @@ def _covered(points: Tensor, cover: Tensor, neighbours: int) -> Tensor:
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    # By inner products, of which float32 would keep too few digits for near neighbours.
+    # By inner products, of which float32 would keep too few digits for near neighbors.
     return torch.cdist(a.double(), b.double())
 
 
@@ -118,10 +118,10 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
 
 
 class IdentityScores(NamedTuple):
-    """recognised: probability that two views of one identity look more alike than views of two;
+    """recognized: probability that two views of one identity look more alike than views of two;
     0.5 is chance. same, other: mean cosine similarity within and across identities."""
 
-    recognised: float
+    recognized: float
     same: float
     other: float
 
@@ -129,10 +129,10 @@ class IdentityScores(NamedTuple):
 def identity_scores(features: Tensor) -> IdentityScores:
     """features: [N, 2, F], two views of N identities; what all images share is taken away first."""
     features = features.double()
-    centred = torch.nn.functional.normalize(features - features.mean(dim=(0, 1)), dim=-1)
-    similarity = centred[:, 0] @ centred[:, 1].mT
+    centered = torch.nn.functional.normalize(features - features.mean(dim=(0, 1)), dim=-1)
+    similarity = centered[:, 0] @ centered[:, 1].mT
     same = similarity.diagonal()
     others = similarity[~torch.eye(len(same), dtype=torch.bool)].reshape(len(same), -1)
     margin = same[:, None] - others
-    recognised = (margin > 0).double().mean() + (margin == 0).double().mean() / 2
-    return IdentityScores(recognised.item(), same.mean().item(), others.mean().item())
+    recognized = (margin > 0).double().mean() + (margin == 0).double().mean() / 2
+    return IdentityScores(recognized.item(), same.mean().item(), others.mean().item())

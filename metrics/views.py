@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dnnlib import UserError
+from torch_utils.images import to_uint8
 
 from .context import Context, Measured
-from .detectors import quantise
 from .geometry import WarpErrors, relief, warp_errors
 from .poses import align, pose_distance, pose_errors
 from .scores import identity_scores
@@ -67,9 +67,9 @@ def measure_view_consistency(context: Context) -> Measured:
     if not sums.compared:
         raise UserError("view_consistency: no sample shows a surface that two views share")
     numbers = {
-        "_colour": sums.colour / sums.compared,
+        "_color": sums.color / sums.compared,
         "_depth": sums.depth / sums.compared,
-        "_colour_unwarped": sums.unwarped / sums.compared,
+        "_color_unwarped": sums.unwarped / sums.compared,
         "_compared": sums.compared / sums.inside,
     }
     return Measured("view_consistency", numbers)
@@ -94,11 +94,11 @@ def measure_identity(context: Context, which: str) -> Measured:
 
     def features(indices: range) -> Tensor:
         images = context.subject.views(indices, IDENTITY_YAWS).image
-        return detector.features(quantise(images.flatten(0, 1))).unflatten(0, images.shape[:2])
+        return detector.features(to_uint8(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
     rows = context.runner.map(features, context.count or OBJECTS, "identity of samples")
     found = identity_scores(rows)
-    numbers = {"": found.recognised, "_same": found.same, "_other": found.other}
+    numbers = {"": found.recognized, "_same": found.same, "_other": found.other}
     return Measured(f"identity_consistency-{detector.name}", numbers)
 
 

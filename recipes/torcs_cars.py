@@ -57,11 +57,11 @@ SUPERSAMPLE = 4
 LIGHT = np.array([0.2, 0.85, 0.5]) / math.hypot(0.2, 0.85, 0.5)
 AMBIENT = 0.6
 TEXTURE_SIDE = 512  # larger ones are reduced to this many texels
-BEHIND_GLASS = 50  # grey level that shows through transparent texels
+BEHIND_GLASS = 50  # gray level that shows through transparent texels
 
 WHEEL_TEXTURE = "tex-wheel.rgb"
 WHEEL_SEGMENTS = 24
-METRES = {"in": 0.0254, "mm": 0.001, "m": 1.0, None: 1.0}
+METERS = {"in": 0.0254, "mm": 0.001, "m": 1.0, None: 1.0}
 
 FACE_KINDS = {0: "polygon", 4: "strip"}  # low bits of SURF; the others are lines
 
@@ -157,9 +157,9 @@ def _normals(corners: np.ndarray) -> np.ndarray:
 
 
 def wheel(radius: float, width: float) -> Mesh:
-    """A closed cylinder round the z axis, in metres.
+    """A closed cylinder round the z axis, in meters.
 
-    Its caps show the wheel's picture, its tread the colours at the picture's rim.
+    Its caps show the wheel's picture, its tread the colors at the picture's rim.
     """
     angle = np.linspace(0, 2 * math.pi, WHEEL_SEGMENTS + 1)
     rim = np.stack([np.cos(angle), np.sin(angle)], -1)
@@ -198,7 +198,7 @@ def read_wheels(path: Path) -> Iterator[Mesh]:
         entry = root.find(f"./section[@name='{section}']/attnum[@name='{name}']")
         if entry is None:
             raise UserError(f"{path} does not say the {name} of {section}")
-        return float(entry.get("val")) * METRES.get(entry.get("unit"), 1.0)
+        return float(entry.get("val")) * METERS.get(entry.get("unit"), 1.0)
 
     for axle in ("Front", "Rear"):
         tyre, side = f"{axle} Right Wheel", abs(number(f"{axle} Right Wheel", "ypos"))
@@ -208,8 +208,8 @@ def read_wheels(path: Path) -> Iterator[Mesh]:
         height = radius - number(tyre, "ride height")
         for z in (-side, side):
             mesh = wheel(radius, width)
-            centre = (number(f"{axle} Axle", "xpos"), height, z)
-            yield mesh._replace(positions=mesh.positions + centre)
+            center = (number(f"{axle} Axle", "xpos"), height, z)
+            yield mesh._replace(positions=mesh.positions + center)
 
 
 def find_cars(source: Path) -> list[Car]:
@@ -234,7 +234,7 @@ def _read_car(folder: Path, source: Path) -> Car:
 
 
 def in_the_frame(mesh: Mesh) -> Mesh:
-    """Centred at the origin, of the size DIAGONAL, its nose (+x) turned to HEADING."""
+    """Centered at the origin, of the size DIAGONAL, its nose (+x) turned to HEADING."""
     corners = mesh.positions.reshape(-1, 3)
     low, high = corners.min(axis=0), corners.max(axis=0)
     scale = DIAGONAL / math.hypot(*(high - low)[[0, 2]])
@@ -311,10 +311,10 @@ def photograph(
     )
     surface, normal = drawn["rgb"].double().permute(0, 2, 3, 1).numpy()
     seen = drawn["alpha"][0].numpy() > 0.5
-    colour = np.ones((fine, fine, 3))
-    colour[seen] = _look_up(textures, surface[seen]) * _shade(normal[seen], cam2world)[:, None]
+    color = np.ones((fine, fine, 3))
+    color[seen] = _look_up(textures, surface[seen]) * _shade(normal[seen], cam2world)[:, None]
     return Picture(
-        (_per_pixel(colour) * 255).round().clip(0, 255).astype(np.uint8),
+        (_per_pixel(color) * 255).round().clip(0, 255).astype(np.uint8),
         _depth(drawn["depth"][0].double().numpy(), seen, scale),
     )
 
@@ -327,7 +327,7 @@ def _both_sides(corners: np.ndarray, cubes: bool = False) -> torch.Tensor:
 
 def _look_up(textures: list[np.ndarray], surface: np.ndarray) -> np.ndarray:
     """Nearest texels, [P, 3] in [0, 1], at surface [P, (u, v, texture)]; textures repeat."""
-    colour = np.empty((len(surface), 3))
+    color = np.empty((len(surface), 3))
     which = surface[:, 2].round().astype(int)
     for index, texels in enumerate(textures):
         here = which == index
@@ -335,8 +335,8 @@ def _look_up(textures: list[np.ndarray], surface: np.ndarray) -> np.ndarray:
         u, v = (surface[here, :2] % 1).T
         column = np.minimum((u * width).astype(int), width - 1)
         row = np.minimum(((1 - v) * height).astype(int), height - 1)
-        colour[here] = texels[row, column] / 255
-    return colour
+        color[here] = texels[row, column] / 255
+    return color
 
 
 def _shade(normal: np.ndarray, cam2world: np.ndarray) -> np.ndarray:

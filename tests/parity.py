@@ -35,12 +35,12 @@ import training.networks.generator
 from dnnlib import Command, UserError
 from torch_utils.ops import bias_act, resample_filter, triplane_render, upfirdn2d
 from torch_utils.ops.triplane_render import DecoderWeights
-from training import cameras as camera
-from training import losses
-from training.config import Config, LossConfig, build_config
+from training import cameras, losses
+from training.config import Config, LossConfig
 from training.networks import layers, rendering
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.presets import build_config
 
 from .kinks import ON_KINK, KinkWatch, Unit
 
@@ -125,17 +125,17 @@ def check_cameras(f: Fixture) -> Iterator[Quantity]:
     pose = torch.cat([f["horizontal"], f["vertical"]], dim=1)
     for preset in ("ffhq", "cats", "shapenet"):
         sphere = build_config(preset).camera
-        ours = camera.cam2world_from_pose(pose, sphere.radius, sphere.pivot)
+        ours = cameras.cam2world_from_pose(pose, sphere.radius, sphere.pivot)
         yield f.compare(f"{preset}_cam2world", ours)
     cam2world = f["ffhq_cam2world"]
     for kind in f.below("flip_"):
-        yield f.compare(f"flip_{kind}", camera.mirror_cam2world(cam2world, kind))
+        yield f.compare(f"flip_{kind}", cameras.mirror_cam2world(cam2world, kind))
     for fov in f.below("intrinsics_fov"):
-        ours = camera.intrinsics_from_focal(camera.focal_from_fov(float(fov)))
+        ours = cameras.intrinsics_from_focal(cameras.focal_from_fov(float(fov)))
         yield f.compare(f"intrinsics_fov{fov}", ours)
     for resolution in f.below("ray_origins_res"):
         intrinsics = f["intrinsics_fov18.837"]
-        rays = camera.rays_from_cameras(cam2world, intrinsics, int(resolution))
+        rays = cameras.rays_from_cameras(cam2world, intrinsics, int(resolution))
         yield f.compare(f"ray_origins_res{resolution}", rays.origins)
         yield f.compare(f"ray_directions_res{resolution}", rays.directions)
 
@@ -196,7 +196,7 @@ def _check_function(
 def check_renderer(f: Fixture) -> Iterator[Quantity]:
     options = {"wrong": "eg3d" in f.name} | f.json("options")
     config = build_config("ffhq", settings_of_options(options)).rendering
-    rays = camera.rays_from_cameras(
+    rays = cameras.rays_from_cameras(
         f["cam2world"], f["intrinsics"], math.isqrt(f["ray_origins"].shape[1])
     )
     yield f.compare("ray_origins", rays.origins)
@@ -223,7 +223,7 @@ def check_renderer(f: Fixture) -> Iterator[Quantity]:
         planes, f["query_points"], decoder, box_warp=config.box_warp, axes=config.plane_axes
     )
     yield f.compare("query_sigma", field.sigma)
-    yield f.compare("query_rgb", field.colour)
+    yield f.compare("query_rgb", field.color)
 
 
 def _light_before_last_interval(
@@ -257,7 +257,7 @@ OPTIONS = {
     "avg_camera_pivot": "camera.pivot",
     "h_mean": "camera.mean_h",
     "dis_cam_weight": "loss.pose_weight",
-    "pose_gd_weight": "loss.pull_weight",
+    "pose_gd_weight": "loss.pose_consistency_weight",
     "density_reg": "loss.density_weight",
     "density_reg_p_dist": "loss.density_step",
 }
@@ -350,9 +350,9 @@ def check_networks(f: Fixture) -> Iterator[Quantity]:
     yield f.compare("image_raw", view.raw)
     yield f.compare("depth", view.depth)
 
-    opinion = discriminator(view.image, view.raw)
-    yield f.compare("D_pose", opinion.pose)
-    yield f.compare("D_score", opinion.score)
+    output = discriminator(view.image, view.raw)
+    yield f.compare("D_pose", output.pose)
+    yield f.compare("D_score", output.score)
 
 
 # --- One training step
@@ -404,9 +404,9 @@ def step_of(f: Fixture) -> Step:
 def run_phase(step: Step, name: str) -> Outcome:
     """Loss and gradients of one of PHASES, rays sampled at the middles of their intervals."""
     generator, discriminator = step.networks
-    plain, real = losses.Spectacles(), step.real
+    plain, real = losses.DiscriminatorTransform(), step.real
     with (
-        mock.patch.object(training.generator, "random_draws", rendering.fixed_draws),
+        mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws),
         _scores_given_by(discriminator) as scores,
     ):
         if name == "Gmain":

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
-from training.config import Config, build_config
+from training.config import Config
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.presets import build_config
 
 SMALL = {
     "generator.z_dim": 16,
@@ -23,7 +24,7 @@ SMALL = {
     "rendering.samples": 6,
     "rendering.importance_samples": 6,
 }
-# The image is the rendering itself: no super-resolution, a single image to judge.
+# The image is the rendering itself: no super-resolution, a single image to discriminate.
 PLAIN = SMALL | {"data.resolution": 32, "discriminator.dual": False}
 # The image is super-resolved and judged beside its raw rendering.
 DUAL = SMALL | {"data.resolution": 128, "rendering.raw_resolution": 16}

@@ -15,9 +15,9 @@ from metrics.detectors import INCEPTION_URL
 from tests.metrics.fakes import save_stand_in
 from tests.tiny import tiny_config, write_photographs
 from training.data.toy_heads import make_toy_dataset
+from training.files.network_file import save_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.run.checkpoint import save_network
 
 ROOT = Path(__file__).parents[1]
 OF_VIEWS = "pose_error,pose_distribution,view_consistency,relief"

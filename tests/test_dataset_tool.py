@@ -49,7 +49,7 @@ def break_file(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("crop", ["centre", "pad"])
+@pytest.mark.parametrize("crop", ["center", "pad"])
 def test_convert_gives_the_images_that_the_dataset_reads(source, tmp_path, crop):
     dest = tmp_path / "set.zip"
     assert convert(source, dest, "--crop", crop).exit_code == 0
@@ -85,14 +85,14 @@ def test_convert_carries_labels_along(source, tmp_path):
     names = ["a.png", "b.jpg", "c.bmp", "d.webp", "more/e.png"]
     labels = [[name, CAMERA + by_size.get(name, square)] for name in reversed(names)]
     (source / "dataset.json").write_text(json.dumps({"labels": labels}))
-    for crop in ("centre", "pad"):
+    for crop in ("center", "pad"):
         assert convert(source, tmp_path / f"{crop}.zip", "--crop", crop).exit_code == 0
 
-    centre = ImageDataset(tmp_path / "centre.zip").all_intrinsics
-    assert centre[0].flatten().tolist() == pytest.approx(square)
+    center = ImageDataset(tmp_path / "center.zip").all_intrinsics
+    assert center[0].flatten().tolist() == pytest.approx(square)
     # 64 x 20 to 20 x 20: in pixels fx = 128, skew = 6.4, cx = 32 - 22, fy = 128, cy = 8.
     expected = [6.4, 0.32, 0.5, 0, 6.4, 0.4, 0, 0, 1]
-    assert centre[3].flatten().tolist() == pytest.approx(expected)
+    assert center[3].flatten().tolist() == pytest.approx(expected)
     # 64 x 20 to 64 x 64: cy = 8 + 22.
     expected = [2, 0.1, 0.5, 0, 2, 30 / 64, 0, 0, 1]
     pad = ImageDataset(tmp_path / "pad.zip").all_intrinsics
@@ -102,7 +102,7 @@ def test_convert_carries_labels_along(source, tmp_path):
     assert name == "00000/img00000003.png" and label[:16] == CAMERA
 
 
-@pytest.mark.parametrize("crop", ["centre", "pad"])
+@pytest.mark.parametrize("crop", ["center", "pad"])
 @pytest.mark.parametrize("size", [(48, 21), (21, 48), (30, 30)])
 def test_adjusted_intrinsics_project_to_the_same_spot(tmp_path, size, crop):
     """A bright dot where the camera sees a point stays where the converted camera sees it."""

@@ -12,9 +12,9 @@ from PIL import Image
 from estimate_poses import main
 from tests.tiny import tiny_config, write_photographs
 from training.data.dataset import DatasetArchive, ImageDataset, read_labels
+from training.files.network_file import save_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.run.checkpoint import save_network
 
 
 @pytest.fixture

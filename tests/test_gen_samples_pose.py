@@ -19,11 +19,12 @@ import gen_samples_pose
 from gen_samples_pose import main
 from tests.tiny import SIZES
 from training.cameras import cam2world_from_pose, pose_from_degrees
-from training.config import Config, build_config
+from training.config import Config
+from training.files.network_file import save_network
 from training.networks.generator import Generator
 from training.outputs.meshes import can_shade
 from training.outputs.objects import objects_of_seeds
-from training.run.checkpoint import save_network
+from training.presets import build_config
 
 
 def make_network(folder: Path, config: Config) -> SimpleNamespace:
@@ -143,7 +144,7 @@ def test_files_do_not_depend_on_batches(toy, tmp_path):
     sample(toy, tmp_path / "b", *options, "--batch", 5, seeds="0-4")
     assert names(tmp_path / "a") == names(tmp_path / "b")
     for path in (tmp_path / "a").glob("*.png"):
-        step = 1 if "depth" not in path.name else 3  # between neighbours in the colour map
+        step = 1 if "depth" not in path.name else 3  # between neighbors in the color map
         assert np.abs(read(path) - read(tmp_path / "b" / path.name)).max() <= step
     for path in (tmp_path / "a").glob("*.mrc"):
         with mrcfile.open(path) as one, mrcfile.open(tmp_path / "b" / path.name) as other:

@@ -6,8 +6,8 @@ from click.testing import CliRunner
 
 import gen_videos
 from tests.tiny import tiny_config
+from training.files.network_file import save_network
 from training.networks.generator import Generator
-from training.run.checkpoint import save_network
 
 
 @pytest.fixture(scope="module")

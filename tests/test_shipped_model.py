@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import calc_metrics
 from training.data.toy_heads import toy_dataset_path
 from training.evaluation.toy_evaluation import draw_images, evaluate
-from training.run.checkpoint import load_network
+from training.files.network_file import load_network
 
 SHIPPED = Path(__file__).parents[1] / "models" / "toy.safetensors"
 
@@ -28,7 +28,7 @@ def test_it_is_small_and_tells_where_it_comes_from(shipped):
 
 def test_it_draws_different_heads(shipped):
     images = draw_images(shipped.generator, 16).float()
-    assert images.std(dim=0).mean() > 15  # grey levels, over the samples
+    assert images.std(dim=0).mean() > 15  # gray levels, over the samples
     assert torch.equal(images, draw_images(shipped.generator, 16).float())
 
 
@@ -44,7 +44,7 @@ def test_it_meets_its_published_numbers(shipped):
     lines = [json.loads(line) for line in result.output.splitlines() if line.startswith("{")]
     measured = {key: value for line in lines for key, value in line["results"].items()}
     assert measured.keys() <= published.keys()
-    for key in ("view_consistency_colour", "view_consistency_depth", "relief"):
+    for key in ("view_consistency_color", "view_consistency_depth", "relief"):
         assert measured[key] == pytest.approx(published[key], rel=0.02), key  # half precision
     for key in ("pose_error", "pose_error_yaw", "pose_error_pitch"):  # of fewer photographs
         assert measured[key] == pytest.approx(published[key], rel=0.15), key

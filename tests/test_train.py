@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import train
 from tests.tiny import tiny_arguments, write_photographs
 from training.data.toy_heads import load_ground_truth, make_toy_dataset
-from training.run.checkpoint import load_network
+from training.files.network_file import load_network
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["--kimg", "0.012", "--tick", "0.008", "--snap", "1"]
@@ -210,13 +210,13 @@ def test_mistakes_get_one_clear_line(photographs, tmp_path):
 @pytest.mark.parametrize("poses", ["dataset", "prior"])
 def test_poses_from_elsewhere(poses, toy_heads, tmp_path):
     """The yardsticks: cameras from labels, as EG3D, or from a Gaussian that is given."""
-    labelled = tmp_path / "labelled.zip"
-    make_toy_dataset(labelled, 16, 32, seed=0, progress=False, labels=True)
+    labeled = tmp_path / "labeled.zip"
+    make_toy_dataset(labeled, 16, 32, seed=0, progress=False, labels=True)
     arguments = ["--outdir", tmp_path / "runs", "--cfg", "toy", *tiny_arguments(), *SHORT]
     arguments += ["--poses", poses, "--set", "camera.prior_std=0.3,0.1"]
     if poses == "dataset":
         assert "has no camera labels" in complaint(*arguments, "--data", toy_heads)
-    result = run(*arguments, "--data", labelled)
+    result = run(*arguments, "--data", labeled)
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.endswith(f"-{poses}_poses")
@@ -224,7 +224,7 @@ def test_poses_from_elsewhere(poses, toy_heads, tmp_path):
     assert ("G/loss_mirrored" in record) == (poses == "prior")
     assert "G/pose_pull" not in record
     prior = load_network(str(folder / "network-000000.01.safetensors")).generator.prior
-    expected = load_ground_truth(labelled).pose.std(axis=0) if poses == "dataset" else (0.3, 0.1)
+    expected = load_ground_truth(labeled).pose.std(axis=0) if poses == "dataset" else (0.3, 0.1)
     assert prior.std.tolist() == pytest.approx(list(expected), rel=0.05)
 
 

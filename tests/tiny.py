@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.config import Config, build_config
+from training.config import Config
+from training.presets import build_config
 
 # Network and rendering sizes; the rest of the toy preset stays as it is.
 SIZES = {
@@ -45,13 +46,13 @@ def tiny_arguments() -> list[str]:
 
 
 def write_photographs(folder: Path, count: int = 12, resolution: int = 32) -> Path:
-    """A folder of coloured discs on white."""
+    """A folder of colored discs on white."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     y, x = np.mgrid[:resolution, :resolution] / resolution - 0.5
     for i in range(count):
-        centre, colour = random.normal(0, 0.1, 2), random.integers(0, 200, 3)
-        disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 0.08
-        pixels = np.where(disc[..., None], colour, 255).astype(np.uint8)
+        center, color = random.normal(0, 0.1, 2), random.integers(0, 200, 3)
+        disc = (x - center[0]) ** 2 + (y - center[1]) ** 2 < 0.08
+        pixels = np.where(disc[..., None], color, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:03d}.png")
     return folder

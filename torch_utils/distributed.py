@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-# Imported later, by an optimiser, it would capture the group in default arguments; then Gloo's
+# Imported later, by an optimizer, it would capture the group in default arguments; then Gloo's
 # threads outlive the group's end, and may crash while Python shuts down.
 import torch.distributed.nn
 from torch import Tensor

@@ -2,8 +2,8 @@
 
 Of ADA's transforms only those are used that leave an image's camera true: no flips, no rotations.
 What remains of the geometry is parallel to the axes, so one matrix per axis resamples a picture;
-what remains of the colour acts along and round the grey axis. Both are plain matrix products,
-which R1 regularisation can differentiate twice.
+what remains of the color acts along and round the gray axis. Both are plain matrix products,
+which R1 regularization can differentiate twice.
 """
 
 import math
@@ -24,7 +24,7 @@ SATURATION_STD = 1.0
 LANCZOS_LOBES = 3
 
 
-class Draws(NamedTuple):
+class AugmentParams(NamedTuple):
     """What happens to each picture of a batch, in this order; zero is neutral everywhere."""
 
     whole_shift: Tensor  # [B, 2], (x, y) in image sizes, a whole number of pixels
@@ -34,7 +34,7 @@ class Draws(NamedTuple):
     brightness: Tensor  # [B], added to every channel
     contrast: Tensor  # [B], log2 of a factor
     luma_flip: Tensor  # [B], 1 turns bright to dark and keeps the hue
-    hue: Tensor  # [B], radians round the grey axis
+    hue: Tensor  # [B], radians round the gray axis
     saturation: Tensor  # [B], log2 of a factor
 
 
@@ -67,18 +67,18 @@ class Augmentation(nn.Module):
         return augment(image, draws), None if raw is None else augment(raw, draws)
 
 
-def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -> Draws:
+def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -> AugmentParams:
     """Random transforms for a [B, 3, H, W] batch, whole in its pixels, each with probability p."""
     batch, _, height, width = picture.shape
     chance = {"device": picture.device, "generator": generator}
-    gate = (torch.rand(batch, len(Draws._fields), **chance) < p).float()
+    gate = (torch.rand(batch, len(AugmentParams._fields), **chance) < p).float()
     normal = torch.randn(batch, 7, **chance)
     uniform = torch.rand(batch, 4, **chance)
 
-    on = Draws(*gate.split(1, dim=1))
+    on = AugmentParams(*gate.split(1, dim=1))
     pixels = gate.new_tensor([width, height])
     whole_shift = (WHOLE_SHIFT_MAX * (2 * uniform[:, :2] - 1) * pixels).round() / pixels
-    return Draws(
+    return AugmentParams(
         whole_shift=on.whole_shift * whole_shift,
         zoom=on.zoom[:, 0] * ZOOM_STD * normal[:, 0],
         stretch=on.stretch[:, 0] * STRETCH_STD * normal[:, 1],
@@ -91,15 +91,15 @@ def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -
     )
 
 
-def augment(picture: Tensor, draws: Draws) -> Tensor:
+def augment(picture: Tensor, draws: AugmentParams) -> Tensor:
     """Apply `draws` to a [B, 3, H, W] picture of any size; works in float32 at least."""
     dtype = torch.promote_types(picture.dtype, torch.float32)
-    draws = Draws(*(parameter.to(dtype) for parameter in draws))
-    return recolour(resample(picture.to(dtype), draws), draws).to(picture.dtype)
+    draws = AugmentParams(*(parameter.to(dtype) for parameter in draws))
+    return recolor(resample(picture.to(dtype), draws), draws).to(picture.dtype)
 
 
-def resample(picture: Tensor, draws: Draws) -> Tensor:
-    """Shift and scale about the centre; beyond its border the picture goes on as in a mirror.
+def resample(picture: Tensor, draws: AugmentParams) -> Tensor:
+    """Shift and scale about the center; beyond its border the picture goes on as in a mirror.
 
     picture: [B, C, H, W]. Returns the same shape.
     """
@@ -117,16 +117,16 @@ def _resampling_matrix(pixels: int, scale: Tensor, offset: Tensor) -> Tensor:
     Weights are Lanczos', whose kernel is widened where the picture shrinks (against aliasing) and
     leaves whole-pixel shifts exact. scale, offset: [B]; offset in units of the line's length.
     """
-    centres = torch.arange(pixels, device=scale.device, dtype=scale.dtype) + 0.5
+    centers = torch.arange(pixels, device=scale.device, dtype=scale.dtype) + 0.5
     middle = pixels / 2
-    source = (centres - middle) / scale[:, None] + offset[:, None] * pixels + middle
+    source = (centers - middle) / scale[:, None] + offset[:, None] * pixels + middle
     # The line extended by reflection is even and has period 2 * pixels, and so has its Lanczos
     # interpolation: fold the source into the line; then the nearest images of each pixel suffice.
     folded = pixels - (source.remainder(2 * pixels) - pixels).abs()
     widening = (1 / scale).clamp(min=1)[:, None, None]
     weights = sum(
         _lanczos((folded[:, :, None] - taps) / widening)
-        for taps in (centres, -centres, 2 * pixels - centres)
+        for taps in (centers, -centers, 2 * pixels - centers)
     )
     return weights / weights.sum(dim=-1, keepdim=True)
 
@@ -135,10 +135,10 @@ def _lanczos(x: Tensor) -> Tensor:
     return torch.sinc(x) * torch.sinc(x / LANCZOS_LOBES) * (x.abs() < LANCZOS_LOBES)
 
 
-def recolour(picture: Tensor, draws: Draws) -> Tensor:
+def recolor(picture: Tensor, draws: AugmentParams) -> Tensor:
     """Brightness, contrast, luma flip, hue and saturation as one affine map of RGB.
 
-    The luma axis is grey, (1, 1, 1)/sqrt(3): brightness and flip act along it, hue and saturation
+    The luma axis is gray, (1, 1, 1)/sqrt(3): brightness and flip act along it, hue and saturation
     across it, contrast on both. picture: [B, 3, H, W]. Returns the same shape.
     """
     luma = picture.new_full((3, 3), 1 / 3)
@@ -152,8 +152,8 @@ def recolour(picture: Tensor, draws: Draws) -> Tensor:
         + (across * draws.hue.cos())[:, None, None] * chroma
         + (across * draws.hue.sin())[:, None, None] * quarter_turn
     )
-    recoloured = torch.einsum("bij,bjhw->bihw", matrix, picture)
-    return recoloured + (along * draws.brightness)[:, None, None, None]
+    recolored = torch.einsum("bij,bjhw->bihw", matrix, picture)
+    return recolored + (along * draws.brightness)[:, None, None, None]
 
 
 class AdaController:

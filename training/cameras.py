@@ -29,7 +29,7 @@ def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, 
     """Cameras on the sphere of `radius` round `pivot`, looking at it.
 
     pose: [B, 2], (h, v) in radians. Returns [B, 4, 4] with columns (right, down, forward, origin).
-    The sphere is centred at the world's origin; only the viewing direction aims at the pivot.
+    The sphere is centered at the world's origin; only the viewing direction aims at the pivot.
     """
     h, v = pose.unbind(-1)
     v = v.clamp(POLE_MARGIN, math.pi - POLE_MARGIN)
@@ -101,18 +101,18 @@ def focal_from_fov(fov_degrees: float) -> float:
 
 
 def intrinsics_from_focal(focal: float) -> Tensor:
-    """[3, 3] pinhole intrinsics, normalised by image size, principal point in the middle."""
+    """[3, 3] pinhole intrinsics, normalized by image size, principal point in the middle."""
     return torch.tensor([[focal, 0.0, 0.5], [0.0, focal, 0.5], [0.0, 0.0, 1.0]])
 
 
 def rays_from_cameras(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> Rays:
-    """Rays through the centres of all pixels of a square image.
+    """Rays through the centers of all pixels of a square image.
 
-    cam2world: [B, 4, 4]. intrinsics: [B, 3, 3] or [3, 3], normalised by image size.
+    cam2world: [B, 4, 4]. intrinsics: [B, 3, 3] or [3, 3], normalized by image size.
     Returns `Rays` of [B, resolution^2, 3], differentiable in the cameras.
     """
-    centres = torch.arange(resolution, device=cam2world.device, dtype=cam2world.dtype) + 0.5
-    y, x = torch.meshgrid(centres / resolution, centres / resolution, indexing="ij")
+    centers = torch.arange(resolution, device=cam2world.device, dtype=cam2world.dtype) + 0.5
+    y, x = torch.meshgrid(centers / resolution, centers / resolution, indexing="ij")
     intrinsics = intrinsics.to(cam2world).expand(len(cam2world), 3, 3)
     fx, fy = intrinsics[:, 0, 0, None], intrinsics[:, 1, 1, None]
     cx, cy, skew = intrinsics[:, 0, 2, None], intrinsics[:, 1, 2, None], intrinsics[:, 0, 1, None]

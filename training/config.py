@@ -1,4 +1,4 @@
-"""Every setting of a run, typed, with its default stated once; the presets of the paper.
+"""Every setting of a run: its type, its default, and what it means, stated once.
 
 A `Config` refuses what makes no sense when it is built, so the rest of the code need not check.
 """
@@ -6,18 +6,20 @@ A `Config` refuses what makes no sense when it is built, so the rest of the code
 import difflib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from dnnlib import UserError
+from training import old_names
 from training.cameras import focal_from_fov
 
 Mirror = Literal["horizontal", "vertical", "shapenet_horizontal"]
-Fraction = pydantic.confloat(ge=0, le=1)
+Share = Annotated[float, Field(ge=0, le=1)]
 Spread = tuple[PositiveFloat, PositiveFloat]  # standard deviations of (h, v) in radians
+POSE_SOURCES = ["learned", "dataset", "prior", "given"]  # extended by `training.pose_sources`
 
 
 class _Section(pydantic.BaseModel):
@@ -27,69 +29,98 @@ class _Section(pydantic.BaseModel):
 class DataConfig(_Section):
     """Where the photographs come from and how they are brought to size."""
 
-    path: str | None = None
-    resolution: Literal[32, 64, 128, 256, 512] = 256
-    crop: Literal["centre", "pad"] = "centre"
-    mirror: bool = False  # also show every image flipped left to right
-    max_images: PositiveInt | None = None
-    workers: int = Field(2, ge=0)
+    path: str | None = Field(None, description="zip or folder of images")
+    resolution: Literal[32, 64, 128, 256, 512] = Field(256, description="of images, in pixels")
+    crop: Literal["center", "pad"] = Field(
+        "center", description="how images become square: cut to the center, or padded with white"
+    )
+    mirror: bool = Field(False, description="also train on every image flipped left to right")
+    max_images: PositiveInt | None = Field(
+        None, description="train on a random subset of this size"
+    )
+    workers: int = Field(2, ge=0, description="data loading processes per training process")
 
 
 class GeneratorConfig(_Section):
-    """Sizes of the generator (DESIGN of StyleGAN2 and EG3D)."""
+    """Sizes of the generator (StyleGAN2, EG3D)."""
 
-    z_dim: PositiveInt = 512
-    w_dim: PositiveInt = 512
-    mapping_layers: PositiveInt = 2
-    channel_base: PositiveInt = 32768  # width at resolution r: min(channel_base / r, channel_max)
-    channel_max: PositiveInt = 512
-    plane_resolution: Literal[16, 32, 64, 128, 256, 512] = 256
-    plane_channels: PositiveInt = 32
-    decoder_hidden: PositiveInt = 64
-    feature_channels: int = Field(32, ge=3)  # rendered channels; the first three are the raw image
-    pose: Literal["learned", "given"] = "learned"  # 'given': an EG3D generator, posed by its user
-    style_mixing: Fraction = 0.0  # probability that a second latent takes over from some layer on
+    z_dim: PositiveInt = Field(512, description="dimension of the latent z")
+    w_dim: PositiveInt = Field(512, description="dimension of the intermediate latent w")
+    mapping_layers: PositiveInt = Field(2, description="layers of the mapping network z -> w")
+    channel_base: PositiveInt = Field(
+        32768, description="width at resolution r: min(channel_base / r, channel_max)"
+    )
+    channel_max: PositiveInt = Field(512, description="largest width")
+    plane_resolution: Literal[16, 32, 64, 128, 256, 512] = Field(
+        256, description="side of the tri-planes, in texels"
+    )
+    plane_channels: PositiveInt = Field(32, description="channels of each plane")
+    decoder_hidden: PositiveInt = Field(64, description="hidden units of the decoder MLP")
+    feature_channels: int = Field(
+        32, ge=3, description="rendered channels; the first three are the raw image"
+    )
+    style_mixing: Share = Field(
+        0.0, description="probability that a second latent takes over from some layer on"
+    )
 
 
 class DiscriminatorConfig(_Section):
     """Sizes of the discriminator."""
 
-    dual: bool = True  # judge the image together with the raw rendering
-    channel_base: PositiveInt = 32768
-    channel_max: PositiveInt = 512
-    mapping_layers: PositiveInt = 8
-    group_size: PositiveInt = 4  # of the minibatch standard deviation
-    half_precision_blocks: int = Field(4, ge=0)  # counted from the highest resolution
-    freeze_blocks: int = Field(0, ge=0)  # kept as loaded, from the highest resolution (transfer)
+    dual: bool = Field(True, description="input: the image together with the raw rendering (EG3D)")
+    channel_base: PositiveInt = Field(
+        32768, description="width at resolution r: min(channel_base / r, channel_max)"
+    )
+    channel_max: PositiveInt = Field(512, description="largest width")
+    mapping_layers: PositiveInt = Field(8, description="layers of the mapping of the pose")
+    group_size: PositiveInt = Field(4, description="of the minibatch standard deviation")
+    half_precision_blocks: int = Field(
+        4, ge=0, description="blocks in half precision, from the highest resolution"
+    )
+    freeze_blocks: int = Field(
+        0, ge=0, description="blocks kept as loaded, from the highest resolution (transfer)"
+    )
 
 
 class CameraConfig(_Section):
-    """The sphere of cameras and the lens. Angles are radians unless a name says degrees."""
+    """Camera poses, their sphere, and the lens. Angles in radians unless a name says degrees."""
 
-    radius: PositiveFloat = 2.7
-    pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    focal: PositiveFloat = focal_from_fov(18.837)  # in image widths
-    intrinsics: Literal["preset", "labels"] = "preset"  # labels: those of the data set
-    mean_h: float = math.pi / 2
-    range_h: tuple[float, float] | None = None  # poses of the generator are clamped to these
-    range_v: tuple[float, float] | None = None
-    poses: Literal["learned", "dataset", "prior"] = "learned"  # whence training takes its cameras
-    init_std: Spread | None = None  # of learned poses; None: as published, 0.8 and off centre
-    swap: Fraction = 0.0  # probability that objects are seen from each other's learned poses
-    prior_std: Spread = (0.3, 0.15)  # of 'prior': a Gaussian round (mean_h, pi/2)
-    mirrors: tuple[Mirror, ...] = ("horizontal", "vertical")  # one is drawn for every second view
+    radius: PositiveFloat = Field(2.7, description="of the sphere of cameras, world units")
+    pivot: tuple[float, float, float] = Field(
+        (0.0, 0.0, 0.0), description="point that cameras look at, world units"
+    )
+    focal: PositiveFloat = Field(focal_from_fov(18.837), description="focal length in image widths")
+    intrinsics: Literal["preset", "labels"] = Field(
+        "preset", description="from `focal`, or from the data set's labels"
+    )
+    mean_h: float = Field(math.pi / 2, description="h of the canonical (frontal) view")
+    range_h: tuple[float, float] | None = Field(None, description="clamp of learned h")
+    range_v: tuple[float, float] | None = Field(None, description="clamp of learned v")
+    poses: str = Field(
+        "learned",
+        description="source of poses: learned by the generator (PoF3D); dataset: camera labels "
+        "(EG3D); prior: a Gaussian; given: by the user, for EG3D generators, not for training",
+    )
+    init_std: Spread | None = Field(
+        None,
+        description="spread of learned poses at the start; null: as published, 0.8 and off center",
+    )
+    swap_poses_prob: Share = Field(
+        0.0,
+        description="probability that objects are rendered from the poses of other latents in the "
+        "batch (not in the paper)",
+    )
+    prior_std: Spread = Field((0.3, 0.15), description="of poses=prior, around (mean_h, pi/2)")
+    mirrors: tuple[Mirror, ...] = Field(
+        ("horizontal", "vertical"), description="reflections, one of which each second view takes"
+    )
 
     @field_validator("init_std", "prior_std", mode="before")
     @classmethod
-    def _pair(cls, value: Any) -> Any:
-        """One number stands for both."""
+    def _one_number_for_both(cls, value: Any) -> Any:
         if isinstance(value, int | float):
             return value, value
         return tuple(value) * 2 if isinstance(value, list) and len(value) == 1 else value
-        parts = (
-            list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        )
-        return value if value is None else parts * 2 if len(parts) == 1 else parts
 
     @field_validator("range_h", "range_v")
     @classmethod
@@ -98,88 +129,127 @@ class CameraConfig(_Section):
             raise ValueError("the lower end must lie below the upper end")
         return value
 
+    @field_validator("poses")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value not in POSE_SOURCES:
+            raise ValueError(f"unknown source '{value}': choose one of {', '.join(POSE_SOURCES)}")
+        return value
+
 
 class RenderingConfig(_Section):
     """Volume rendering. Lengths in world units."""
 
-    raw_resolution: PositiveInt = 64
-    raw_resolution_end: PositiveInt | None = None  # grow to this ...
-    raw_growth_kimg: PositiveFloat = 1000  # ... over so many thousand images
-    samples: int = Field(48, ge=4)
-    importance_samples: int = Field(48, ge=0)
-    sampling_multiplier: PositiveInt = 1  # of both where nothing trains: pictures, metrics
-    near: PositiveFloat = 2.25
-    far: PositiveFloat = 3.3
-    box_warp: PositiveFloat = 1.0  # side of the cube that the planes cover
-    white_background: bool = False
-    density_scale: PositiveFloat = 1.0  # how opaque a unit of density is; as published: 1
-    plane_axes: Literal["full", "eg3d"] = "full"  # 'eg3d': XY, XZ, ZX, for published weights
+    raw_resolution: PositiveInt = Field(64, description="of the rendering, in pixels")
+    raw_resolution_end: PositiveInt | None = Field(
+        None, description="raw_resolution grows linearly to this"
+    )
+    raw_growth_kimg: PositiveFloat = Field(1000, description="duration of that growth")
+    samples: int = Field(48, ge=4, description="stratified samples along a ray")
+    importance_samples: int = Field(48, ge=0, description="importance samples along a ray")
+    sampling_multiplier: PositiveInt = Field(
+        1, description="of both numbers of samples outside training: samples, metrics"
+    )
+    near: PositiveFloat = Field(2.25, description="distance at which rays begin")
+    far: PositiveFloat = Field(3.3, description="distance at which rays end")
+    box_warp: PositiveFloat = Field(1.0, description="side of the cube that the planes cover")
+    white_background: bool = Field(False, description="empty space is white")
+    density_scale: PositiveFloat = Field(
+        1.0, description="factor of densities; larger: opaque within fewer steps (paper: 1)"
+    )
+    plane_axes: Literal["full", "eg3d"] = Field(
+        "full", description="full: XY, XZ, ZY; eg3d: XY, XZ, ZX, for published weights"
+    )
 
     @model_validator(mode="after")
-    def _depths(self):
+    def _depths(self) -> "RenderingConfig":
         if self.near >= self.far:
             raise ValueError("near must be smaller than far")
         return self
 
 
 class LossConfig(_Section):
-    """Weights and schedules of the losses (PoF3D section 3.4, StyleGAN2 for the regularisers)."""
+    """Weights and schedules of the losses (PoF3D section 3.4, StyleGAN2 for the regularizers)."""
 
-    gamma: float = Field(1.0, ge=0)  # of R1
-    r1_every: PositiveInt = 16  # steps
-    pose_weight: float = Field(2.0, ge=0)  # D learns the poses of generated images
-    pull_weight: float = Field(1.0, ge=0)  # G's pose is pulled toward what D sees
-    spread_weight: float = Field(0.0, ge=0)  # G's poses are spread: entropy; not in the paper
-    density_weight: float = Field(0.25, ge=0)
-    density_every: PositiveInt = 4  # steps
-    density_points: PositiveInt = 1000
-    density_step: PositiveFloat = 0.004  # spread of the perturbation, world units
-    blur_sigma: float = Field(10.0, ge=0)  # pixels, at the start
-    blur_kimg: float = Field(200.0, ge=0)  # faded out over so many kimg x batch / 32
+    gamma: float = Field(1.0, ge=0, description="weight of R1")
+    r1_every: PositiveInt = Field(16, description="steps between R1 phases")
+    pose_weight: float = Field(
+        2.0, ge=0, description="of D's pose error on generated images (dis_cam)"
+    )
+    pose_consistency_weight: float = Field(
+        1.0, ge=0, description="of G's pose against D's estimate of it (pose_gd)"
+    )
+    pose_entropy_weight: float = Field(
+        0.0, ge=0, description="of the entropy of G's poses (not in the paper)"
+    )
+    density_weight: float = Field(0.25, ge=0, description="of the density regularizer")
+    density_every: PositiveInt = Field(4, description="steps between density phases")
+    density_points: PositiveInt = Field(1000, description="points of the density regularizer")
+    density_step: PositiveFloat = Field(
+        0.004, description="standard deviation of its perturbation, world units"
+    )
+    blur_sigma: float = Field(10.0, ge=0, description="of D's images at the start, pixels")
+    blur_kimg: float = Field(
+        200.0, ge=0, description="blur fades out over so many kimg x batch / 32"
+    )
 
 
 class OptimConfig(_Section):
-    """Adam, with StyleGAN2's correction for lazy regularisation, and the moving average."""
+    """Adam, with StyleGAN2's correction for lazy regularization, and the moving average."""
 
-    g_lr: PositiveFloat = 0.0025
-    d_lr: PositiveFloat = 0.002
-    beta1: Fraction = 0.0
-    beta2: Fraction = 0.99
-    eps: PositiveFloat = 1e-8
-    ema_kimg: PositiveFloat | None = None  # half-life; None: batch * 10 / 32
-    ema_rampup: PositiveFloat | None = 0.05  # at most this share of what has been seen
+    g_lr: PositiveFloat = Field(0.0025, description="learning rate of G")
+    d_lr: PositiveFloat = Field(0.002, description="learning rate of D")
+    beta1: Share = Field(0.0, description="Adam's beta_1")
+    beta2: Share = Field(0.99, description="Adam's beta_2")
+    eps: PositiveFloat = Field(1e-8, description="Adam's epsilon")
+    ema_kimg: PositiveFloat | None = Field(
+        None, description="half-life of the moving average of G; null: batch * 10 / 32"
+    )
+    ema_rampup: PositiveFloat | None = Field(
+        0.05, description="that half-life is at most this share of the images so far"
+    )
 
 
 class AugmentConfig(_Section):
-    """What D sees instead of the plain images (Karras et al. 2020b)."""
+    """Augmentation of D's images (Karras et al. 2020b)."""
 
-    mode: Literal["noaug", "ada", "fixed"] = "noaug"
-    p: Fraction = 0.2  # of 'fixed'
-    target: Fraction = 0.6  # of 'ada': mean sign of D on photographs
-    every: PositiveInt = 4  # steps
-    kimg: PositiveFloat = 500  # thousand images that move p by one
+    mode: Literal["noaug", "ada", "fixed"] = Field("noaug", description="none, adaptive, fixed p")
+    p: Share = Field(0.2, description="probability of mode=fixed")
+    target: Share = Field(0.6, description="of mode=ada: mean sign of D's score on photographs")
+    every: PositiveInt = Field(4, description="steps between adjustments of p")
+    kimg: PositiveFloat = Field(500, description="thousand images that move p by one")
 
 
 class RunConfig(_Section):
-    """How long, on what, and how often to look."""
+    """Length, hardware, and how often to save and report."""
 
-    batch: PositiveInt = 32
-    batch_gpu: PositiveInt | None = None  # per process and pass; None: all at once
-    gpus: PositiveInt = 1  # processes; one device each
-    kimg: PositiveFloat = 25000
-    tick: PositiveFloat = 4  # kimg between status lines
-    snap: PositiveInt = 50  # ticks between snapshots
-    metrics: tuple[str, ...] = ()  # measured at snapshots; names as in docs/metrics.md
-    seed: int = Field(0, ge=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: fp16 on CUDA
-    ops: Literal["auto", "torch", "native"] | None = None  # None: as POF3D_OPS says, else auto
-    keep: PositiveInt = 2  # checkpoints
-    write_errors: Literal["continue", "stop"] = "continue"  # what a full disk does to the run
-    max_bad_steps: PositiveInt = 10  # steps in a row with a loss that is not finite
+    batch: PositiveInt = Field(32, description="images per step, over all processes")
+    batch_gpu: PositiveInt | None = Field(
+        None, description="images per process and pass; null: all at once"
+    )
+    gpus: PositiveInt = Field(1, description="processes, one device each")
+    kimg: PositiveFloat = Field(25000, description="length of training in thousand images")
+    tick: PositiveFloat = Field(4, description="kimg between status lines")
+    snap: PositiveInt = Field(50, description="ticks between snapshots")
+    metrics: tuple[str, ...] = Field((), description="measured at snapshots (docs/metrics.md)")
+    seed: int = Field(0, ge=0, description="random seed")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="of D's largest blocks and super-resolution; auto: fp16 on CUDA"
+    )
+    ops: Literal["auto", "torch", "native"] | None = Field(
+        None, description="compiled operations; null: as POF3D_OPS says, else auto"
+    )
+    keep: PositiveInt = Field(2, description="checkpoints to keep")
+    write_errors: Literal["continue", "stop"] = Field(
+        "continue", description="what a full disk does to the run"
+    )
+    max_bad_steps: PositiveInt = Field(
+        10, description="steps in a row without finite gradients that end the run"
+    )
 
     @model_validator(mode="after")
-    def _batches(self):
+    def _batches(self) -> "RunConfig":
         if self.batch % self.gpus:
             raise ValueError(f"batch {self.batch} is not divisible by gpus {self.gpus}")
         per_process = self.batch // self.gpus
@@ -206,11 +276,11 @@ class Config(_Section):
 
     @property
     def super_resolved(self) -> bool:
-        """Small images are the rendering itself."""
+        """Whether images are super-resolved; small ones are the rendering itself."""
         return self.data.resolution >= 128
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> "Config":
         raw, size = self.rendering.raw_resolution, self.data.resolution
         if not self.super_resolved:
             if raw != size:
@@ -220,7 +290,7 @@ class Config(_Section):
                 )
             if self.discriminator.dual:
                 raise ValueError(
-                    f"data.resolution {size} has no second image to judge: "
+                    f"data.resolution {size} has no second image for dual discrimination: "
                     "set discriminator.dual=false"
                 )
         if self.rendering.raw_resolution_end and not self.super_resolved:
@@ -231,102 +301,39 @@ class Config(_Section):
         return self
 
 
-# What differs from the defaults above, which are those that the paper's data sets share.
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "ffhq": {
-        "camera": {"pivot": (0.0, 0.0, 0.2), "focal": 4.2647, "intrinsics": "labels"},
-    },
-    "cats": {
-        "loss": {"gamma": 5.0, "pose_weight": 10.0, "pull_weight": 10.0},
-    },
-    "shapenet_cars": {
-        "data": {"resolution": 128},
-        "camera": {
-            "radius": 1.7,
-            "focal": 1.025390625,
-            "mean_h": math.pi,
-            "range_h": (0.0, 2 * math.pi),
-            "range_v": (0.0, math.pi),
-            "mirrors": ("shapenet_horizontal", "vertical"),
-        },
-        "rendering": {
-            "samples": 64,
-            "importance_samples": 64,
-            "near": 0.1,
-            "far": 2.6,
-            "box_warp": 1.6,
-            "white_background": True,
-        },
-        "loss": {"gamma": 0.3, "pose_weight": 2.0, "pull_weight": 2.0},
-    },
-    # Procedural heads (training/toy.py), sized for two CPU cores.
-    "toy": {
-        "data": {"resolution": 32, "workers": 1},
-        "generator": {
-            "z_dim": 64,
-            "w_dim": 64,
-            "channel_base": 1024,
-            "channel_max": 64,
-            "plane_resolution": 32,
-            "plane_channels": 16,
-            "decoder_hidden": 32,
-            "feature_channels": 3,
-        },
-        "discriminator": {"dual": False, "channel_base": 2048, "channel_max": 96},
-        "camera": {"init_std": 0.4, "swap": 1.0},
-        "rendering": {
-            "raw_resolution": 32,
-            "samples": 10,
-            "importance_samples": 10,
-            "sampling_multiplier": 2,  # so few samples at fixed depths would show as rings
-            # As wide as the picture and no deeper: planes and samples lie where heads are.
-            "near": 2.35,
-            "far": 3.05,
-            "box_warp": 0.7,
-            "white_background": True,
-            "density_scale": 5.0,  # or skin stays a fog, which pictures this small do not betray
-        },
-        "loss": {"gamma": 0.5, "pose_weight": 5.0, "spread_weight": 0.5, "blur_sigma": 0.0},
-        "run": {"batch": 8, "kimg": 60.0, "tick": 1.0, "snap": 4},
-    },
-    # Any folder of pictures of one kind of object, each seen from its own unknown side.
-    "custom": {"camera": {"init_std": 0.3}},
-}
-PRESET_ALIASES = {"shapenet": "shapenet_cars", "shapenetcars": "shapenet_cars"}
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A config with `changes` ({'section.field': value}) on top; strings are read as JSON.
 
-
-def suggested_gamma(resolution: int, batch: int) -> float:
-    """A first guess at R1's weight for data nobody has tuned (Karras et al. 2020b, appendix C)."""
-    return 0.0002 * resolution**2 / batch
-
-
-def build_config(preset: str, changes: Mapping[str, Any] | None = None) -> Config:
-    """The preset with `changes` ({'section.field': value}) on top; strings are read as JSON.
-
-    Raises UserError, one line, for an unknown preset or key, a wrong type, or a contradiction.
+    Raises:
+        UserError: one line, for an unknown key, a wrong type, or a contradiction.
     """
-    preset = PRESET_ALIASES.get(preset, preset)
-    if preset not in PRESETS:
-        raise UserError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
-    settings = {section: dict(fields) for section, fields in PRESETS[preset].items()}
-    for key, value in (changes or {}).items():
+    settings = config.model_dump(exclude_unset=True)
+    for key, value in old_names.current_settings(changes).items():
         section, _, field = key.partition(".")
         if field not in _fields_of(section):
             raise UserError(f"unknown setting '{key}'{_nearest(key)}")
         settings.setdefault(section, {})[field] = _from_text(value, section, field)
-    return config_from_dict({"preset": preset, **settings})
+    return config_from_dict(settings)
 
 
 def config_from_dict(settings: Mapping[str, Any]) -> Config:
-    """The inverse of `Config.model_dump`. Raises UserError for anything that is not a config."""
+    """The inverse of `Config.model_dump`, for configs of earlier versions too.
+
+    Raises:
+        UserError: one line, for anything that is not a config.
+    """
     try:
-        return Config.model_validate(settings)
+        return Config.model_validate(old_names.current_config(settings))
     except pydantic.ValidationError as error:
         raise UserError("; ".join(_explain(item) for item in error.errors())) from error
 
 
 def parse_settings(arguments: Sequence[str]) -> dict[str, str]:
-    """['section.field=value', ...] as given to --set. Raises UserError where '=' is missing."""
+    """['section.field=value', ...], as given to --set, as a dictionary.
+
+    Raises:
+        UserError: where '=' is missing.
+    """
     changes = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -334,6 +341,13 @@ def parse_settings(arguments: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--set {argument}: write it as section.field=value")
         changes[key.strip()] = value.strip()
     return changes
+
+
+def describe_settings() -> Iterator[tuple[str, str, str]]:
+    """(section.field, default as JSON, description) of every setting, in order."""
+    for section in Config.model_fields:
+        for field, info in _fields_of(section).items():
+            yield f"{section}.{field}", json.dumps(info.default), info.description or ""
 
 
 def _fields_of(section: str) -> Mapping[str, Any]:
@@ -360,9 +374,7 @@ def _json_or_text(text: str) -> Any:
 
 
 def _nearest(key: str) -> str:
-    known = [
-        f"{section}.{field}" for section in Config.model_fields for field in _fields_of(section)
-    ]
+    known = [name for name, _, _ in describe_settings()]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else f": known are {', '.join(known)}"
 

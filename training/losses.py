@@ -1,12 +1,11 @@
-"""The losses of one training step: networks and draws in, tensors out; nothing is modified.
+"""The losses of one training step: networks and inputs in, tensors out; nothing is modified.
 
-Four phases, as PoF3D section 3.4 and StyleGAN2's lazy regularisation order them. Each latent is
-seen from its own camera and from a mirrored one; without the second view, geometry collapses to a
-relief. One pass through the backbone serves both views, one pass through D's trunk yields pose and
-score.
+Four phases, as PoF3D (Shi et al. 2023, section 3.4) and StyleGAN2's lazy regularization order them.
+Each object is rendered from its own camera and from a mirrored one; without the second view,
+geometry collapses to a relief. One pass through the backbone serves both views, one pass through
+D's trunk yields pose and score.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,127 +13,128 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training import cameras as camera
-from training.networks.discriminator import Discriminator, Judgement, resize
-from training.networks.generator import Generator, Latent, View
+from torch_utils.images import blur, resize
+from training import cameras
+from training.networks.discriminator import Discriminator, DiscriminatorOutput
+from training.networks.generator import Generator, View
+from training.pose_sources import Poses
 
-# Changes what D sees: (image, raw or None) -> (image, raw or None), differentiable.
+# (image, raw or None) -> (image, raw or None), differentiable.
 Augment = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
-class Draws(NamedTuple):
-    """What chance decides in one micro-batch of a main phase.
+class StepInputs(NamedTuple):
+    """Random inputs of one micro-batch of a main phase, beside its poses.
 
-    z: [B, z_dim]. intrinsics: [B, 3, 3] or [3, 3]. mirror: a kind of `camera.mirror_cam2world`, or
+    z: [B, z_dim]. intrinsics: [B, 3, 3] or [3, 3]. mirror: a kind of `cameras.mirror_cam2world`, or
     None for a single view. mixing: a second z and the layer from which it takes over, or None.
-    pose: [B, 2], given to the generator; None: it chooses its own. swapped: objects are seen from
-    the poses their neighbours in the batch chose. pose_z: [N, z_dim], more latents, whose poses
-    alone are wanted; None where nothing spreads them.
+    stochastic: depths along rays are random, as training wants; False fixes them.
     """
 
     z: Tensor
     intrinsics: Tensor
     mirror: str | None
     mixing: tuple[Tensor, int] | None = None
-    pose: Tensor | None = None
-    swapped: bool = False
-    pose_z: Tensor | None = None
-
-    def assign(self, pose: Tensor) -> Tensor:
-        """Which object is seen from which of the poses [B, 2] that they chose."""
-        return pose.roll(1, dims=0) if self.swapped else pose
+    stochastic: bool = True
 
 
-class Spectacles(NamedTuple):
-    """What images pass on their way to D: blur of `sigma` pixels, then augmentation, if any."""
+class DiscriminatorTransform(NamedTuple):
+    """What happens to images on their way to D: blur of `sigma` pixels, then augmentation, if any.
+
+    Generated images are blurred and their raw renderings are not, as published; the raw images of
+    photographs, which are made here, are blurred too.
+    """
 
     sigma: float = 0
     augment: Augment | None = None
 
 
+class RealBatch(NamedTuple):
+    """Photographs [B, 3, R, R] in [-1, 1], and known poses [B, 2] to condition D on, or None."""
+
+    images: Tensor
+    condition: Tensor | None = None
+
+
 class Phase(NamedTuple):
-    """loss: scalar to be minimised. terms: values for the log, detached, of any shape."""
+    """loss: scalar to be minimized. terms: values for the log, detached, of any shape."""
 
     loss: Tensor
     terms: dict[str, Tensor]
 
 
-def blur(image: Tensor, sigma: float) -> Tensor:
-    """Filter [B, C, H, W] with exp2(-(x / sigma)^2), radius floor(3 sigma) pixels, zero padding."""
-    radius = int(sigma * 3)
-    if radius == 0:
-        return image
-    channels = image.shape[1]
-    x = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
-    taps = torch.exp2(-((x / sigma) ** 2))
-    taps = (taps / taps.sum()).to(image.dtype).expand(channels, 1, 1, -1)
-    image = F.conv2d(image, taps, padding=(0, radius), groups=channels)
-    return F.conv2d(image, taps.mT, padding=(radius, 0), groups=channels)
+class Generated(NamedTuple):
+    """Objects of a micro-batch. w: [B, w_dim]. views: the own one and, if any, the mirrored one."""
+
+    w: Tensor
+    poses: Poses
+    views: list[View]
 
 
-def judge(
+def discriminate(
     discriminator: Discriminator,
     image: Tensor,
     raw: Tensor,
-    seen: Spectacles,
-    label: Tensor | None = None,
-) -> Judgement:
-    """D's opinion of images [B, 3, R, R] and, with dual discrimination, raw images [B, 3, r, r].
+    transform: DiscriminatorTransform,
+    condition: Tensor | None = None,
+) -> DiscriminatorOutput:
+    """D's output on transformed images.
 
-    label: [B, 2], known poses to judge them by (EG3D); None: D judges by the poses it sees.
+    Args:
+        discriminator: the network.
+        image: [B, 3, R, R].
+        raw: [B, 3, r, r], used with dual discrimination only.
+        transform: applied to both.
+        condition: [B, 2], known poses (EG3D); None: D's own estimate.
     """
-    image, raw = blur(image, seen.sigma), raw if discriminator.dual else None
-    if seen.augment is not None:
-        image, raw = seen.augment(image, raw)
-    return discriminator(image, raw, label)
+    image, raw_or_none = blur(image, transform.sigma), raw if discriminator.dual else None
+    if transform.augment is not None:
+        image, raw_or_none = transform.augment(image, raw_or_none)
+    return discriminator(image, raw_or_none, condition)
 
 
-def generate(generator: Generator, draws: Draws) -> tuple[Latent, list[View]]:
-    """Render each latent from its own camera and, where one is drawn, from the mirrored one."""
-    latent = generator.latent(draws.z)
-    pose = draws.assign(latent.pose) if draws.pose is None else draws.pose
-    latent = latent._replace(pose=pose)
+def generate(generator: Generator, inputs: StepInputs) -> Generated:
+    """Render each object from its own camera and, where one is drawn, from the mirrored one."""
+    latent = generator.latent(inputs.z)
+    poses = generator.pose_source.sample(generator, inputs.z, latent.w)
     ws = latent.ws
-    if draws.mixing is not None:
-        other, start = draws.mixing
+    if inputs.mixing is not None:
+        other, start = inputs.mixing
         ws = torch.cat([ws[:, :start], generator.latent(other).ws[:, start:]], dim=1)
     planes = generator.planes(ws, noise="random")
-    cameras = [generator.cam2world(latent.pose)]
-    if draws.mirror is not None:
-        cameras.append(camera.mirror_cam2world(cameras[0], draws.mirror))
+    cam2world = [generator.cam2world(poses.pose)]
+    if inputs.mirror is not None:
+        cam2world.append(cameras.mirror_cam2world(cam2world[0], inputs.mirror))
     views = generator.render(
-        planes, ws[:, -1], torch.stack(cameras, dim=1), draws.intrinsics, stochastic=True
+        planes,
+        ws[:, -1],
+        torch.stack(cam2world, dim=1),
+        inputs.intrinsics,
+        stochastic=inputs.stochastic,
     )
-    return latent, [views.select(i) for i in range(len(cameras))]
+    return Generated(latent.w, poses, [views.select(i) for i in range(len(cam2world))])
 
 
 def generator_main(
-    generator: Generator, discriminator: Discriminator, draws: Draws, seen: Spectacles
+    generator: Generator,
+    discriminator: Discriminator,
+    inputs: StepInputs,
+    transform: DiscriminatorTransform,
 ) -> Phase:
-    """Adversarial loss on every view, and the pull of the pose toward what D sees in the image.
-
-    The pull reaches the pose head alone: neither w nor the image moves for its sake.
-    """
-    latent, views = generate(generator, draws)
-    label = _label(generator, latent)
-    opinions = [judge(discriminator, view.image, view.raw, seen, label) for view in views]
-    losses = [F.softplus(-opinion.score) for opinion in opinions]
+    """Adversarial loss on every view (PoF3D, eq. 6), and the terms of the pose source (eq. 7)."""
+    w, poses, views = generate(generator, inputs)
+    outputs = _discriminate_views(discriminator, views, transform, poses.condition)
+    losses = [F.softplus(-output.score) for output in outputs]
     loss, terms = _sum_of_means(losses), _named("G/loss", losses)
-    if draws.pose is None:
-        chosen = draws.assign(generator.pose(latent.w.detach()))
-        pull = F.mse_loss(chosen, opinions[0].pose.detach())
-        loss = loss + generator.config.loss.pull_weight * pull
-        terms["G/pose_pull"] = pull
-    if draws.pose_z is not None:
-        entropy = pose_entropy(generator.pose(generator.mapping(draws.pose_z).detach()))
-        loss = loss - generator.config.loss.spread_weight * entropy
-        terms["G/pose_entropy"] = entropy
-    terms |= {"G/relief": relief(views[0])} | _angles("pose/generated", latent.pose)
+    for term in generator.pose_source.losses(generator, w, poses, outputs[0].pose):
+        loss = loss + term.weight * term.value
+        terms[f"G/{term.name}"] = term.value
+    terms |= {"G/depth_spread": depth_spread(views[0])} | _angles("pose/generated", poses.pose)
     return Phase(loss, _detached(terms))
 
 
 def generator_density(generator: Generator, z: Tensor, points: Tensor, nearby: Tensor) -> Phase:
-    """Density should not jump between neighbouring points (EG3D, supplement section 1).
+    """Density should not jump between neighboring points (EG3D, supplement section 1).
 
     z: [B, z_dim]; points, nearby: [B, N, 3] in world units. Nothing is rendered.
     """
@@ -147,87 +147,80 @@ def generator_density(generator: Generator, z: Tensor, points: Tensor, nearby: T
 def discriminator_main(
     generator: Generator,
     discriminator: Discriminator,
-    draws: Draws,
-    real: Tensor,
-    seen: Spectacles,
-    real_label: Tensor | None = None,
+    inputs: StepInputs,
+    real: RealBatch,
+    transform: DiscriminatorTransform,
 ) -> Phase:
-    """Views of fakes score low, reals high, and the poses of the unmirrored fakes are learned.
+    """Low scores for generated views, high ones for photographs, and D's pose error on the former.
 
-    real: [B, 3, R, R] in [-1, 1]; real_label: see `judge`. The batches are judged one after the
-    other, since the minibatch standard deviation must not mix them.
+    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose. The batches pass through D one
+    after the other, since the minibatch standard deviation must not mix them.
     """
     with torch.no_grad():
-        latent, views = generate(generator, draws)
-    label = _label(generator, latent)
-    opinions = [judge(discriminator, view.image, view.raw, seen, label) for view in views]
-    raw = blur(resize(real, generator.raw_resolution), seen.sigma)
-    on_real = judge(discriminator, real, raw, seen, real_label)
-    losses = [F.softplus(opinion.score) for opinion in opinions]
-    losses_real = F.softplus(-on_real.score)
-    pose_error = F.mse_loss(opinions[0].pose, latent.pose)
+        _, poses, views = generate(generator, inputs)
+    outputs = _discriminate_views(discriminator, views, transform, poses.condition)
+    raw = blur(resize(real.images, generator.raw_resolution), transform.sigma)
+    output_real = discriminate(discriminator, real.images, raw, transform, real.condition)
+    losses = [F.softplus(output.score) for output in outputs]
+    losses_real = F.softplus(-output_real.score)
+    pose_error = F.mse_loss(outputs[0].pose, poses.pose)
     weight = generator.config.loss.pose_weight
     loss = _sum_of_means([*losses, losses_real]) + weight * pose_error
-    terms = _named("D/loss", losses) | _named("D/score", [opinion.score for opinion in opinions])
+    terms = _named("D/loss", losses) | _named("D/score", [output.score for output in outputs])
     terms |= {
         "D/loss_real": losses_real,
         "D/pose_error": pose_error,
-        "D/score_real": on_real.score,
-        "D/sign_real": on_real.score.sign(),
+        "D/score_real": output_real.score,
+        "D/sign_real": output_real.score.sign(),
     }
-    return Phase(loss, _detached(terms | _angles("pose/seen_in_photographs", on_real.pose)))
+    return Phase(loss, _detached(terms | _angles("pose/estimated", output_real.pose)))
 
 
 def discriminator_r1(
     generator: Generator,
     discriminator: Discriminator,
-    real: Tensor,
-    seen: Spectacles,
-    real_label: Tensor | None = None,
+    real: RealBatch,
+    transform: DiscriminatorTransform,
 ) -> Phase:
     """R1: gamma/2 times the squared gradient of the score at photographs (Mescheder et al. 2018).
 
     The gradient is taken with respect to the images before blur and augmentation, as in Karras et
     al. 2020b; with dual discrimination the raw image counts as an input of its own.
     """
-    raw = resize(real, generator.raw_resolution)
-    inputs = [x.detach().requires_grad_() for x in ([real, raw] if discriminator.dual else [real])]
-    image, raw = inputs[0], inputs[-1]
-    score = judge(discriminator, image, blur(raw, seen.sigma), seen, real_label).score
+    raw = resize(real.images, generator.raw_resolution)
+    inputs = [real.images, raw] if discriminator.dual else [real.images]
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    raw = blur(inputs[-1], transform.sigma)
+    score = discriminate(discriminator, inputs[0], raw, transform, real.condition).score
     gradients = torch.autograd.grad(score.sum(), inputs, create_graph=True)
-    penalty = sum(gradient.square().sum(dim=(1, 2, 3)) for gradient in gradients)
+    penalty = torch.stack([gradient.square().sum(dim=(1, 2, 3)) for gradient in gradients]).sum(0)
     loss = generator.config.loss.gamma / 2 * penalty.mean()
     return Phase(loss, _detached({"D/r1_penalty": penalty}))
 
 
-def density_draws(generator: Generator, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random points in [-1, 1]^3 and a neighbour of each, [B, N, 3]."""
+def density_points(generator: Generator, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random points in [-1, 1]^3 and a neighbor of each, [B, N, 3]."""
     loss = generator.config.loss
     points = torch.rand(batch, loss.density_points, 3, device=device) * 2 - 1
     return points, points + torch.randn_like(points) * loss.density_step
 
 
-def pose_entropy(pose: Tensor) -> Tensor:
-    """Differential entropy, in nats, of a Gaussian with the covariance of poses [N, 2], N > 2.
-
-    Not in the paper. Objects may turn together with their cameras, in part or in whole, and the
-    pictures stay the same; then cameras that move less are as good to D, and geometry makes up for
-    them. Cameras that move too much are not: the two views of an object would be more different
-    than the data is. So of all that D accepts, the widest poses are the right ones.
-    """
-    return torch.logdet(torch.cov(pose.T)) / 2 + math.log(2 * math.pi * math.e)
-
-
-def relief(view: View) -> Tensor:
-    """Spread of depth over what is opaque, [B], in world units; zero for a flat card."""
+def depth_spread(view: View) -> Tensor:
+    """Standard deviation of depth, weighted by opacity, [B], world units; zero for a flat card."""
     weight = view.opacity / view.opacity.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-8)
     mean = (weight * view.depth).sum(dim=(1, 2, 3), keepdim=True)
     return (weight * (view.depth - mean).square()).sum(dim=(1, 2, 3)).sqrt()
 
 
-def _label(generator: Generator, latent: Latent) -> Tensor | None:
-    """Where photographs come with poses, D judges images by theirs."""
-    return latent.pose if generator.config.camera.poses == "dataset" else None
+def _discriminate_views(
+    discriminator: Discriminator,
+    views: list[View],
+    transform: DiscriminatorTransform,
+    condition: Tensor | None,
+) -> list[DiscriminatorOutput]:
+    return [
+        discriminate(discriminator, view.image, view.raw, transform, condition) for view in views
+    ]
 
 
 def _sum_of_means(losses: list[Tensor]) -> Tensor:

@@ -21,9 +21,9 @@ def gradients(phase: str) -> list[torch.Tensor]:
     z, real = torch.randn(4, 16), torch.rand(4, 3, 128, 128) * 2 - 1
     arguments = [losses.Draws(z, generator.intrinsics, "vertical")]
     arguments += [real] if phase == "discriminator_main" else []
-    with mock.patch.object(training.generator, "random_draws", rendering.fixed_draws):
+    with mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws):
         function = getattr(losses, phase)
-        loss = function(generator, discriminator, *arguments, losses.Spectacles()).loss
+        loss = function(generator, discriminator, *arguments, losses.DiscriminatorTransform()).loss
     loss.backward()
     network = generator if phase == "generator_main" else discriminator
     found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from metrics.context import Context, Photographs, Views
+from metrics.context import Context, ImageSet, Views
 from metrics.runner import Runner
 
 
@@ -31,7 +31,7 @@ def save_stand_in(path: Path) -> Path:
     return path
 
 
-def coloured_noise(count: int, seed: int, mean: float = 100.0, size: int = 16) -> Tensor:
+def colored_noise(count: int, seed: int, mean: float = 100.0, size: int = 16) -> Tensor:
     """uint8 [count, 3, size, size] whose patches vary from image to image."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 4, 4, generator=generator) * 30 + mean
@@ -70,6 +70,6 @@ def directions(count: int, seed: int = 0) -> Tensor:
 
 
 def make_context(subject, photographs: Tensor, true: Tensor | None = None, **changes) -> Context:
-    taken = Photographs(photographs, f"{photographs.double().sum().item()} {math.pi}")
+    taken = ImageSet(photographs, f"{photographs.double().sum().item()} {math.pi}")
     runner = Runner(torch.device("cpu"))
     return Context(subject, taken, taken, true, runner, **changes)

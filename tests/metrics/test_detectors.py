@@ -9,8 +9,9 @@ import torch
 
 from dnnlib import UserError
 from metrics import detectors
-from metrics.detectors import load_detector, quantise
-from tests.metrics.fakes import coloured_noise, save_stand_in
+from metrics.detectors import load_detector
+from tests.metrics.fakes import colored_noise, save_stand_in
+from torch_utils.images import to_uint8
 
 CPU = torch.device("cpu")
 
@@ -32,7 +33,7 @@ def no_network(tmp_path, monkeypatch):
 
 def test_stand_in_gives_features_and_probabilities(stand_in):
     detector = load_detector(str(stand_in), CPU)
-    images = coloured_noise(5, seed=0)
+    images = colored_noise(5, seed=0)
     features = detector.features(images)
     assert features.shape == (5, detector.dim) == (5, 48)
     expected = torch.nn.functional.adaptive_avg_pool2d(images / 255, 4).flatten(1)
@@ -111,11 +112,11 @@ def test_unknown_detector_gets_one_line(tmp_path):
 
 def test_quantised_samples_are_the_photographs_pixels():
     levels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(quantise(levels / 127.5 - 1), levels)
-    assert quantise(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+    assert torch.equal(to_uint8(levels / 127.5 - 1), levels)
+    assert to_uint8(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
 
 
-def test_efficientnet_recognises_a_cat_and_coffee():
+def test_efficientnet_recognizes_a_cat_and_coffee():
     pytest.importorskip("efficientnet_lite_pytorch")
     from skimage import data
 

@@ -68,9 +68,9 @@ def test_projection_undoes_unprojection():
     cam2world = views.cam2world[:, 0]
     points = geometry.unproject(views.depth[:, 0], cam2world, views.intrinsics)
     place = geometry.project(points, cam2world, views.intrinsics)
-    centres = (torch.arange(SIZE) + 0.5) / SIZE
-    assert torch.allclose(place.pixel[0, 5, :, 0], centres, atol=1e-4)
-    assert torch.allclose(place.pixel[0, :, 5, 1], centres, atol=1e-4)
+    centers = (torch.arange(SIZE) + 0.5) / SIZE
+    assert torch.allclose(place.pixel[0, 5, :, 0], centers, atol=1e-4)
+    assert torch.allclose(place.pixel[0, :, 5, 1], centers, atol=1e-4)
     assert torch.allclose(place.distance, views.depth[:, 0], atol=1e-5)
 
 
@@ -84,7 +84,7 @@ def test_unprojection_follows_the_renderers_rays():
 
 def test_true_geometry_is_consistent():
     errors = mean_errors(head_views())
-    assert errors.colour < 0.015 < errors.unwarped / 3
+    assert errors.color < 0.015 < errors.unwarped / 3
     assert errors.depth < 0.004
     assert errors.inside > 0.5  # the share that was compared
 
@@ -94,14 +94,14 @@ def test_enlarged_images_are_compared_at_their_own_size():
     half = torch.nn.functional.avg_pool2d(views.depth.flatten(0, 1), 2).unflatten(0, (3, 2))
     mask = views.mask[..., ::2, ::2] & views.mask[..., 1::2, 1::2]
     errors = mean_errors(views._replace(depth=half, mask=mask))
-    assert errors.colour < 0.03 and errors.depth < 0.01
+    assert errors.color < 0.03 and errors.depth < 0.01
 
 
 def test_a_picture_that_turns_with_the_camera_is_inconsistent():
     """The same picture from everywhere, as of a card that follows the camera."""
     views = head_views()
     stuck = views.image[:, :1].expand_as(views.image)
-    assert mean_errors(views._replace(image=stuck)).colour > 3 * mean_errors(views).colour
+    assert mean_errors(views._replace(image=stuck)).color > 3 * mean_errors(views).color
 
 
 def test_depth_that_does_not_turn_is_inconsistent():
@@ -110,10 +110,10 @@ def test_depth_that_does_not_turn_is_inconsistent():
     assert mean_errors(views._replace(depth=stuck)).depth > 3 * mean_errors(views).depth
 
 
-def test_flat_depth_warps_to_wrong_colours():
+def test_flat_depth_warps_to_wrong_colors():
     views = head_views()
     flat = torch.full_like(views.depth, 2.7)
-    assert mean_errors(views._replace(depth=flat)).colour > 2 * mean_errors(views).colour
+    assert mean_errors(views._replace(depth=flat)).color > 2 * mean_errors(views).color
 
 
 def test_hidden_surface_is_not_compared():

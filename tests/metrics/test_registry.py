@@ -13,7 +13,7 @@ from metrics.registry import compute
 from metrics.statistics import Moments
 from tests.metrics.fakes import (
     FakeSubject,
-    coloured_noise,
+    colored_noise,
     directions,
     make_context,
     numbered_images,
@@ -40,7 +40,7 @@ def inception(stand_in, monkeypatch):
 
 @pytest.fixture
 def images():
-    return {"real": coloured_noise(300, seed=0), "fake": coloured_noise(200, seed=1, mean=120)}
+    return {"real": colored_noise(300, seed=0), "fake": colored_noise(200, seed=1, mean=120)}
 
 
 def image_context(images, detector, **changes):
@@ -78,7 +78,7 @@ def test_names_that_are_metrics(name):
         ("fid50k_full-effnet", r"\(did you mean fd50k_full-effnet\?\)"),  # FID is Inception's
         ("pose-error", r"\(did you mean pose_error\?\)"),
         ("fd50k_full", ""),  # of which features?
-        ("pr50k_full", ""),  # of how many neighbours?
+        ("pr50k_full", ""),  # of how many neighbors?
         ("is50k_full", ""),
         ("fid3k3", ""),
         ("fid0k", ""),
@@ -91,17 +91,17 @@ def test_names_that_are_not(name, hint):
 
 
 def test_names_tell_the_detector_and_the_count():
-    def honest(name, detector, count=None):
+    def reported_name(name, detector, count=None):
         parsed = QualityName.parse(name)
-        return parsed._replace(count=count or parsed.count).honest(detector)
+        return parsed._replace(count=count or parsed.count).reported_name(detector)
 
-    assert honest("fid50k_full", "inception") == "fid50k_full"
-    assert honest("fid50k_full", "inception", 5000) == "fid5k_full"
-    assert honest("fid50k_full", "inception", 64) == "fid0.064k_full"
-    assert honest("fid50k_full", "effnet") == "fd50k_full-effnet"
-    assert honest("kid50k_full", "vgg16-0a1b2c3d") == "kd50k_full-vgg16-0a1b2c3d"
-    assert honest("pr50k3_full", "inception") == "pr50k3_full-inception"
-    assert honest("is50k", "effnet") == "is50k-effnet"
+    assert reported_name("fid50k_full", "inception") == "fid50k_full"
+    assert reported_name("fid50k_full", "inception", 5000) == "fid5k_full"
+    assert reported_name("fid50k_full", "inception", 64) == "fid0.064k_full"
+    assert reported_name("fid50k_full", "effnet") == "fd50k_full-effnet"
+    assert reported_name("kid50k_full", "vgg16-0a1b2c3d") == "kd50k_full-vgg16-0a1b2c3d"
+    assert reported_name("pr50k3_full", "inception") == "pr50k3_full-inception"
+    assert reported_name("is50k", "effnet") == "is50k-effnet"
 
 
 def test_fid_is_the_distance_of_the_features(images, inception):

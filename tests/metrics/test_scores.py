@@ -89,7 +89,7 @@ def test_kernel_distance_of_two_samples_of_one_distribution_averages_to_zero():
 
 
 def brute_force_share(points, cover, k):
-    """Of points within the distance of some cover point to its k-th neighbour."""
+    """Of points within the distance of some cover point to its k-th neighbor."""
     radii = [sorted(math.dist(c, other) for other in cover)[k] for c in cover]
     inside = [any(math.dist(p, c) <= r for c, r in zip(cover, radii, strict=True)) for p in points]
     return sum(inside) / len(inside)
@@ -100,7 +100,7 @@ def test_precision_and_recall_agree_with_brute_force(shift):
     generator = torch.Generator().manual_seed(0)
     real = torch.randn(40, 3, generator=generator)
     fake = torch.randn(30, 3, generator=generator) * 0.7 + shift
-    found = scores.precision_recall(real, fake, neighbours=3)
+    found = scores.precision_recall(real, fake, neighbors=3)
     assert found.precision == pytest.approx(brute_force_share(fake.tolist(), real.tolist(), 3))
     assert found.recall == pytest.approx(brute_force_share(real.tolist(), fake.tolist(), 3))
 
@@ -126,5 +126,5 @@ def test_identity_scores_know_identities_and_strangers():
     noise = torch.randn(20, 2, 30, generator=generator)
     same = scores.identity_scores(identities + 0.1 * noise)
     strangers = scores.identity_scores(noise)
-    assert same.recognised == 1 and same.same > 0.9 and abs(same.other) < 0.2
-    assert abs(strangers.recognised - 0.5) < 0.15
+    assert same.recognized == 1 and same.same > 0.9 and abs(same.other) < 0.2
+    assert abs(strangers.recognized - 0.5) < 0.15

@@ -72,7 +72,7 @@ def square(tmp_path) -> Mesh:
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """One car, a box 4 x 1 x 2 metres of strips, with a second paint job."""
+    """One car, a box 4 x 1 x 2 meters of strips, with a second paint job."""
     folder = tmp_path / "torcs" / "cars" / "box"
     driver = tmp_path / "torcs" / "drivers" / "somebody" / "0"
     folder.mkdir(parents=True)
@@ -133,9 +133,9 @@ def test_a_picture_shows_the_texture_upright_and_knows_its_distance(square):
 
 
 def test_both_sides_of_a_face_are_drawn_and_lit(square):
-    grey = np.full((2, 2, 3), 200, np.uint8)
+    gray = np.full((2, 2, 3), 200, np.uint8)
     front, back = (
-        torcs_cars.photograph(square, [grey], camera(yaw, 0), 16).image[8, 8] for yaw in (0, 180)
+        torcs_cars.photograph(square, [gray], camera(yaw, 0), 16).image[8, 8] for yaw in (0, 180)
     )
     assert (front > back).all()  # the lamp is in front
     assert back[0] == round(200 * torcs_cars.AMBIENT)
@@ -146,19 +146,19 @@ def test_a_car_stands_on_its_wheels_in_the_frame_from_every_side(source):
     assert [path.name for path in car.liveries] == ["box", "0"]
     size = np.ptp(car.mesh.positions.reshape(-1, 3), axis=0)
     scale = torcs_cars.DIAGONAL / math.hypot(4, 2)
-    assert size[1] == pytest.approx(1.1 * scale)  # the body's metre and 100 mm below it
-    grey = [np.full((2, 2, 3), 100, np.uint8)] * 2
+    assert size[1] == pytest.approx(1.1 * scale)  # the body's meter and 100 mm below it
+    gray = [np.full((2, 2, 3), 100, np.uint8)] * 2
     for yaw in (-torcs_cars.YAW_LIMIT, 0, torcs_cars.YAW_LIMIT):
-        image = torcs_cars.photograph(car.mesh, grey, camera(yaw, torcs_cars.PITCH_MEAN), 32).image
+        image = torcs_cars.photograph(car.mesh, gray, camera(yaw, torcs_cars.PITCH_MEAN), 32).image
         border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
         assert (border == 255).all() and (image < 255).any()
 
 
 def test_the_nose_comes_round_from_the_front_view_to_the_side_view(source):
     (car,) = torcs_cars.find_cars(source)
-    grey = [np.full((2, 2, 3), 100, np.uint8)] * 2
+    gray = [np.full((2, 2, 3), 100, np.uint8)] * 2
     front, between, side = (
-        (torcs_cars.photograph(car.mesh, grey, camera(yaw, 0), 64).image < 255).any((0, 2)).sum()
+        (torcs_cars.photograph(car.mesh, gray, camera(yaw, 0), 64).image < 255).any((0, 2)).sum()
         for yaw in (-45, 0, 45)
     )
     assert front < 0.6 * side and front < between

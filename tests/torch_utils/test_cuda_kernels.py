@@ -96,27 +96,27 @@ def test_upfirdn2d_and_its_gradient(host, plan, layout):
 
 @pytest.mark.parametrize("axes", PLANE_AXES)
 def test_triplane_render_and_its_gradients(host, axes):
-    batch, count, channels, hidden, colours = 2, 300, 16, 24, 32
+    batch, count, channels, hidden, colors = 2, 300, 16, 24, 32
     planes = torch.randn(batch, 5, 7, 3, channels).permute(0, 3, 4, 1, 2)
     points = (torch.rand(batch, count, 3) - 0.5) * 1.6
-    shapes = ((hidden, channels), (hidden,), (1 + colours, hidden), (1 + colours,))
+    shapes = ((hidden, channels), (hidden,), (1 + colors, hidden), (1 + colors,))
     decoder = DecoderWeights(*(torch.randn(s) * 0.3 for s in shapes))
-    d_sigma, d_colour = torch.randn(batch, count, 1), torch.randn(batch, count, colours)
+    d_sigma, d_color = torch.randn(batch, count, 1), torch.randn(batch, count, colors)
 
     inputs = [t.double().requires_grad_() for t in (planes, points, *decoder)]
     samples = triplane_render_torch(
         *inputs[:2], DecoderWeights(*inputs[2:]), box_warp=1.1, axes=axes
     )
-    seeds = [d_sigma.double(), d_colour.double()]
+    seeds = [d_sigma.double(), d_color.double()]
     expected = [*samples, *torch.autograd.grad(list(samples), inputs, seeds)]
 
     packed = pack(decoder)
     shape = _describe(planes, points, decoder.w1, decoder.w2, 1.1, axes)
-    sigma, colour = torch.empty_like(d_sigma), torch.empty_like(d_colour)
+    sigma, color = torch.empty_like(d_sigma), torch.empty_like(d_color)
     d_planes, d_points = torch.zeros_like(planes), torch.empty_like(points)
     d_weights = torch.empty_like(packed)
-    tensors = (packed, planes, points, sigma, colour, d_sigma, d_colour)
+    tensors = (packed, planes, points, sigma, color, d_sigma, d_color)
     host.host_triplane(ctypes.byref(shape), *_pointers(*tensors, d_planes, d_points, d_weights))
-    actual = [sigma, colour, d_planes, d_points, *unpack(d_weights, shape)]
+    actual = [sigma, color, d_planes, d_points, *unpack(d_weights, shape)]
     for a, e in zip(actual, expected, strict=True):
         assert torch.linalg.vector_norm(a - e) < 1e-5 * torch.linalg.vector_norm(e)

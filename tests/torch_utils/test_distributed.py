@@ -129,9 +129,9 @@ def test_another_number_than_torchrun_started_is_refused(monkeypatch):
 def leave_no_thread() -> list[str]:
     """Names of the threads, after the group's end, of a process that has trained a little."""
     parameter = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.Adam([parameter])
+    optimizer = torch.optim.Adam([parameter])
     parameter.square().sum().backward()
-    optimiser.step()
+    optimizer.step()
     distributed.barrier()
     torch.distributed.destroy_process_group()
     names = [Path(f"/proc/self/task/{task}/comm") for task in os.listdir("/proc/self/task")]

@@ -16,7 +16,7 @@ from torch_utils.ops.triplane_render import (
     triplane_render_torch,
 )
 
-# batch, points, channels, height, width, hidden, colours
+# batch, points, channels, height, width, hidden, colors
 SIZES = [
     (1, 1, 1, 1, 1, 1, 1),
     (1, 1, 16, 4, 4, 32, 16),
@@ -39,7 +39,7 @@ def native_mode():
 
 def _inputs(size, dtype=torch.float64, spread=1.4, seed=0):
     """Planes, points (some outside the box) and decoder weights, each requiring gradient."""
-    batch, count, channels, height, width, hidden, colours = size
+    batch, count, channels, height, width, hidden, colors = size
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape, scale=1.0):
@@ -50,8 +50,8 @@ def _inputs(size, dtype=torch.float64, spread=1.4, seed=0):
         (torch.rand(batch, count, 3, generator=random, dtype=torch.float64) - 0.5) * spread,
         normal(hidden, channels, scale=channels**-0.5),
         normal(hidden),
-        normal(1 + colours, hidden, scale=hidden**-0.5),
-        normal(1 + colours),
+        normal(1 + colors, hidden, scale=hidden**-0.5),
+        normal(1 + colors),
     ]
     # Rounded to float32, so that both precisions start from the same numbers.
     return [t.float().to(dtype).requires_grad_() for t in tensors]
@@ -132,8 +132,8 @@ def test_gradients_are_made_for_those_who_ask(wanted):
 
 
 def test_no_points_give_no_samples_and_zero_gradients():
-    sigma, colour, *gradients = _run(triplane_render, _inputs((2, 0, 16, 4, 4, 8, 3)))
-    assert sigma.shape == (2, 0, 1) and colour.shape == (2, 0, 3)
+    sigma, color, *gradients = _run(triplane_render, _inputs((2, 0, 16, 4, 4, 8, 3)))
+    assert sigma.shape == (2, 0, 1) and color.shape == (2, 0, 3)
     assert all(g.abs().sum() == 0 for g in gradients)
 
 
@@ -209,7 +209,7 @@ def test_nothing_per_sample_is_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         samples = triplane_render(inputs[0], inputs[1], DecoderWeights(*inputs[2:]), box_warp=1)
     given = sum(t.numel() for t in inputs)
-    assert sum(kept.values()) <= given + samples.colour.numel()
+    assert sum(kept.values()) <= given + samples.color.numel()
 
 
 def test_other_types_take_the_twin():

@@ -6,16 +6,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.augment import AdaController, Augmentation, Draws, augment, draw, recolour, resample
+from training.augment import (
+    AdaController,
+    Augmentation,
+    AugmentParams,
+    augment,
+    draw,
+    recolor,
+    resample,
+)
 
 
-def neutral(batch: int) -> Draws:
+def neutral(batch: int) -> AugmentParams:
     pairs = torch.zeros(batch, 2, dtype=torch.float64)
-    return Draws(*(pairs if "shift" in name else pairs[:, 0] for name in Draws._fields))
+    return AugmentParams(
+        *(pairs if "shift" in name else pairs[:, 0] for name in AugmentParams._fields)
+    )
 
 
-def only(**parameters: list) -> Draws:
-    """Draws that are neutral but for the given ones, a list with one entry per sample."""
+def only(**parameters: list) -> AugmentParams:
+    """AugmentParams that are neutral but for the given ones, a list with one entry per sample."""
     tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in parameters.items()}
     return neutral(len(next(iter(tensors.values()))))._replace(**tensors)
 
@@ -33,9 +43,9 @@ def waves(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.stack([red, green, blue], dim=-3)
 
 
-def pixel_centres(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    centres = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
+def pixel_centers(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    centers = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    y, x = torch.meshgrid(centers, centers, indexing="ij")
     return x, y
 
 
@@ -84,13 +94,13 @@ def test_beyond_its_border_the_picture_goes_on_as_in_a_mirror():
     ids=["shift", "enlarge", "shrink", "stretch", "order"],
 )
 def test_geometry_samples_the_picture_where_it_should(draws, source, size):
-    x, y = pixel_centres(size)
+    x, y = pixel_centers(size)
     moved = resample(waves(x, y)[None], draws)[0]
     torch.testing.assert_close(moved, waves(*source(x, y)), rtol=0, atol=0.01)
 
 
 def test_shrinking_averages_detail_away_instead_of_aliasing():
-    x, _ = pixel_centres(64)
+    x, _ = pixel_centers(64)
     nearly_nyquist = (math.pi * 60 * x).cos().expand(1, 3, 64, 64)
     assert resample(nearly_nyquist, only(zoom=[-1.0])).abs().mean() < 0.05
 
@@ -101,46 +111,46 @@ def test_flat_pictures_stay_flat():
     torch.testing.assert_close(resample(flat, draws), flat)
 
 
-# Colour
+# Color
 
 
 def test_brightness_adds_and_contrast_scales_what_brightness_made():
     picture = random_picture(1, 3, 8, 8)
-    torch.testing.assert_close(recolour(picture, only(brightness=[0.25])), picture + 0.25)
-    torch.testing.assert_close(recolour(picture, only(contrast=[-1.0])), picture / 2)
-    both = recolour(picture, only(brightness=[0.25], contrast=[1.0]))
+    torch.testing.assert_close(recolor(picture, only(brightness=[0.25])), picture + 0.25)
+    torch.testing.assert_close(recolor(picture, only(contrast=[-1.0])), picture / 2)
+    both = recolor(picture, only(brightness=[0.25], contrast=[1.0]))
     torch.testing.assert_close(both, 2 * (picture + 0.25))
 
 
 def test_luma_flip_negates_luma_keeps_chroma_and_undoes_itself():
     picture = random_picture(1, 3, 8, 8)
-    flipped = recolour(picture, only(luma_flip=[1.0]))
+    flipped = recolor(picture, only(luma_flip=[1.0]))
     luma = picture.mean(1, keepdim=True)
     torch.testing.assert_close(flipped, picture - 2 * luma)
-    torch.testing.assert_close(recolour(flipped, only(luma_flip=[1.0])), picture)
+    torch.testing.assert_close(recolor(flipped, only(luma_flip=[1.0])), picture)
 
 
-def test_hue_turns_round_the_grey_axis():
+def test_hue_turns_round_the_gray_axis():
     picture = random_picture(1, 3, 8, 8)
-    turned = recolour(picture, only(hue=[1.0]))
+    turned = recolor(picture, only(hue=[1.0]))
     torch.testing.assert_close(turned.mean(1), picture.mean(1))
     torch.testing.assert_close(turned.norm(dim=1), picture.norm(dim=1))
     assert (turned - picture).abs().mean() > 0.1
-    third = recolour(picture, only(hue=[2 * math.pi / 3]))
+    third = recolor(picture, only(hue=[2 * math.pi / 3]))
     torch.testing.assert_close(third, picture[:, [2, 0, 1]])  # red to green to blue
 
 
-def test_saturation_scales_the_distance_from_grey():
+def test_saturation_scales_the_distance_from_gray():
     picture = random_picture(1, 3, 8, 8)
     luma = picture.mean(1, keepdim=True)
-    vivid = recolour(picture, only(saturation=[1.0]))
+    vivid = recolor(picture, only(saturation=[1.0]))
     torch.testing.assert_close(vivid, luma + 2 * (picture - luma))
 
 
-# Draws
+# AugmentParams
 
 
-def draw_many(p: float) -> Draws:
+def draw_many(p: float) -> AugmentParams:
     pictures = torch.empty(1, 1, 64, 64).expand(20_000, 3, 64, 64)
     return draw(pictures, torch.tensor(p), torch.Generator().manual_seed(0))
 
@@ -186,7 +196,7 @@ def test_samples_that_no_transform_befalls_are_unchanged():
 
 
 def test_image_and_raw_see_the_same_transform():
-    pattern, coarse = (waves(*pixel_centres(size)).expand(16, -1, -1, -1) for size in (64, 32))
+    pattern, coarse = (waves(*pixel_centers(size)).expand(16, -1, -1, -1) for size in (64, 32))
     image, raw = Augmentation(p=1.0)(pattern, coarse, torch.Generator().manual_seed(0))
     resized = F.avg_pool2d(image, 2)
     assert (resized - raw).norm() / raw.norm() < 0.01

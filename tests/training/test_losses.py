@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from tests.small import DUAL, PLAIN, small_discriminator, small_generator
+from torch_utils.images import blur
 from training import losses
 from training.cameras import intrinsics_from_focal
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, View
 
 BATCH = 4
-PLAINLY = losses.Spectacles()
+PLAINLY = losses.DiscriminatorTransform()
 
 
 class Step(NamedTuple):
@@ -24,7 +25,7 @@ class Step(NamedTuple):
     draws: losses.Draws
     real: Tensor
 
-    def run(self, phase: str, seen: losses.Spectacles = PLAINLY) -> losses.Phase:
+    def run(self, phase: str, seen: losses.DiscriminatorTransform = PLAINLY) -> losses.Phase:
         torch.manual_seed(0)  # the depths along rays
         g, d, draws, real = self
         if phase == "generator_density":
@@ -98,7 +99,9 @@ def test_phases_leave_everything_as_it_was(sizes, phase):
     s = step(sizes)
     state = copy.deepcopy([network.state_dict() for network in (s.generator, s.discriminator)])
     z, real = s.draws.z.clone(), s.real.clone()
-    result = s.run(phase, losses.Spectacles(sigma=1.0, augment=lambda image, raw: (-image, raw)))
+    result = s.run(
+        phase, losses.DiscriminatorTransform(sigma=1.0, augment=lambda image, raw: (-image, raw))
+    )
     result.loss.backward(
         inputs=[s.generator.decoder.net["0"].weight, s.discriminator.b4.out.weight]
     )
@@ -159,7 +162,7 @@ def test_entropy_is_that_of_a_gaussian():
 
 
 def test_entropy_widens_the_poses_and_moves_only_their_head():
-    s = step(loss__spread_weight=0.5)
+    s = step(loss__pose_entropy_weight=0.5)
     spread = s._replace(draws=s.draws._replace(pose_z=torch.randn(64, 16)))
     widened, plain = (run.run("generator_main") for run in (spread, s))
     entropy = widened.terms["G/pose_entropy"]
@@ -178,7 +181,7 @@ def test_entropy_widens_the_poses_and_moves_only_their_head():
     assert spread.run("generator_main").terms["G/pose_entropy"] > entropy
 
 
-def test_swapped_poses_are_those_of_the_neighbours():
+def test_swapped_poses_are_those_of_the_neighbors():
     s = step(mirror=None)
     swapped = s._replace(draws=s.draws._replace(swapped=True))
     own, others = (run.run("generator_main").terms for run in (s, swapped))
@@ -209,7 +212,10 @@ def test_discriminator_phases_teach_the_generator_nothing():
 
 
 def test_pull_moves_only_the_pose_head():
-    with_pull, without = step(loss__pull_weight=1.0), step(loss__pull_weight=0.0)
+    with_pull, without = (
+        step(loss__pose_consistency_weight=1.0),
+        step(loss__pose_consistency_weight=0.0),
+    )
     pulled = gradients(with_pull.run("generator_main"), with_pull.generator)
     free = gradients(without.run("generator_main"), without.generator)
     assert pulled.keys() == free.keys()
@@ -277,14 +283,14 @@ def test_r1_against_finite_differences(sigma):
     s = step(loss__gamma=3.0)
     s.discriminator.double()
     s = s._replace(real=s.real.double())
-    seen, h = losses.Spectacles(sigma), 1e-8
+    seen, h = losses.DiscriminatorTransform(sigma), 1e-8
     phase = s.run("discriminator_r1", seen)
 
     # The score is conditioned on the pose as it was seen, through which no gradient goes.
-    pose = s.discriminator(losses.blur(s.real, sigma)).pose.detach()
+    pose = s.discriminator(blur(s.real, sigma)).pose.detach()
 
     def score(real: Tensor, discriminator=s.discriminator) -> Tensor:
-        return discriminator(losses.blur(real, sigma), condition=pose).score.sum()
+        return discriminator(blur(real, sigma), condition=pose).score.sum()
 
     real, direction = s.real.clone().requires_grad_(), torch.randn_like(s.real)
     (gradient,) = torch.autograd.grad(score(real), real)
@@ -319,7 +325,7 @@ def test_r1_reaches_through_the_augmentation_to_the_photographs():
     for sizes in (PLAIN, DUAL):
         s = step(sizes)
         plain = s.run("discriminator_r1")
-        augmented = s.run("discriminator_r1", losses.Spectacles(augment=steeper))
+        augmented = s.run("discriminator_r1", losses.DiscriminatorTransform(augment=steeper))
         torch.testing.assert_close(augmented.loss, 4 * plain.loss)
 
 
@@ -329,7 +335,9 @@ def test_r1_counts_the_raw_image_as_an_input_of_its_own():
 
     s = step(DUAL)
     both = s.run("discriminator_r1").terms["D/r1_penalty"]
-    raw_only = s.run("discriminator_r1", losses.Spectacles(augment=blind)).terms["D/r1_penalty"]
+    raw_only = s.run("discriminator_r1", losses.DiscriminatorTransform(augment=blind)).terms[
+        "D/r1_penalty"
+    ]
     assert (0 < raw_only).all() and (raw_only < both).all()
 
 
@@ -344,13 +352,13 @@ def test_blur_of_a_point_is_the_kernel(sigma):
     taps = torch.exp2(-((x / sigma) ** 2)) * (x.abs() <= math.floor(3 * sigma))
     taps = taps / taps.sum()
     expected = torch.outer(taps, taps).expand(1, 2, 31, 31)
-    torch.testing.assert_close(losses.blur(image, sigma), expected)
+    torch.testing.assert_close(blur(image, sigma), expected)
 
 
 def test_no_blur_once_it_has_faded():
     image = torch.randn(1, 3, 8, 8)
-    assert losses.blur(image, 0.0) is image
-    assert torch.equal(losses.blur(image, 0.3), image)
+    assert blur(image, 0.0) is image
+    assert torch.equal(blur(image, 0.3), image)
 
 
 def test_images_are_blurred_once_and_then_augmented():
@@ -361,18 +369,21 @@ def test_images_are_blurred_once_and_then_augmented():
         seen.append((image, raw))
         return image, raw
 
-    s.run("discriminator_main", losses.Spectacles(2.0, watch))
+    s.run("discriminator_main", losses.DiscriminatorTransform(2.0, watch))
     assert len(seen) == 3
     image, raw = seen[-1]
-    torch.testing.assert_close(image, losses.blur(s.real, 2.0))
+    torch.testing.assert_close(image, blur(s.real, 2.0))
     small = torch.nn.functional.interpolate(s.real, size=16, mode="bilinear")
-    torch.testing.assert_close(raw, losses.blur(small, 2.0))
+    torch.testing.assert_close(raw, blur(small, 2.0))
 
 
 def test_single_discrimination_augments_no_raw_image():
     s = step(PLAIN)
     seen = []
-    s.run("discriminator_main", losses.Spectacles(0, lambda *pair: seen.append(pair[1]) or pair))
+    s.run(
+        "discriminator_main",
+        losses.DiscriminatorTransform(0, lambda *pair: seen.append(pair[1]) or pair),
+    )
     assert seen == [None, None, None]
 
 

@@ -30,13 +30,13 @@ def gradients(phase: str, sizes: dict) -> dict[str, torch.Tensor]:
     draws = losses.Draws(z, generator.intrinsics, "horizontal")
     points = torch.rand(4, 50, 3) - 0.5
     arguments = {
-        "generator_main": (discriminator, draws, losses.Spectacles()),
+        "generator_main": (discriminator, draws, losses.DiscriminatorTransform()),
         "generator_density": (z, points, points + 0.01),
-        "discriminator_main": (discriminator, draws, real, losses.Spectacles()),
-        "discriminator_r1": (discriminator, real, losses.Spectacles()),
+        "discriminator_main": (discriminator, draws, real, losses.DiscriminatorTransform()),
+        "discriminator_r1": (discriminator, real, losses.DiscriminatorTransform()),
     }
     # Depths that hang on rounding would make pixels jump.
-    with mock.patch.object(training.generator, "random_draws", rendering.fixed_draws):
+    with mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws):
         loss = getattr(losses, phase)(generator, *arguments[phase]).loss
     loss.backward()
     network = generator if phase.startswith("generator") else discriminator

@@ -1,4 +1,4 @@
-"""Tri-plane lookup and decoding: from points in space to density and colour.
+"""Tri-plane lookup and decoding: from points in space to density and color.
 
 EG3D (Chan et al. 2022), section 3.2: project a point on three planes, average the features found
 there, decode them with a small MLP.
@@ -23,7 +23,7 @@ PLANE_AXES = {"full": ((0, 1), (0, 2), (2, 1)), "eg3d": ((0, 1), (0, 2), (2, 0))
 class DecoderWeights(NamedTuple):
     """A two-layer MLP, its learning-rate and fan-in factors multiplied in.
 
-    w1: [hidden, C], b1: [hidden], w2: [1 + colours, hidden], b2: [1 + colours].
+    w1: [hidden, C], b1: [hidden], w2: [1 + colors, hidden], b2: [1 + colors].
     """
 
     w1: Tensor
@@ -33,20 +33,20 @@ class DecoderWeights(NamedTuple):
 
 
 class FieldSamples(NamedTuple):
-    """What the field holds at N points: sigma [B, N, 1] (before softplus), colour [B, N, F]."""
+    """What the field holds at N points: sigma [B, N, 1] (before softplus), color [B, N, F]."""
 
     sigma: Tensor
-    colour: Tensor
+    color: Tensor
 
 
 def triplane_render(
     planes: Tensor, points: Tensor, decoder: DecoderWeights, *, box_warp: float, axes: str = "full"
 ) -> FieldSamples:
-    """Density and colour of a tri-plane field at points.
+    """Density and color of a tri-plane field at points.
 
     planes: [B, 3, C, H, W], covering the cube [-box_warp/2, box_warp/2]^3, zero outside.
     points: [B, N, 3] in world units. Differentiable once in planes, points and decoder.
-    The native kernels take float32 tensors, on a GPU with 16 or 32 channels and colours. Planes
+    The native kernels take float32 tensors, on a GPU with 16 or 32 channels and colors. Planes
     whose channels lie side by side in memory (views of channels-last images) spare them a copy.
     """
     tensors = (planes, points, *decoder)
@@ -62,8 +62,8 @@ def triplane_render_torch(
 ) -> FieldSamples:
     """`triplane_render` in plain torch, for every type and device; the kernels' oracle."""
     batch, count, _ = points.shape
-    normalised = points * (2 / box_warp)
-    grid = torch.stack([normalised[..., pair] for pair in PLANE_AXES[axes]], dim=1)
+    normalized = points * (2 / box_warp)
+    grid = torch.stack([normalized[..., pair] for pair in PLANE_AXES[axes]], dim=1)
     features = F.grid_sample(
         planes.flatten(0, 1),
         grid.reshape(batch * 3, 1, count, 2),
@@ -74,7 +74,7 @@ def triplane_render_torch(
     features = features.reshape(batch, 3, planes.shape[2], count).mean(dim=1)
     hidden = F.softplus(decoder.w1 @ features + decoder.b1[:, None])
     out = (decoder.w2 @ hidden + decoder.b2[:, None]).mT
-    # The widened sigmoid of mip-NeRF lets colours reach 0 and 1 with finite weights.
+    # The widened sigmoid of mip-NeRF lets colors reach 0 and 1 with finite weights.
     return FieldSamples(out[..., :1], torch.sigmoid(out[..., 1:]) * 1.002 - 0.001)
 
 
@@ -83,7 +83,7 @@ class _Shape(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("batch", "count", "channels", "height", "width")),
-        *((name, ctypes.c_int64) for name in ("hidden", "colours")),
+        *((name, ctypes.c_int64) for name in ("hidden", "colors")),
         ("plane_strides", ctypes.c_int64 * 4),
         ("axes", (ctypes.c_int64 * 2) * 3),
         ("scale", ctypes.c_float),
@@ -139,7 +139,7 @@ def _describe(
 
 
 class _Native(torch.autograd.Function):
-    """The kernels of csrc/triplane_render.cpp; saves its inputs and the colours, nothing more."""
+    """The kernels of csrc/triplane_render.cpp; saves its inputs and the colors, nothing more."""
 
     @staticmethod
     def forward(ctx, library, box_warp, axes, planes, points, w1, b1, w2, b2):
@@ -147,28 +147,28 @@ class _Native(torch.autograd.Function):
         texels = planes if ctx.has_texels else _to_texels(library, planes)
         points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
         sigma = points.new_empty(*points.shape[:2], 1)
-        colour = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
+        color = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
         ctx.kernels, ctx.shape = library, _describe(texels, points, w1, w2, box_warp, axes)
         inputs = (texels, points, w1, b1, w2, b2)
         library.triplane_render_forward(
-            ctx.shape, *_pointers(*inputs, sigma, colour), torch.get_num_threads()
+            ctx.shape, *_pointers(*inputs, sigma, color), torch.get_num_threads()
         )
-        ctx.save_for_backward(*inputs, colour)
-        return sigma, colour
+        ctx.save_for_backward(*inputs, color)
+        return sigma, color
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_sigma, d_colour):
-        texels, points, w1, b1, w2, b2, colour = ctx.saved_tensors
+    def backward(ctx, d_sigma, d_color):
+        texels, points, w1, b1, w2, b2, color = ctx.saved_tensors
         _, _, _, need_planes, need_points, *need_weights = ctx.needs_input_grad
-        d_sigma, d_colour = d_sigma.contiguous(), d_colour.contiguous()
+        d_sigma, d_color = d_sigma.contiguous(), d_color.contiguous()
         d_planes = torch.zeros_like(texels) if need_planes else None
         d_points = torch.empty_like(points) if need_points else None
         d_weights = [torch.empty_like(t) if any(need_weights) else None for t in (w1, b1, w2, b2)]
         ctx.kernels.triplane_render_backward(
             ctx.shape,
-            *_pointers(texels, points, w1, b1, w2, b2, colour),
-            *_pointers(d_sigma, d_colour, d_planes, d_points, *d_weights),
+            *_pointers(texels, points, w1, b1, w2, b2, color),
+            *_pointers(d_sigma, d_color, d_planes, d_points, *d_weights),
             torch.get_num_threads(),
         )
         if need_planes and not ctx.has_texels:
@@ -180,7 +180,7 @@ def _pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if t is None else t.data_ptr() for t in tensors]
 
 
-_GPU_SIZES = (16, 32)  # of channels and colours, for which csrc/triplane_render.cu has kernels
+_GPU_SIZES = (16, 32)  # of channels and colors, for which csrc/triplane_render.cu has kernels
 _GPU_BLOCK = 64  # its points per block
 _GPU_SHARED_FLOATS = 99 * 1024 // 4  # shared memory of a block on every GPU since Ampere
 
@@ -202,28 +202,28 @@ class _NativeCuda(torch.autograd.Function):
         texels = planes if dense else planes.movedim(2, 4).contiguous().movedim(4, 2)
         points, packed = points.contiguous(), pack(DecoderWeights(w1, b1, w2, b2))
         sigma = points.new_empty(*points.shape[:2], 1)
-        colour = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
+        color = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
         tiles = -(-points[..., 0].numel() // _GPU_BLOCK)
         processors = torch.cuda.get_device_properties(planes.device).multi_processor_count
         ctx.kernels, ctx.blocks = library, min(tiles, 4 * processors)
         ctx.shape = _describe(texels, points, w1, w2, box_warp, axes)
         inputs = (packed, texels, points)
-        _launch(ctx, planes.device, *inputs, sigma, colour, None, None, None, None, None)
-        ctx.save_for_backward(*inputs, colour)
-        return sigma, colour
+        _launch(ctx, planes.device, *inputs, sigma, color, None, None, None, None, None)
+        ctx.save_for_backward(*inputs, color)
+        return sigma, color
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_sigma, d_colour):
-        packed, texels, points, colour = ctx.saved_tensors
+    def backward(ctx, d_sigma, d_color):
+        packed, texels, points, color = ctx.saved_tensors
         _, _, _, need_planes, need_points, *need_weights = ctx.needs_input_grad
-        d_sigma, d_colour = d_sigma.contiguous(), d_colour.contiguous()
+        d_sigma, d_color = d_sigma.contiguous(), d_color.contiguous()
         d_planes = torch.zeros_like(texels) if need_planes else None
         d_points = torch.empty_like(points) if need_points else None
         sums = packed.new_zeros(ctx.blocks, packed.numel()) if any(need_weights) else None
         gradients = (d_planes, d_points, sums)
         _launch(
-            ctx, texels.device, packed, texels, points, None, colour, d_sigma, d_colour, *gradients
+            ctx, texels.device, packed, texels, points, None, color, d_sigma, d_color, *gradients
         )
         d_weights = [None] * 4 if sums is None else unpack(sums.sum(0), ctx.shape)
         return None, None, None, d_planes, d_points, *d_weights
@@ -246,7 +246,7 @@ def pack(decoder: DecoderWeights) -> Tensor:
 
 def unpack(packed: Tensor, shape: _Shape) -> DecoderWeights:
     """The inverse of `pack`."""
-    hidden, outputs = shape.hidden, shape.colours + 1
+    hidden, outputs = shape.hidden, shape.colors + 1
     sizes = [hidden * shape.channels, hidden, hidden * outputs, outputs]
     w1, b1, w2, b2 = packed.split(sizes)
     return DecoderWeights(

@@ -24,7 +24,7 @@ from training.cameras import mirror_cam2world
 LABEL_FILE = "dataset.json"
 LABEL_LENGTH = 25  # cam2world, 16 numbers, then intrinsics, 9; both row by row
 
-CROPS = ("centre", "pad")
+CROPS = ("center", "pad")
 
 # Pillow knows these by name but decodes them only with outside help, or not at all.
 _UNDECODABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -65,10 +65,10 @@ class DatasetArchive:
             return (self.path / name).read_bytes()
         return self._open_zip().read(name)
 
-    def read_image(self, name: str, labelled: bool = False) -> Image.Image:
+    def read_image(self, name: str, labeled: bool = False) -> Image.Image:
         """An image, upright, in RGB on white.
 
-        Raises UserError that names the image when it is corrupt, and when it is `labelled` (has a
+        Raises UserError that names the image when it is corrupt, and when it is `labeled` (has a
         camera, whose intrinsics a crop would change) but not square.
         """
         try:
@@ -76,7 +76,7 @@ class DatasetArchive:
                 image = _to_rgb(ImageOps.exif_transpose(file))
         except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
             raise UserError(f"cannot read image {name} ({_one_line(error)})") from error
-        if labelled and image.width != image.height:
+        if labeled and image.width != image.height:
             raise UserError(
                 f"image {name} has a camera label but is {image.width} x {image.height}, not "
                 "square; `dataset_tool.py convert` crops image and label together"
@@ -116,9 +116,9 @@ def _is_image_name(name: str) -> bool:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
-        grey = np.asarray(image, dtype=np.float64) / 257
-        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip instead of scale
+        gray = np.asarray(image, dtype=np.float64) / 257
+        image = Image.fromarray(gray.round().clip(0, 255).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -129,9 +129,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def square_corner(width: int, height: int, crop: str) -> tuple[int, int, int]:
     """(left, top, side) in pixels of the square that stands for an image; negative where it pads.
 
-    crop: 'centre' takes the largest central square, 'pad' the smallest that holds the image.
+    crop: 'center' takes the largest central square, 'pad' the smallest that holds the image.
     """
-    side = min(width, height) if crop == "centre" else max(width, height)
+    side = min(width, height) if crop == "center" else max(width, height)
     return (width - side) // 2, (height - side) // 2, side
 
 
@@ -188,10 +188,10 @@ class ImageDataset(Dataset):
     """uint8 images [3, R, R] from a zip or a folder, and the intrinsics of their labels if any.
 
     path: zip or folder, read with its sub-folders. resolution: R; None takes the first image's.
-    crop: 'centre' or 'pad', see `square_corner`. mirror: append an x-flipped copy of every image.
+    crop: 'center' or 'pad', see `square_corner`. mirror: append an x-flipped copy of every image.
     max_images: keep a random subset of this size, chosen by `seed`, before mirroring.
 
-    `all_intrinsics`: float32 [N, 3, 3], normalised by image size, and `all_cam2world`: float32
+    `all_intrinsics`: float32 [N, 3, 3], normalized by image size, and `all_cam2world`: float32
     [N, 4, 4], of the labels; None without.
     Nothing but images and `dataset.json` is ever read. Raises UserError on bad data.
     """
@@ -203,7 +203,7 @@ class ImageDataset(Dataset):
         self,
         path: str | os.PathLike,
         resolution: int | None = None,
-        crop: str = "centre",
+        crop: str = "center",
         mirror: bool = False,
         max_images: int | None = None,
         seed: int = 0,
@@ -236,9 +236,9 @@ class ImageDataset(Dataset):
         return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1] if flipped else pixels))
 
     def _read(self, index: int, resolution: int | None) -> Image.Image:
-        labelled = self.all_intrinsics is not None
+        labeled = self.all_intrinsics is not None
         try:
-            image = self._archive.read_image(self._names[index], labelled)
+            image = self._archive.read_image(self._names[index], labeled)
         except UserError as error:
             raise UserError(
                 f"{self._archive.path}: {error}; `dataset_tool.py check` lists all faults"

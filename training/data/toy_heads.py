@@ -53,19 +53,19 @@ _HAIRS = (
     (0.45, 0.45, 0.47),
 )
 _IRISES = ((0.08, 0.20, 0.42), (0.10, 0.29, 0.15), (0.22, 0.12, 0.07))
-_LIFT = (0.0, -0.015, 0.0)  # centres head, hair and neck in the frame
+_LIFT = (0.0, -0.015, 0.0)  # centers head, hair and neck in the frame
 
 
 class Head(NamedTuple):
-    """K ellipsoids whose axes are the world's. All [K, 3]; colours are RGB in [0, 1]."""
+    """K ellipsoids whose axes are the world's. All [K, 3]; colors are RGB in [0, 1]."""
 
-    centres: Tensor
+    centers: Tensor
     radii: Tensor
-    colours: Tensor
+    colors: Tensor
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Head":
-        """A random identity: sizes, proportions and colours."""
+        """A random identity: sizes, proportions and colors."""
         skin, hair, iris = (_tint(rng, palette) for palette in (_SKINS, _HAIRS, _IRISES))
         skull = np.array([_vary(rng, 0.185), _vary(rng, 0.215, 0.06), _vary(rng, 0.2, 0.06)])
         parts = [
@@ -74,24 +74,24 @@ class Head(NamedTuple):
             *_eye_parts(rng, skull, iris, brow=hair * 0.7),
             *_nose_and_mouth(rng, skull, skin),
         ]
-        centres, radii, colours = (
+        centers, radii, colors = (
             torch.from_numpy(np.array(column, dtype=np.float64))
             for column in zip(*parts, strict=True)
         )
         scale = rng.uniform(0.97, 1.07)
-        return cls(scale * centres + centres.new_tensor(_LIFT), scale * radii, colours)
+        return cls(scale * centers + centers.new_tensor(_LIFT), scale * radii, colors)
 
 
 class _Ellipsoid(NamedTuple):
-    centre: tuple[float, float, float]
+    center: tuple[float, float, float]
     radii: Sequence[float]
-    colour: Sequence[float]
+    color: Sequence[float]
 
 
 def _pair(ellipsoid: _Ellipsoid) -> list[_Ellipsoid]:
     """One on the left and its mirror image on the right."""
-    x, y, z = ellipsoid.centre
-    return [ellipsoid, ellipsoid._replace(centre=(-x, y, z))]
+    x, y, z = ellipsoid.center
+    return [ellipsoid, ellipsoid._replace(center=(-x, y, z))]
 
 
 def _vary(rng: np.random.Generator, value: float, relative: float = 0.1) -> float:
@@ -99,9 +99,9 @@ def _vary(rng: np.random.Generator, value: float, relative: float = 0.1) -> floa
 
 
 def _tint(rng: np.random.Generator, palette: Sequence) -> np.ndarray:
-    """A colour near one of the palette's, never so light that it could pass for background."""
-    colour = np.array(palette[rng.integers(len(palette))])
-    return (colour * rng.uniform(0.88, 1.08) + rng.normal(0, 0.012, 3)).clip(0.04, 0.9)
+    """A color near one of the palette's, never so light that it could pass for background."""
+    color = np.array(palette[rng.integers(len(palette))])
+    return (color * rng.uniform(0.88, 1.08) + rng.normal(0, 0.012, 3)).clip(0.04, 0.9)
 
 
 def _skull_parts(rng: np.random.Generator, skull: np.ndarray, skin: np.ndarray) -> list[_Ellipsoid]:
@@ -117,10 +117,10 @@ def _skull_parts(rng: np.random.Generator, skull: np.ndarray, skin: np.ndarray) 
 def _hair_parts(rng: np.random.Generator, skull: np.ndarray, hair: np.ndarray) -> list[_Ellipsoid]:
     """A cap, through which the face looks out, and a tail from a bare neck down to a hidden one."""
     volume, length = rng.uniform(1.07, 1.16), rng.uniform(0.0, 0.1)
-    cap_centre = (0, _vary(rng, 0.045, 0.2), -_vary(rng, 0.065, 0.2))
+    cap_center = (0, _vary(rng, 0.045, 0.2), -_vary(rng, 0.065, 0.2))
     tail_radii = (0.95 * volume * skull[0], 0.17, 0.6 * skull[2])
     return [
-        _Ellipsoid(cap_centre, volume * skull, hair),
+        _Ellipsoid(cap_center, volume * skull, hair),
         _Ellipsoid((0, -length, -0.62 * skull[2]), tail_radii, hair * 0.95),
     ]
 
@@ -176,7 +176,7 @@ def toy_cameras(pose: Tensor) -> Tensor:
 
 
 def toy_intrinsics() -> Tensor:
-    """[3, 3] intrinsics of the toy set's camera, normalised by image size."""
+    """[3, 3] intrinsics of the toy set's camera, normalized by image size."""
     return intrinsics_from_focal(focal_from_fov(FOV_DEGREES))
 
 
@@ -191,7 +191,7 @@ def render_head(head: Head, cam2world: Tensor, resolution: int, supersample: int
     for camera in cam2world.double():
         rays = rays_from_cameras(camera[None], toy_intrinsics(), fine)
         views.append(_trace(head, camera[:3, 3], rays.directions[0]))
-    colour, depth, hit = (torch.stack(parts) for parts in zip(*views, strict=True))
+    color, depth, hit = (torch.stack(parts) for parts in zip(*views, strict=True))
 
     def per_pixel(samples: Tensor) -> Tensor:
         grid = samples.reshape(len(cam2world), resolution, supersample, resolution, supersample, -1)
@@ -200,19 +200,19 @@ def render_head(head: Head, cam2world: Tensor, resolution: int, supersample: int
     coverage = per_pixel(hit.float())[..., 0]
     mask = coverage >= 0.5
     mean_depth = per_pixel(depth * hit)[..., 0] / coverage.clamp(min=1e-6)
-    image = (per_pixel(colour) * 255).round().to(torch.uint8).permute(0, 3, 1, 2)
+    image = (per_pixel(color) * 255).round().to(torch.uint8).permute(0, 3, 1, 2)
     return Render(image, mean_depth.where(mask, BACKGROUND_DEPTH), mask)
 
 
 def _trace(head: Head, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour [N, 3], distance [N] and hit [N] of the nearest ellipsoid along N rays from one point.
+    """Color [N, 3], distance [N] and hit [N] of the nearest ellipsoid along N rays from one point.
 
-    With A = diag(1/radii^2) and e = origin - centre, a ray d meets an ellipsoid where
+    With A = diag(1/radii^2) and e = origin - center, a ray d meets an ellipsoid where
     t^2 dAd + 2 t eAd + eAe - 1 = 0. A quarter of the discriminant is itself a quadratic form in d,
     d (Ae eA - (eAe - 1) A) d: one matrix product with the monomials of d serves all ellipsoids.
     """
     inverse = head.radii**-2
-    offset = origin - head.centres
+    offset = origin - head.centers
     a_offset = inverse * offset
     outside = (a_offset * offset).sum(-1) - 1
     form = a_offset[:, :, None] * a_offset[:, None, :] - torch.diag_embed(
@@ -228,12 +228,12 @@ def _trace(head: Head, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tens
     hit = distance.isfinite()
     distance = distance.where(hit, BACKGROUND_DEPTH)
     point = origin + distance[:, None] * directions
-    gradient = (point - head.centres[nearest]) * inverse[nearest]
+    gradient = (point - head.centers[nearest]) * inverse[nearest]
     normal = torch.nn.functional.normalize(gradient, dim=-1)
     lambert = (normal @ normal.new_tensor(_LIGHT)).clamp(min=0)
     shade = _AMBIENT + (1 - _AMBIENT) * lambert
-    colour = (head.colours[nearest] * shade[:, None]).where(hit[:, None], 1.0)
-    return colour.float(), distance, hit
+    color = (head.colors[nearest] * shade[:, None]).where(hit[:, None], 1.0)
+    return color.float(), distance, hit
 
 
 def foreground_mask(images: Tensor) -> Tensor:

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from dnnlib import UserError
-from metrics.context import Photographs, Views
+from metrics.context import ImageSet, Views
 from metrics.statistics import content_hash
+from torch_utils.images import resize, to_float
 from training.config import DataConfig
 from training.data.dataset import DatasetArchive, ImageDataset, read_labels
 from training.data.toy_heads import GROUND_TRUTH, load_ground_truth
-from training.networks.discriminator import Discriminator, resize
+from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
 _OPAQUE = 0.5
-_CENTRE = 0.25  # radius, in image widths, of what counts as the object before an opaque background
+_CENTER = 0.25  # radius, in image widths, of what counts as the object before an opaque background
 
 
 class EvaluationData(NamedTuple):
@@ -27,8 +28,8 @@ class EvaluationData(NamedTuple):
     photographs, shown, true_directions: as there. labels: [N, 25], or None without camera labels.
     """
 
-    photographs: Photographs
-    shown: Photographs
+    photographs: ImageSet
+    shown: ImageSet
     true_directions: Tensor | None
     labels: Tensor | None
 
@@ -38,11 +39,11 @@ def open_evaluation_data(data: DataConfig, seed: int) -> EvaluationData:
     archive = DatasetArchive(data.path)
     content = content_hash(archive.path)
 
-    def photographs(mirror: bool, max_images: int | None) -> Photographs:
+    def photographs(mirror: bool, max_images: int | None) -> ImageSet:
         images = ImageDataset(data.path, data.resolution, data.crop, mirror, max_images, seed)
         subset = None if max_images is None else (max_images, seed)
         preparation = (data.resolution, data.crop, mirror, subset)
-        return Photographs(images, f"{content} {preparation}")
+        return ImageSet(images, f"{content} {preparation}")
 
     plain = photographs(False, None)
     labels = _camera_labels(archive)
@@ -69,8 +70,8 @@ def viewing_directions(cam2world: Tensor) -> Tensor:
     return -cam2world[:, :3, 2]
 
 
-class NetworkSubject:
-    """A network as `metrics.context.Subject`. Each sample's number is its random seed.
+class EvaluatedNetwork:
+    """A network as `metrics.context.EvaluatedModel`. Each sample's number is its random seed.
 
     labels: [N, 25], of photographs. Where the generator is to be given its poses, samples take the
     cameras of random photographs; where training took intrinsics from the labels, those.
@@ -85,7 +86,7 @@ class NetworkSubject:
         self.generator, self.discriminator = generator, discriminator
         self.device = generator.intrinsics.device
         cameras = generator.config.camera
-        self.poses_given = generator.config.generator.pose == "given"
+        self.poses_given = bool(generator.pose_source.label_dim)
         if self.poses_given and labels is None:
             raise UserError("this generator is given its poses: the data need camera labels")
         uses_labels = self.poses_given or cameras.intrinsics == "labels"
@@ -117,14 +118,14 @@ class NetworkSubject:
 
     def see(self, images: Tensor) -> Tensor:
         """Viewing directions [B, 3] that the discriminator sees in uint8 images [B, 3, R, R]."""
-        return viewing_directions(self.see_cameras(images))
+        return viewing_directions(self.estimate_cameras(images))
 
     @torch.no_grad()
-    def see_cameras(self, images: Tensor) -> Tensor:
+    def estimate_cameras(self, images: Tensor) -> Tensor:
         """The same as cam2world, [B, 4, 4]."""
         if self.discriminator is None:
             raise UserError("this network file has no discriminator that sees poses")
-        images = images.to(self.device) / 127.5 - 1
+        images = to_float(images.to(self.device))
         raw = resize(images, self.generator.raw_resolution)
         return self.generator.cam2world(self.discriminator(images, raw).pose)
 
@@ -159,10 +160,10 @@ def orbit(cam2world: Tensor, yaw: float, pivot: Sequence[float]) -> Tensor:
     pivot."""
     cos, sin = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
     turn = cam2world.new_tensor([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-    centre = cam2world.new_tensor(pivot)
+    center = cam2world.new_tensor(pivot)
     turned = cam2world.clone()
     turned[:, :3, :3] = turn @ cam2world[:, :3, :3]
-    turned[:, :3, 3] = (cam2world[:, :3, 3] - centre) @ turn.mT + centre
+    turned[:, :3, 3] = (cam2world[:, :3, 3] - center) @ turn.mT + center
     return turned
 
 
@@ -174,4 +175,4 @@ def object_mask(opacity: Tensor, white_background: bool) -> Tensor:
         return mask
     size = opacity.shape[-1]
     offset = (torch.arange(size, device=opacity.device) + 0.5) / size - 0.5
-    return mask & (offset[:, None].hypot(offset) < _CENTRE)
+    return mask & (offset[:, None].hypot(offset) < _CENTER)

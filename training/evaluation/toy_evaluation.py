@@ -15,6 +15,7 @@ from torch import Tensor
 from dnnlib import Command
 from metrics.poses import align
 from metrics.sliced_wasserstein import sliced_wasserstein
+from torch_utils.images import to_float, to_uint8
 from training.cameras import pose_from_degrees, pose_from_direction
 from training.data.dataset import ImageDataset
 from training.data.toy_heads import (
@@ -27,10 +28,10 @@ from training.data.toy_heads import (
     toy_cameras,
     toy_dataset_path,
 )
+from training.files.network_file import load_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.outputs.figures import TURNS
-from training.run.checkpoint import load_network
 
 AT_ONCE = 16
 SAMPLES_TURNED, HEADS_TURNED = 64, 256
@@ -58,7 +59,7 @@ class ToyScores(NamedTuple):
     turned_depth_error_of_data: tuple[float, ...]
 
 
-class Solids(NamedTuple):
+class ObjectViews(NamedTuple):
     """N objects, each seen from V poses. mask: bool [N, V, R, R], foreground. depth: of the same
     shape, distance from the camera in world units; it counts in the foreground alone."""
 
@@ -66,7 +67,7 @@ class Solids(NamedTuple):
     depth: Tensor
 
 
-class Likeness(NamedTuple):
+class NearestMatch(NamedTuple):
     """Of objects with the most similar known ones, means for each of V poses. iou: overlap of the
     silhouettes, by which they are chosen. depth_error: mean difference where both are."""
 
@@ -86,7 +87,7 @@ def evaluate(
     samples, untrained_samples = (draw_images(g, len(chosen)) for g in (generator, untrained))
     masks = foreground_mask(photographs)
     silhouette = masks.float().mean(dim=0) > 0.5
-    seen = see_poses(discriminator, photographs)
+    seen = estimate_poses(discriminator, photographs)
     truth = load_ground_truth(data).pose[chosen]
     turned, turned_of_data = compare_turned(generator, seen, truth)
     return ToyScores(
@@ -106,20 +107,20 @@ def evaluate(
 def draw_images(generator: Generator, count: int, seed: int = 0) -> Tensor:
     """uint8 [count, 3, R, R] of latents drawn with `seed`."""
     z = torch.randn(count, generator.config.generator.z_dim, generator=_random(seed))
-    return _to_uint8(torch.cat([generator(part).select(0).image for part in z.split(AT_ONCE)]))
+    return to_uint8(torch.cat([generator(part).select(0).image for part in z.split(AT_ONCE)]))
 
 
 @torch.no_grad()
-def see_poses(discriminator: Discriminator, images: Tensor) -> np.ndarray:
+def estimate_poses(discriminator: Discriminator, images: Tensor) -> np.ndarray:
     """D's poses [N, 2], in radians, of uint8 images [N, 3, R, R]."""
     parts = images.split(AT_ONCE)
-    return torch.cat([discriminator(part / 127.5 - 1).pose for part in parts]).numpy()
+    return torch.cat([discriminator(to_float(part)).pose for part in parts]).numpy()
 
 
 def compare_turned(
     generator: Generator, seen: np.ndarray, truth: np.ndarray
-) -> tuple[Likeness, Likeness]:
-    """Likeness, from each of TURNS, of samples with true heads, and of other true heads.
+) -> tuple[NearestMatch, NearestMatch]:
+    """NearestMatch, from each of TURNS, of samples with true heads, and of other true heads.
 
     seen, truth: poses [N, 2] of photographs, which align the network's world with the truth.
     """
@@ -133,11 +134,11 @@ def compare_turned(
     known, others = (
         _turned_heads(random, turns, size, count) for count in (HEADS_TURNED, SAMPLES_TURNED)
     )
-    return likeness(samples, known), likeness(others, known)
+    return nearest_match(samples, known), nearest_match(others, known)
 
 
 @torch.no_grad()
-def turned_samples(generator: Generator, poses: Tensor, count: int) -> Solids:
+def turned_samples(generator: Generator, poses: Tensor, count: int) -> ObjectViews:
     """Samples, each seen from V poses [V, 2]."""
     z = torch.randn(count, generator.config.generator.z_dim, generator=_random(1))
     parts = []
@@ -145,17 +146,19 @@ def turned_samples(generator: Generator, poses: Tensor, count: int) -> Solids:
         ws = generator.latent(part).ws
         cam2world = generator.cam2world(poses).expand(len(part), -1, 4, 4)
         view = generator.render(generator.planes(ws), ws[:, -1], cam2world)
-        parts.append(Solids(foreground_mask(_to_uint8(view.image)), view.depth[:, :, 0]))
-    return Solids(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        parts.append(ObjectViews(foreground_mask(to_uint8(view.image)), view.depth[:, :, 0]))
+    return ObjectViews(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _turned_heads(random: np.random.Generator, poses: Tensor, size: int, count: int) -> Solids:
+def _turned_heads(random: np.random.Generator, poses: Tensor, size: int, count: int) -> ObjectViews:
     """Heads of the toy set, each seen from V poses [V, 2]."""
     views = [render_head(Head.random(random), toy_cameras(poses), size) for _ in range(count)]
-    return Solids(*(torch.stack([getattr(v, field) for v in views]) for field in Solids._fields))
+    return ObjectViews(
+        *(torch.stack([getattr(v, field) for v in views]) for field in ObjectViews._fields)
+    )
 
 
-def likeness(objects: Solids, known: Solids) -> Likeness:
+def nearest_match(objects: ObjectViews, known: ObjectViews) -> NearestMatch:
     """Of objects with the most similar of `known`, seen from the same poses."""
     means = []
     for view in range(objects.mask.shape[1]):
@@ -166,15 +169,11 @@ def likeness(objects: Solids, known: Solids) -> Likeness:
         shared = masks & known_masks[nearest]
         apart = (objects.depth[:, view] - known.depth[nearest, view]).abs()
         means.append((iou.mean().item(), apart[shared].mean().item()))
-    return Likeness(*zip(*means, strict=True))
+    return NearestMatch(*zip(*means, strict=True))
 
 
 def _directions(poses: Tensor) -> Tensor:
     return toy_cameras(poses.double())[:, :3, 3] / RADIUS
-
-
-def _to_uint8(images: Tensor) -> Tensor:
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def _random(seed: int) -> torch.Generator:
@@ -202,7 +201,7 @@ def main(network: str, data: Path | None) -> None:
     click.echo(
         f"foreground of samples against the mean silhouette: IoU {scores.silhouette_iou:.3f} "
         f"(photographs themselves: {scores.silhouette_iou_of_data:.3f})\n"
-        f"sliced Wasserstein distance to the photographs: {scores.distance:.2f} grey levels "
+        f"sliced Wasserstein distance to the photographs: {scores.distance:.2f} gray levels "
         f"(untrained: {scores.distance_untrained:.2f})\n"
         f"D's pose of photographs against the truth: correlation {scores.yaw_correlation:+.3f} "
         f"in yaw, {scores.pitch_correlation:+.3f} in pitch\n"

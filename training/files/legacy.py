@@ -1,6 +1,6 @@
 """Networks from old checkpoints: pickles that carried their own source text and ran it on loading.
 
-`inert_pickle` reads them without running anything; here the records that it returns become a
+`safe_unpickle` reads them without running anything; here the records that it returns become a
 `Config` and networks. Read are the generators and discriminators of PoF3D and the generators of
 EG3D.
 """
@@ -12,19 +12,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import click
 import torch
 from torch import nn
 
-from dnnlib import Command, UserError
+from dnnlib import UserError
 from torch_utils.ops.triplane_render import PLANE_AXES
-from training.config import Config, build_config
-from training.files import safe_unpickle as inert_pickle
+from training.config import Config
+from training.files import safe_unpickle
+from training.files.network import Network
 from training.files.safe_unpickle import Record, StoredTensor, as_dict
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.networks.superresolution import SIZES
-from training.run.checkpoint import Network, save_network
+from training.presets import build_config
 
 MAX_FILE_BYTES = 2 << 30
 MAX_SETTING = 1e6  # larger numbers in a file's settings are no sizes, angles or counts
@@ -50,7 +50,7 @@ def read_legacy(path: str | os.PathLike) -> LegacyCheckpoint:
         raise UserError(f"network file {path} does not exist")
     with _refusals_name(path):
         data = _read_bytes(path)
-        root = as_dict(inert_pickle.load(data))
+        root = as_dict(safe_unpickle.load(data))
         networks = {
             key: root[key] for key in ("G", "D", "G_ema") if isinstance(root.get(key), Record)
         }
@@ -94,7 +94,7 @@ def load_legacy(path: str | os.PathLike, device: str | torch.device = "cpu") -> 
             stored_discriminator = None
         config = _config(stored, stored_discriminator)
         generator = _restore(Generator, config, stored, checkpoint.nbytes).to(device)
-        if config.generator.pose == "given":
+        if config.camera.poses == "given":
             _fold_label_scale(generator, stored)
         discriminator = None
         if stored_discriminator:
@@ -242,7 +242,7 @@ def _generator_sizes(stored: Record) -> dict[str, Any]:
         raise UserError(f"{stored.name!r} makes no planes")
     top = f"b{blocks[-1]}"
     return {
-        "generator.pose": "learned" if learned else "given",
+        "camera.poses": "learned" if learned else "given",
         "generator.w_dim": w_dim,
         "generator.z_dim": inputs if learned else inputs - w_dim,
         "generator.mapping_layers": _layer_count(mapping),
@@ -322,30 +322,3 @@ def _setting(settings: Mapping, key: str, default: Any = None) -> Any:
         if not plain and not (isinstance(item, int | float) and abs(item) <= MAX_SETTING):
             raise UserError(f"its setting {key} has a value that makes no sense")
     return list(items) if isinstance(value, list | tuple) else value
-
-
-@click.command(cls=Command)
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
-def main(old: Path, new: Path) -> None:
-    """Convert the checkpoint OLD, a pickle, into the network file NEW (.safetensors)."""
-    if new.suffix != ".safetensors":
-        raise UserError(f"{new}: name the new file *.safetensors")
-    if not new.parent.is_dir():
-        raise UserError(f"the folder {new.parent} does not exist")
-    network = load_legacy(old)
-    save_network(new, network.generator, network.discriminator, network.provenance)
-    sizes = {
-        type(part).__name__.lower(): sum(p.numel() for p in part.parameters())
-        for part in (network.generator, network.discriminator)
-        if part is not None
-    }
-    parameters = ", ".join(f"{name} of {count / 1e6:.2f} M" for name, count in sizes.items())
-    poses = network.config.generator.pose
-    click.echo(
-        f"{new}: {parameters} parameters, {network.config.data.resolution} px images, poses {poses}"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ import click
 import torch
 
 from dnnlib import Command, UserError
-from training.run.checkpoint import load_network, save_network
+from training.files.network_file import load_network, save_network
 
 
 @click.command(cls=Command)

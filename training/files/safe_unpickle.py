@@ -140,7 +140,7 @@ class _Name:
 
 
 @dataclass(slots=True)
-class _Machine:
+class _PickleMachine:
     """Runs pickles, one after the other, from a buffer (PEP 307, PEP 3154; module `pickletools`).
 
     Sets become lists, byte strings become views of the buffer, and dictionaries take only text and
@@ -265,10 +265,10 @@ class _Machine:
         self.push(Record("persistent id", self.pop(tuple)))
 
 
-_INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {
+_INSTRUCTIONS: dict[bytes, Callable[[_PickleMachine], None]] = {
     pickle.PROTO: lambda m: m.take(1),
     pickle.FRAME: lambda m: m.take(8),
-    pickle.MARK: _Machine.mark,
+    pickle.MARK: _PickleMachine.mark,
     pickle.NONE: lambda m: m.push(None),
     pickle.NEWTRUE: lambda m: m.push(True),
     pickle.NEWFALSE: lambda m: m.push(False),
@@ -302,10 +302,10 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {
     pickle.LONG_BINGET: lambda m: m.recall(m.integer(4)),
     pickle.GLOBAL: lambda m: m.name(m.line(), m.line()),
     pickle.STACK_GLOBAL: lambda m: m.name(*(m.pop(str), m.pop(str))[::-1]),
-    pickle.REDUCE: _Machine.call,
-    pickle.NEWOBJ: _Machine.new,
-    pickle.BUILD: _Machine.build,
-    pickle.BINPERSID: _Machine.persistent,
+    pickle.REDUCE: _PickleMachine.call,
+    pickle.NEWOBJ: _PickleMachine.new,
+    pickle.BUILD: _PickleMachine.build,
+    pickle.BINPERSID: _PickleMachine.persistent,
 }
 
 
@@ -330,7 +330,7 @@ def _storage(args: tuple, limits: _Limits) -> Storage:
     """torch's file format of before 2020: five pickles, the number of elements, the bytes."""
     match args:
         case (memoryview() as data,):
-            machine = _Machine(data, limits, nested=True)
+            machine = _PickleMachine(data, limits, nested=True)
         case _:
             raise UserError("a storage is not a string of bytes")
     match tuple(machine.run() for _ in range(5)):
@@ -433,7 +433,7 @@ def load(data: memoryview) -> Any:
     """
     if data[:1] != pickle.PROTO:
         raise UserError("it is not a pickle")
-    return _Machine(data, _Limits()).run()
+    return _PickleMachine(data, _Limits()).run()
 
 
 def as_dict(value: Any) -> dict:

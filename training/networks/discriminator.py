@@ -8,9 +8,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torch_utils.images import resize
 from training.config import Config
 from training.networks.backbone import channels_at
 from training.networks.layers import Conv2d, FullyConnected, at_least_float32, minibatch_std
@@ -20,7 +20,7 @@ CLAMP = 256.0
 POSE_DIM = 2
 
 
-class Judgement(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """score: [B, 1], positive for real. pose: [B, 2], (h, v) in radians as seen in the image."""
 
     score: Tensor
@@ -101,7 +101,7 @@ class Discriminator(nn.Module):
 
     def forward(
         self, image: Tensor, raw: Tensor | None = None, condition: Tensor | None = None
-    ) -> Judgement:
+    ) -> DiscriminatorOutput:
         """Judge images [B, 3, R, R], with dual discrimination beside their raw renderings.
 
         raw: [B, 3, r, r], enlarged bilinearly here. condition: [B, 2], the pose that the score is
@@ -115,11 +115,4 @@ class Discriminator(nn.Module):
         features, pose = self.b4(x)
         target = self.mapping(c=pose.detach() if condition is None else condition)
         score = (features * target).sum(dim=1, keepdim=True) / math.sqrt(features.shape[1])
-        return Judgement(score, pose)
-
-
-def resize(image: Tensor, resolution: int) -> Tensor:
-    """Bilinear, without antialiasing. [B, C, H, W] -> [B, C, resolution, resolution]."""
-    if image.shape[-1] == resolution:
-        return image
-    return F.interpolate(image, size=resolution, mode="bilinear", align_corners=False)
+        return DiscriminatorOutput(score, pose)

@@ -7,7 +7,6 @@
 PoF3D (Shi et al. 2023), section 3.2, on the tri-plane generator of EG3D (Chan et al. 2022).
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,14 +14,12 @@ from torch import Tensor, nn
 
 from torch_utils.ops import triplane_render
 from torch_utils.ops.triplane_render import FieldSamples
-from training import cameras as camera
+from training import cameras, pose_sources
 from training.config import Config
 from training.networks.backbone import Backbone, SynthesisNetwork
-from training.networks.mapping import GeneratorMapping, PoseMapping, PosePrior
+from training.networks.mapping import GeneratorMapping, PoseMapping
 from training.networks.rendering import Decoder, RayDraws, fixed_draws, random_draws, render_rays
 from training.networks.superresolution import SuperResolution
-
-CAMERA_LABEL_DIM = 25  # cam2world (16) and intrinsics (9), as EG3D's data sets store them
 
 
 class Latent(NamedTuple):
@@ -66,6 +63,7 @@ class Generator(nn.Module):
             channel_base=sizes.channel_base,
             channel_max=sizes.channel_max,
         )
+        self.pose_source = pose_sources.build(config)
         self.backbone = Backbone(self._mapping(), synthesis, sizes.plane_channels)
         self.decoder = Decoder(sizes.plane_channels, sizes.decoder_hidden, sizes.feature_channels)
         self.superresolution = (
@@ -73,24 +71,20 @@ class Generator(nn.Module):
             if config.super_resolved
             else None
         )
-        self.prior = None
-        if config.camera.poses != "learned":
-            mean = (config.camera.mean_h, math.pi / 2)
-            self.prior = PosePrior(sizes.z_dim, mean, config.camera.prior_std)
         focal = config.camera.focal
-        self.register_buffer("intrinsics", camera.intrinsics_from_focal(focal), persistent=False)
+        self.register_buffer("intrinsics", cameras.intrinsics_from_focal(focal), persistent=False)
 
     def _mapping(self) -> GeneratorMapping:
-        sizes, cameras = self.config.generator, self.config.camera
-        if sizes.pose == "given":
+        sizes, settings = self.config.generator, self.config.camera
+        if label_dim := self.pose_source.label_dim:
             return GeneratorMapping(
-                sizes.z_dim, CAMERA_LABEL_DIM, sizes.w_dim, layers=sizes.mapping_layers
+                sizes.z_dim, label_dim, sizes.w_dim, layers=sizes.mapping_layers
             )
         mapping = PoseMapping(
-            sizes.z_dim, sizes.w_dim, layers=sizes.mapping_layers, mean_h=cameras.mean_h
+            sizes.z_dim, sizes.w_dim, layers=sizes.mapping_layers, mean_h=settings.mean_h
         )
-        if cameras.init_std is not None:
-            mapping.spread_poses(cameras.init_std)
+        if settings.init_std is not None:
+            mapping.spread_poses(settings.init_std)
         return mapping
 
     @property
@@ -114,33 +108,31 @@ class Generator(nn.Module):
         from the untruncated w; `truncation` pulls the first `cutoff` ws (None: all) toward the
         mean."""
         w = self.mapping(z, label)
-        pose = None
-        if label is None:
-            pose = self.pose(w) if self.prior is None else self.prior(z)
+        pose = self.pose_source.of_latent(self, z, w)
         ws = self.mapping.broadcast(w, self.backbone.synthesis.num_ws, truncation, cutoff)
         return Latent(w, ws, pose)
 
-    def pose(self, w: Tensor) -> Tensor:
+    def pose_head(self, w: Tensor) -> Tensor:
         """w: [B, w_dim] -> (h, v): [B, 2], clamped to the configured range."""
         h, v = self.mapping.pose(w).unbind(-1)
-        cameras = self.config.camera
-        if cameras.range_h is not None:
-            h = h.clamp(*cameras.range_h)
-        if cameras.range_v is not None:
-            v = v.clamp(*cameras.range_v)
+        settings = self.config.camera
+        if settings.range_h is not None:
+            h = h.clamp(*settings.range_h)
+        if settings.range_v is not None:
+            v = v.clamp(*settings.range_v)
         return torch.stack([h, v], dim=-1)
 
     def cam2world(self, pose: Tensor) -> Tensor:
         """pose: [B, 2] -> [B, 4, 4]."""
-        cameras = self.config.camera
-        return camera.cam2world_from_pose(pose, cameras.radius, cameras.pivot)
+        settings = self.config.camera
+        return cameras.cam2world_from_pose(pose, settings.radius, settings.pivot)
 
     def planes(self, ws: Tensor, noise: str = "const") -> Tensor:
         """ws: [B, num_ws, w_dim] -> [B, 3, C, H, W]. noise: 'random', 'const' or 'none'."""
         return self.backbone.planes(ws, noise)
 
     def field(self, planes: Tensor, points: Tensor) -> FieldSamples:
-        """Density (before softplus) and colour at points [B, N, 3] in world units."""
+        """Density (before softplus) and color at points [B, N, 3] in world units."""
         rendering = self.config.rendering
         return triplane_render(
             planes,
@@ -170,9 +162,9 @@ class Generator(nn.Module):
         size, config = self.raw_resolution, self.config.rendering
         intrinsics = self.intrinsics if intrinsics is None else intrinsics
         intrinsics = intrinsics.expand(batch, 3, 3).repeat_interleave(views, dim=0)
-        rays = camera.rays_from_cameras(cam2world.flatten(0, 1), intrinsics, size)
+        rays = cameras.rays_from_cameras(cam2world.flatten(0, 1), intrinsics, size)
         # All views of an object share its planes: their rays stand side by side.
-        rays = camera.Rays(*(part.reshape(batch, views * size * size, 3) for part in rays))
+        rays = cameras.Rays(*(part.reshape(batch, views * size * size, 3) for part in rays))
         if draws is None:
             draws = (random_draws if stochastic else fixed_draws)(rays, config)
         seen = render_rays(planes, self.decoder.effective(), rays, config, draws)

@@ -1,6 +1,6 @@
 """The layers that all networks are made of (StyleGAN2: Karras et al. 2020).
 
-Equalised learning rate: weights are drawn from N(0, 1) and scaled at run time by 1/sqrt(fan-in), so
+Equalized learning rate: weights are drawn from N(0, 1) and scaled at run time by 1/sqrt(fan-in), so
 that Adam moves all of them at the same relative speed. Parameter names are those of the published
 checkpoints.
 """
@@ -21,13 +21,13 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def normalise_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
+def normalize_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Scale each row of x [B, C] to mean square 1."""
     return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
 
 
 class FullyConnected(nn.Module):
-    """Equalised linear layer with activation. [..., in] -> [..., out]."""
+    """Equalized linear layer with activation. [..., in] -> [..., out]."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ def modulated_conv2d(
 
 
 class Conv2d(nn.Module):
-    """Equalised convolution with activation and optional resampling (the discriminator's)."""
+    """Equalized convolution with activation and optional resampling (the discriminator's)."""
 
     def __init__(
         self,

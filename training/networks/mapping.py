@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from training.networks.layers import FullyConnected, normalise_second_moment
+from training.networks.layers import FullyConnected, normalize_second_moment
 
 
 class MappingNetwork(nn.Module):
     """Latent and/or label to the intermediate latent w (StyleGAN2).
 
     z [B, z_dim] and c [B, c_dim] -> w [B, w_dim]; a dimension of 0 leaves that input out. A label
-    is embedded by a linear layer; each part is normalised by its second moment, then concatenated.
+    is embedded by a linear layer; each part is normalized by its second moment, then concatenated.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class MappingNetwork(nn.Module):
             self.add_module(f"fc{i}", fc)
 
     def forward(self, z: Tensor | None = None, c: Tensor | None = None) -> Tensor:
-        parts = [normalise_second_moment(z)] if self.z_dim else []
+        parts = [normalize_second_moment(z)] if self.z_dim else []
         if self.c_dim:
-            parts.append(normalise_second_moment(self.embed(c)))
+            parts.append(normalize_second_moment(self.embed(c)))
         x = torch.cat(parts, dim=1)
         for i in range(self.layers):
             x = self.get_submodule(f"fc{i}")(x)
@@ -61,7 +61,7 @@ class GeneratorMapping(MappingNetwork):
 
 
 class PoseMapping(GeneratorMapping):
-    """PoF3D's mapping: w also tells the camera pose (section 3.2 of the paper)."""
+    """PoF3D's mapping: w also determines the camera pose (section 3.2 of the paper)."""
 
     def __init__(self, z_dim: int, w_dim: int, *, layers: int, mean_h: float):
         super().__init__(z_dim, 0, w_dim, layers=layers)
@@ -84,32 +84,3 @@ class PoseMapping(GeneratorMapping):
         self.affine_layer2.weight.mul_(scale[:, None])
         offset = (poses.mean(dim=0) - self.mean) * scale
         self.affine_layer2.bias.sub_(offset / self.affine_layer2.bias_gain)
-
-
-class PosePrior(nn.Module):
-    """Poses that nobody learned: a Gaussian, for generators trained with given cameras.
-
-    A latent always gets the same pose. Training draws independent ones.
-    """
-
-    def __init__(self, z_dim: int, mean: Sequence[float], std: Sequence[float]):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
-        # Two orthonormal directions: what lies along them in z is standard normal, independent.
-        directions = torch.ones(z_dim, 2)
-        directions[::2, 1] = -1
-        self.register_buffer("directions", directions / math.sqrt(z_dim), persistent=False)
-
-    def fit(self, poses: Tensor) -> None:
-        """Take the mean and the spread of known poses [N, 2]."""
-        self.mean.copy_(poses.mean(dim=0))
-        self.std.copy_(poses.std(dim=0))
-
-    def draw(self, count: int) -> Tensor:
-        """Random poses [count, 2]."""
-        return self.mean + self.std * torch.randn(count, 2, device=self.mean.device)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z: [B, z_dim], standard normal -> poses [B, 2], (h, v) in radians."""
-        return self.mean + self.std * (z @ self.directions)

@@ -2,7 +2,7 @@
 
 Two passes as in NeRF (Mildenhall et al. 2020): depths spread evenly, then more where the first pass
 saw something. Both sets take part in the final compositing; each point is evaluated once.
-Notation: B samples, N rays each, S depths along a ray, F colour channels.
+Notation: B samples, N rays each, S depths along a ray, F color channels.
 """
 
 import functools
@@ -21,15 +21,15 @@ from training.networks.layers import FullyConnected
 
 
 class Decoder(nn.Module):
-    """The MLP from plane features to density and colour; its arithmetic is in `triplane_render`."""
+    """The MLP from plane features to density and color; its arithmetic is in `triplane_render`."""
 
-    def __init__(self, plane_channels: int, hidden: int, colour_channels: int):
+    def __init__(self, plane_channels: int, hidden: int, color_channels: int):
         super().__init__()
         # The index 1 is the activation's in published checkpoints.
         self.net = nn.ModuleDict(
             {
                 "0": FullyConnected(plane_channels, hidden),
-                "2": FullyConnected(hidden, 1 + colour_channels),
+                "2": FullyConnected(hidden, 1 + color_channels),
             }
         )
 
@@ -92,7 +92,7 @@ def transmittance(density: Tensor, delta: Tensor) -> Tensor:
     return F.pad(torch.cumprod(passing, dim=-1), (1, 0), value=1.0)
 
 
-def march(sigma: Tensor, depths: Tensor, density_scale: float = 1) -> Tensor:
+def interval_weights(sigma: Tensor, depths: Tensor, density_scale: float = 1) -> Tensor:
     """Weights [B, N, S-1] of the intervals between samples; sigma and depths: [B, N, S]."""
     delta = depths.diff(dim=-1)
     density = density_scale * F.softplus(_middles(sigma) - 1)
@@ -122,10 +122,10 @@ def importance_depths(depths: Tensor, weights: Tensor, u: Tensor) -> Tensor:
         return edge + fraction * (edges.gather(-1, above) - edge)
 
 
-def shares(weights: Tensor) -> Tensor:
+def sample_weights(weights: Tensor) -> Tensor:
     """What each sample contributes: half of the interval on either side. [B, N, S-1] -> [B, N, S].
 
-    The colour of an interval is the mean of those at its ends.
+    The color of an interval is the mean of those at its ends.
     """
     return (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0))) / 2
 
@@ -139,19 +139,19 @@ def composite(
 ) -> Rendering:
     """Blend the samples of all passes into what a ray sees (NeRF, eq. 3, on middles of intervals).
 
-    Of each pass: sigma [B, N, S, 1], colour [B, N, S, F], depths [B, N, S]. Only densities are
-    brought into the common order along the ray; colours, the bulk of the data, stay where they are
+    Of each pass: sigma [B, N, S, 1], color [B, N, S, F], depths [B, N, S]. Only densities are
+    brought into the common order along the ray; colors, the bulk of the data, stay where they are
     and are weighted there.
     """
     sorted_depths, order = torch.cat(list(depths), dim=-1).sort(dim=-1)
     sigma = torch.cat([samples.sigma.squeeze(-1) for samples in passes], dim=-1)
-    weights = march(sigma.gather(-1, order), sorted_depths, density_scale)
-    sorted_shares = shares(weights)
-    own_shares = torch.zeros_like(sorted_shares).scatter(-1, order, sorted_shares)
-    own_shares = own_shares.split([part.shape[-1] for part in depths], dim=-1)
+    weights = interval_weights(sigma.gather(-1, order), sorted_depths, density_scale)
+    sorted_weights = sample_weights(weights)
+    own_weights = torch.zeros_like(sorted_weights).scatter(-1, order, sorted_weights)
+    own_weights = own_weights.split([part.shape[-1] for part in depths], dim=-1)
     features = sum(
-        (share[..., None, :] @ samples.colour).squeeze(-2)
-        for share, samples in zip(own_shares, passes, strict=True)
+        (share[..., None, :] @ samples.color).squeeze(-2)
+        for share, samples in zip(own_weights, passes, strict=True)
     )
     opacity = weights.sum(dim=-1, keepdim=True)
     if white_background:
@@ -189,7 +189,7 @@ def render_rays(
     if config.importance_samples == 0:
         return blend([coarse], [depths])
     with torch.no_grad():
-        weights = march(coarse.sigma.squeeze(-1), depths, config.density_scale)
+        weights = interval_weights(coarse.sigma.squeeze(-1), depths, config.density_scale)
     fine_depths = importance_depths(depths, weights, draws.importance)
     return blend([coarse, field(fine_depths)], [depths, fine_depths])
 

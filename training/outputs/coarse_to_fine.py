@@ -102,7 +102,7 @@ class _Search:
                 self.evaluate(index.flatten(0, 1).clamp_(max=self.last))
 
     def entered(self, blocks: Tensor) -> Tensor:
-        """The neighbours [n, n, n] into which the surface leaves the blocks, marked and filled."""
+        """The neighbors [n, n, n] into which the surface leaves the blocks, marked and filled."""
         found = F.pad(torch.zeros_like(blocks), (1,) * 6)
         offsets = torch.cartesian_prod(*[torch.arange(BLOCK + 1)] * 3)
         for some in blocks.nonzero().split(BLOCKS_AT_ONCE):

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from torch_utils.images import resize, to_uint8
 from training.cameras import degrees_from_pose, pose_from_degrees, rays_from_cameras
 from training.config import Config
-from training.networks.discriminator import Discriminator, resize
+from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, View
 
 TURNS = (-40, -20, 0, 20, 40)  # yaws of the faces that a snapshot turns, degrees
@@ -36,7 +37,7 @@ def tile(images: Tensor, columns: int | None = None) -> Image.Image:
     columns = columns or _balanced_columns(count)
     rows = math.ceil(count / columns)
     cells = torch.full((rows * columns, 3, height, width), 255, dtype=torch.uint8)
-    cells[:count] = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    cells[:count] = to_uint8(images)
     grid = cells.reshape(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2)
     return Image.fromarray(grid.reshape(rows * height, columns * width, 3).numpy())
 
@@ -51,7 +52,7 @@ def save_image_grid(path: str | os.PathLike, images: Tensor, columns: int | None
     tile(images, columns).save(path)
 
 
-def depth_colours(depth: Tensor, opacity: Tensor, config: Config) -> Tensor:
+def depth_colors(depth: Tensor, opacity: Tensor, config: Config) -> Tensor:
     """Depth and opacity [N, 1, H, W] -> images: near is yellow, far is violet, empty is white.
 
     The scale is that of the cube which the field fills, the same for all pictures of a network: a
@@ -61,9 +62,9 @@ def depth_colours(depth: Tensor, opacity: Tensor, config: Config) -> Tensor:
     near = max(radius - half, config.rendering.near)
     far = min(radius + half, config.rendering.far)
     nearness = ((far - depth[:, 0]) / (far - near)).clamp(0, 1)
-    colours = matplotlib.colormaps["viridis"](nearness.cpu().numpy())[..., :3]
-    colours = torch.from_numpy(colours.astype(np.float32)).permute(0, 3, 1, 2).to(depth.device)
-    return _on_white(colours * 2 - 1, opacity)
+    colors = matplotlib.colormaps["viridis"](nearness.cpu().numpy())[..., :3]
+    colors = torch.from_numpy(colors.astype(np.float32)).permute(0, 3, 1, 2).to(depth.device)
+    return _on_white(colors * 2 - 1, opacity)
 
 
 def normals_from_depth(depth: Tensor, intrinsics: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ def normals_from_depth(depth: Tensor, intrinsics: Tensor) -> Tensor:
     return (normals * normals.new_tensor([1.0, -1.0, -1.0])).permute(0, 3, 1, 2)
 
 
-def normal_colours(depth: Tensor, opacity: Tensor, intrinsics: Tensor) -> Tensor:
+def normal_colors(depth: Tensor, opacity: Tensor, intrinsics: Tensor) -> Tensor:
     """`normals_from_depth` as images: x is red, y green, z blue; empty is white."""
     return _on_white(normals_from_depth(depth, intrinsics), opacity)
 
@@ -104,14 +105,14 @@ def save_pose_plot(path: str | os.PathLike, generated: Tensor, seen: Tensor) -> 
     yaw_bins, pitch_bins = (
         np.histogram_bin_edges(angles, bins=40) for angles in np.concatenate([generated, seen]).T
     )
-    for label, directions, colour in (
+    for label, directions, color in (
         ("generator", generated, "tab:blue"),
         ("photographs, as D sees them", seen, "tab:red"),
     ):
         yaw, pitch = directions.T
         size = np.clip(3000 / len(yaw), 4, 40)  # the fewer the points, the larger
-        axes["both"].scatter(yaw, pitch, size, colour, alpha=0.5, linewidths=0, label=label)
-        shares = {"weights": np.full(len(yaw), 1 / len(yaw)), "color": colour, "alpha": 0.5}
+        axes["both"].scatter(yaw, pitch, size, color, alpha=0.5, linewidths=0, label=label)
+        shares = {"weights": np.full(len(yaw), 1 / len(yaw)), "color": color, "alpha": 0.5}
         axes["yaw"].hist(yaw, yaw_bins, **shares)
         axes["pitch"].hist(pitch, pitch_bins, orientation="horizontal", **shares)
     axes["both"].set(xlabel="yaw (degrees)", ylabel="pitch (degrees)")
@@ -147,8 +148,8 @@ def save_snapshot_pictures(
     own, turned = _faces(generator, z, intrinsics)
     pictures = {
         "fakes": own.image,
-        "depth": depth_colours(own.depth, own.opacity, generator.config),
-        "normals": normal_colours(own.depth, own.opacity, intrinsics),
+        "depth": depth_colors(own.depth, own.opacity, generator.config),
+        "normals": normal_colors(own.depth, own.opacity, intrinsics),
     }
     if generator.superresolution is not None:
         pictures["raw"] = own.raw

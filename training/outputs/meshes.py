@@ -49,13 +49,13 @@ def density_field(generator: Generator, planes: Tensor, resolution: int) -> Fiel
     """Density, before the renderer's softplus, of one object at points of the grid.
 
     planes: [1, 3, C, H, W]. The field takes indices [N, 3] and returns float32 [N], both in main
-    memory. It decodes no colours.
+    memory. It decodes no colors.
     """
     rendering = generator.config.rendering
     half = rendering.box_warp / 2
     step = rendering.box_warp / (resolution - 1)
     decoder = generator.decoder.effective()
-    if planes.device.type == "cpu":  # where the native op takes any number of colours
+    if planes.device.type == "cpu":  # where the native op takes any number of colors
         decoder = decoder._replace(w2=decoder.w2[:1], b2=decoder.b2[:1])
     texels = planes.movedim(2, 4).contiguous().movedim(4, 2)  # as the op wants them, once for all
 
@@ -178,7 +178,7 @@ def can_shade() -> bool:
 
 
 def shade(mesh: Mesh, eye: Tensor) -> Tensor:
-    """A picture [1, 3, 256, 256] in [-1, 1] of a mesh that is not empty: grey, on white.
+    """A picture [1, 3, 256, 256] in [-1, 1] of a mesh that is not empty: gray, on white.
 
     eye: [3], the direction from the mesh's middle in which the camera stands. The mesh fills the
     picture whatever its size. Needs `neural_renderer`.

@@ -25,7 +25,7 @@ def objects_of_seeds(
     """Each seed's object depends on nothing but the seed, up to rounding."""
     noise = [np.random.RandomState(seed).randn(generator.mapping.z_dim) for seed in seeds]
     z = torch.from_numpy(np.stack(noise)).to(generator.intrinsics)
-    if generator.config.generator.pose == "given":
+    if generator.pose_source.label_dim:
         pose = z.new_tensor([[generator.config.camera.mean_h, math.pi / 2]])
         label = torch.cat([generator.cam2world(pose).flatten(), generator.intrinsics.flatten()])
         label, pose = label.expand(len(z), -1), pose.expand(len(z), -1)

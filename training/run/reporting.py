@@ -127,7 +127,7 @@ class Reporter:
             self.warn_once(
                 "narrow",
                 f"the poses have collapsed (they spread by {math.degrees(spread):.1f} degrees): "
-                "less pull (loss.pull_weight), or a wider camera.init_std, may help",
+                "less pull (loss.pose_consistency_weight), or a wider camera.init_std, may help",
             )
         else:
             self.recovered("narrow")

@@ -50,7 +50,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 
-def set_aside(path: Path) -> Path:
+def rename_unused(path: Path) -> Path:
     """Rename a checkpoint so that the run forgets it but its owner does not lose it."""
     return path.rename(path.with_name(f"unused-{path.name}"))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.files import safe_unpickle as inert_pickle
+from training.files import safe_unpickle
 from training.files.safe_unpickle import Record, StoredTensor
 
 STRIDES = {"image": 4, "image_raw": 2, "depth": 2}
@@ -24,7 +24,7 @@ DROPPED_BITS = 8  # of the 24 of a float32's significand
 
 
 def reduce_pickle(data: bytearray) -> bytes:
-    root = inert_pickle.load(memoryview(data))
+    root = safe_unpickle.load(memoryview(data))
     networks = {id(root[key]): root[key] for key in ("G", "D", "G_ema") if root[key]}
     for tensor in (tensor for network in networks.values() for tensor in tensors(network)):
         if tensor.storage.dtype == torch.float32:

@@ -25,7 +25,7 @@ LABEL = [float(x) for x in np.eye(4).flatten()] + [4.2, 0.1, 0.4, 0.0, 4.3, 0.55
 
 
 def save_numbered(folder: Path, count: int, size: int = 8) -> Path:
-    """Flat grey images whose brightness is their number."""
+    """Flat gray images whose brightness is their number."""
     for number in range(count):
         Image.new("RGB", (size, size), (number,) * 3).save(folder / f"{number:03d}.png")
     return folder
@@ -74,8 +74,8 @@ def test_folder_and_zip_give_the_same_images(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(from_folder, from_zip, strict=True))
 
 
-def test_centre_crop_keeps_the_middle(photo):
-    dataset = ImageDataset(photo, crop="centre")
+def test_center_crop_keeps_the_middle(photo):
+    dataset = ImageDataset(photo, crop="center")
     assert dataset.resolution == 20
     assert dataset[0].dtype == torch.uint8 and dataset[0].shape == (3, 20, 20)
     assert (dataset[0] == torch.tensor([0, 255, 0])[:, None, None]).all()
@@ -123,7 +123,7 @@ def test_all_kinds_of_images_become_rgb_on_white(tmp_path, image, name, options,
     assert pixel(ImageDataset(tmp_path)) == expected
 
 
-def test_exif_orientation_is_honoured(photo, tmp_path):
+def test_exif_orientation_is_honored(photo, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side: turn it clockwise
     turned = tmp_path / "turned"
@@ -221,7 +221,7 @@ def test_bad_labels_are_named(tmp_path, labels, message):
         ImageDataset(tmp_path)
 
 
-def test_labelled_images_must_be_square(photo):
+def test_labeled_images_must_be_square(photo):
     write_labels(photo, [["wide.png", LABEL]])
     with pytest.raises(UserError, match="wide.png has a camera label but is 40 x 20, not square"):
         ImageDataset(photo, resolution=8)[0]

@@ -41,7 +41,7 @@ def toy_zip(tmp_path_factory):
 
 def test_depth_of_a_sphere_is_the_distance_along_the_ray():
     row = torch.zeros(1, 3, dtype=torch.float64)
-    sphere = toy.Head(centres=row, radii=row + 0.2, colours=row + 0.5)
+    sphere = toy.Head(centers=row, radii=row + 0.2, colors=row + 0.5)
     resolution = 33
     view = toy.render_head(sphere, cameras((1.0, 2.0)), resolution, supersample=1)
     directions = rays_from_cameras(
@@ -62,13 +62,13 @@ def test_nearest_surface_agrees_with_marching_along_the_rays():
     marched = torch.full((resolution**2,), toy.BACKGROUND_DEPTH, dtype=torch.float64)
     for distance in torch.arange(3.1, 2.2, -step, dtype=torch.float64):  # nearest written last
         points = rays.origins[0] + distance * rays.directions[0]
-        scaled = (points[:, None] - someone.centres) / someone.radii
+        scaled = (points[:, None] - someone.centers) / someone.radii
         marched[(scaled.square().sum(-1) < 1).any(-1)] = distance
     difference = (view.depth[0].flatten() - marched).abs()
     assert (difference > 2 * step).float().mean() < 0.005  # rays that graze an edge
 
 
-def test_supersampling_averages_colours_over_the_white_background():
+def test_supersampling_averages_colors_over_the_white_background():
     fine = toy.render_head(head(2), cameras(FRONT), 64, supersample=1).image.float()
     coarse = toy.render_head(head(2), cameras(FRONT), 32, supersample=2).image.float()
     average = torch.nn.functional.avg_pool2d(fine, 2)

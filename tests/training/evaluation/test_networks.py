@@ -16,14 +16,14 @@ from tests.small import DUAL, small_discriminator, small_generator
 from tests.tiny import tiny_config, write_photographs
 from training.cameras import cam2world_from_pose
 from training.data import toy_heads as toy
-from training.evaluation.networks import NetworkSubject, object_mask, open_evaluation_data, orbit
+from training.evaluation.networks import EvaluatedNetwork, object_mask, open_evaluation_data, orbit
 from training.networks.generator import Generator
 
 BALL = 0.25  # radius, world units
 
 
 def ball_generator(**changes) -> Generator:
-    """Planes g(x, y) + g(x, z) + g(z, y) with g(a, b) = 1/2 - a^2 - b^2 make a ball; the colour
+    """Planes g(x, y) + g(x, z) + g(z, y) with g(a, b) = 1/2 - a^2 - b^2 make a ball; the color
     varies with x."""
     space = {"rendering__box_warp": 1.0, "rendering__near": 2.25, "rendering__far": 3.3}
     samples = {"rendering__samples": 48, "rendering__importance_samples": 48}
@@ -53,23 +53,23 @@ def ball_generator(**changes) -> Generator:
     return generator
 
 
-def context(subject: NetworkSubject) -> Context:
+def context(subject: EvaluatedNetwork) -> Context:
     return Context(subject, None, None, None, Runner(torch.device("cpu")), count=8)
 
 
 def test_a_ball_is_round_and_looks_the_same_from_everywhere():
-    subject = NetworkSubject(ball_generator(), None, None)
+    subject = EvaluatedNetwork(ball_generator(), None, None)
     relief = compute("relief", context(subject)).values["relief"]
     assert relief == pytest.approx(1 / math.sqrt(72), rel=0.08)  # at 32 pixels
     found = compute("view_consistency", context(subject)).values
     assert found["view_consistency_depth"] < 0.02
-    assert found["view_consistency_colour"] < 0.15 * found["view_consistency_colour_unwarped"]
+    assert found["view_consistency_color"] < 0.15 * found["view_consistency_color_unwarped"]
     assert found["view_consistency_compared"] > 0.6
 
 
 def test_a_ball_that_is_seen_from_elsewhere_than_said_is_inconsistent(monkeypatch):
-    """Cameras reported without the turn: the metric must not trust colours by their place."""
-    subject = NetworkSubject(ball_generator(), None, None)
+    """Cameras reported without the turn: the metric must not trust colors by their place."""
+    subject = EvaluatedNetwork(ball_generator(), None, None)
     seen = subject.views
 
     def misreported(indices, yaws):
@@ -79,12 +79,12 @@ def test_a_ball_that_is_seen_from_elsewhere_than_said_is_inconsistent(monkeypatc
     honest = compute("view_consistency", context(subject)).values
     monkeypatch.setattr(subject, "views", misreported)
     wrong = compute("view_consistency", context(subject)).values
-    assert wrong["view_consistency_colour"] > 3 * honest["view_consistency_colour"]
+    assert wrong["view_consistency_color"] > 3 * honest["view_consistency_color"]
 
 
 def test_sample_i_is_the_same_in_any_batch_and_from_its_own_pose():
     generator = small_generator().eval()
-    subject = NetworkSubject(generator, None, None)
+    subject = EvaluatedNetwork(generator, None, None)
     together, alone = subject.sample(range(4)), subject.sample(range(2, 3))
     assert torch.allclose(together[2], alone[0], atol=1e-4)
     assert not torch.allclose(together[1], together[2], atol=1e-2)
@@ -95,7 +95,7 @@ def test_sample_i_is_the_same_in_any_batch_and_from_its_own_pose():
 
 
 def test_sampling_leaves_the_random_state_alone():
-    subject = NetworkSubject(small_generator().eval(), None, None)
+    subject = EvaluatedNetwork(small_generator().eval(), None, None)
     before = torch.get_rng_state()
     subject.sample(range(3))
     assert torch.equal(torch.get_rng_state(), before)
@@ -106,11 +106,11 @@ def test_orbit_turns_round_the_pivot(pivot):
     pose = torch.tensor([[1.4, 1.3], [2.0, 1.8]])
     cameras = cam2world_from_pose(pose, 2.7, pivot)
     turned = orbit(cameras, 30, pivot)
-    centre = torch.tensor(pivot)
+    center = torch.tensor(pivot)
     assert torch.allclose(
-        (turned[:, :3, 3] - centre).norm(dim=1), (cameras[:, :3, 3] - centre).norm(dim=1)
+        (turned[:, :3, 3] - center).norm(dim=1), (cameras[:, :3, 3] - center).norm(dim=1)
     )
-    to_pivot = torch.nn.functional.normalize(centre - turned[:, :3, 3], dim=1)
+    to_pivot = torch.nn.functional.normalize(center - turned[:, :3, 3], dim=1)
     assert torch.allclose(turned[:, :3, 2], to_pivot, atol=1e-6)
     if pivot == (0.0, 0.0, 0.0):  # the same as a larger h
         expected = cam2world_from_pose(pose + torch.tensor([math.radians(30), 0]), 2.7, pivot)
@@ -130,7 +130,7 @@ def test_discriminator_sees_photographs_as_in_training():
     """With dual discrimination, beside the photograph resized to the rendering's resolution."""
     generator, discriminator = small_generator(DUAL).eval(), small_discriminator(DUAL).eval()
     images = torch.randint(0, 256, (4, 3, 128, 128), dtype=torch.uint8)
-    seen = NetworkSubject(generator, discriminator, None).see(images)
+    seen = EvaluatedNetwork(generator, discriminator, None).see(images)
     pixels = images / 127.5 - 1
     raw = torch.nn.functional.interpolate(pixels, size=16, mode="bilinear")
     with torch.no_grad():
@@ -149,23 +149,23 @@ def random_labels(count: int) -> Tensor:
 
 def test_samples_take_intrinsics_from_labels_where_training_did():
     generator, labels = small_generator(), random_labels(30)
-    focals = NetworkSubject(generator, None, labels).views(range(6), (0.0,)).intrinsics[:, 0, 0]
+    focals = EvaluatedNetwork(generator, None, labels).views(range(6), (0.0,)).intrinsics[:, 0, 0]
     assert len(set(focals.tolist()) & set(labels[:, 16].tolist())) > 3
     preset = small_generator(camera__intrinsics="preset")
-    focals = NetworkSubject(preset, None, labels).views(range(6), (0.0,)).intrinsics[:, 0, 0]
+    focals = EvaluatedNetwork(preset, None, labels).views(range(6), (0.0,)).intrinsics[:, 0, 0]
     assert set(focals.tolist()) == {preset.intrinsics[0, 0].item()}
 
 
 def test_a_generator_that_is_given_its_poses_takes_those_of_the_labels():
-    generator, labels = small_generator(generator__pose="given").eval(), random_labels(30)
-    subject = NetworkSubject(generator, None, labels)
+    generator, labels = small_generator(camera__poses="given").eval(), random_labels(30)
+    subject = EvaluatedNetwork(generator, None, labels)
     known = {tuple(row) for row in labels[:, :16].tolist()}
     cameras = subject.views(range(6), (0.0,)).cam2world.reshape(6, 16).tolist()
     assert all(tuple(row) in known for row in cameras)
     with pytest.raises(UserError, match="no distribution"):
         subject.directions(range(2))
     with pytest.raises(UserError, match="camera labels"):
-        NetworkSubject(generator, None, None)
+        EvaluatedNetwork(generator, None, None)
 
 
 def test_truth_comes_from_labels_or_from_the_toy_set(tmp_path: Path):

@@ -16,8 +16,8 @@ from training.data.toy_heads import (
     render_head,
     toy_cameras,
 )
-from training.evaluation.toy_evaluation import Solids, evaluate, likeness
-from training.networks.discriminator import Discriminator, Judgement
+from training.evaluation.toy_evaluation import ObjectViews, evaluate, nearest_match
+from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, Latent, View
 
 COUNT = 48
@@ -71,10 +71,10 @@ class Seer:
             for i, pose in enumerate(poses)
         }
 
-    def __call__(self, images: Tensor) -> Judgement:
+    def __call__(self, images: Tensor) -> DiscriminatorOutput:
         pixels = ((images + 1) * 127.5).round().to(torch.uint8).numpy()
         poses = torch.stack([self.poses[image.tobytes()] for image in pixels])
-        return Judgement(torch.zeros(len(poses), 1), poses)
+        return DiscriminatorOutput(torch.zeros(len(poses), 1), poses)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.4])
@@ -90,11 +90,11 @@ def test_perfect_networks_score_like_the_data_however_their_world_is_turned(head
 
 
 def test_likeness_tells_a_sunken_face_that_the_silhouette_hides():
-    flat = Solids(torch.zeros(2, 1, 4, 4, dtype=torch.bool), torch.full((2, 1, 4, 4), 2.5))
+    flat = ObjectViews(torch.zeros(2, 1, 4, 4, dtype=torch.bool), torch.full((2, 1, 4, 4), 2.5))
     flat.mask[0, :, 1:3, 1:3] = flat.mask[1] = True  # a small square and a large one
     flat.depth[~flat.mask] = 99.0
-    sunken = Solids(flat.mask, flat.depth + torch.tensor([0.1, 0.3])[:, None, None, None])
-    found = likeness(sunken, flat)
+    sunken = ObjectViews(flat.mask, flat.depth + torch.tensor([0.1, 0.3])[:, None, None, None])
+    found = nearest_match(sunken, flat)
     assert found.iou == (1.0,)
     assert found.depth_error == pytest.approx(((4 * 0.1 + 16 * 0.3) / 20,))
 

@@ -16,11 +16,11 @@ from tests.data.legacy.old_layout import (
     stored_checkpoint,
     stored_tensor,
 )
-from training.config import build_config
 from training.files.legacy import load_legacy, main, read_legacy
+from training.files.network_file import load_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.run.checkpoint import load_network
+from training.presets import build_config
 
 DATA = Path(__file__).parents[2] / "data" / "legacy"
 TINY = {
@@ -215,7 +215,7 @@ def test_super_resolution_of_every_size(tmp_path, size):
 )
 @torch.no_grad()
 def test_label_scale_of_eg3d(tmp_path, option, value, scale):
-    generator, _ = tiny_networks(generator__pose="given")
+    generator, _ = tiny_networks(camera__poses="given")
     checkpoint = stored_checkpoint(generator)
     state_of(checkpoint["G_ema"])["rendering_kwargs"][option] = value
     loaded = load_legacy(write(tmp_path / "old.pkl", checkpoint)).generator

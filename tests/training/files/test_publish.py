@@ -5,10 +5,10 @@ import torch
 from click.testing import CliRunner
 
 from tests.tiny import tiny_config
+from training.files.network_file import load_network, save_network
 from training.files.publish import main
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.run.checkpoint import load_network, save_network
 
 
 def publish(*arguments: object):

@@ -34,10 +34,10 @@ from tests.data.legacy.old_layout import (
     stored_storage,
     stored_tensor,
 )
-from training.config import build_config
 from training.files.legacy import load_legacy, read_legacy
 from training.networks.generator import Generator
 from training.networks.layers import FullyConnected
+from training.presets import build_config
 
 READER = """
 import json, resource, sys, time

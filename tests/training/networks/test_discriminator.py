@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.small import DUAL, PLAIN, small_discriminator
-from training.networks.discriminator import resize
+from torch_utils.images import resize
 
 
 def pictures(resolution: int, count: int = 4, seed: int = 1) -> torch.Tensor:
@@ -26,15 +26,15 @@ def without_gradient(network: torch.nn.Module) -> set[str]:
 def test_dual_discrimination_looks_at_both_images():
     discriminator = small_discriminator(DUAL)
     image, raw = pictures(128), pictures(16)
-    opinion = discriminator(image, raw)
-    assert opinion.score.shape == (4, 1) and opinion.pose.shape == (4, 2)
+    output = discriminator(image, raw)
+    assert output.score.shape == (4, 1) and output.pose.shape == (4, 2)
     for other in (discriminator(image, pictures(16, seed=2)), discriminator(-image, raw)):
-        assert not torch.allclose(other.score, opinion.score)
-        assert not torch.allclose(other.pose, opinion.pose)
+        assert not torch.allclose(other.score, output.score)
+        assert not torch.allclose(other.pose, output.pose)
     # The raw image is enlarged as `resize` does it.
     enlarged = F.interpolate(raw, size=128, mode="bilinear", align_corners=False)
     assert torch.equal(resize(raw, 128), enlarged)
-    torch.testing.assert_close(discriminator(image, enlarged), opinion)
+    torch.testing.assert_close(discriminator(image, enlarged), output)
 
 
 def test_single_discrimination_looks_at_one():
@@ -44,7 +44,7 @@ def test_single_discrimination_looks_at_one():
 
 
 def test_resize_shrinks_without_antialias():
-    """Halving takes the mean of the four pixels round each new centre; thirds take one pixel."""
+    """Halving takes the mean of the four pixels round each new center; thirds take one pixel."""
     image = pictures(12)
     torch.testing.assert_close(resize(image, 6), F.avg_pool2d(image, 2))
     torch.testing.assert_close(resize(image, 4), image[:, :, 1::3, 1::3])
@@ -54,14 +54,14 @@ def test_resize_shrinks_without_antialias():
 def test_score_depends_on_the_pose_but_does_not_teach_it():
     discriminator = small_discriminator()
     image = pictures(32)
-    opinion = discriminator(image)
-    given = discriminator(image, condition=opinion.pose.detach())
-    torch.testing.assert_close(given.score, opinion.score)
-    elsewhere = discriminator(image, condition=opinion.pose.detach() + 1)
-    assert not torch.allclose(elsewhere.score, opinion.score)
-    assert torch.equal(elsewhere.pose, opinion.pose)
+    output = discriminator(image)
+    given = discriminator(image, condition=output.pose.detach())
+    torch.testing.assert_close(given.score, output.score)
+    elsewhere = discriminator(image, condition=output.pose.detach() + 1)
+    assert not torch.allclose(elsewhere.score, output.score)
+    assert torch.equal(elsewhere.pose, output.pose)
 
-    opinion.score.sum().backward()
+    output.score.sum().backward()
     assert without_gradient(discriminator) == {"b4.cam_out1", "b4.cam_out2"}
 
 
@@ -77,8 +77,8 @@ def test_pose_teaches_the_trunk_and_its_own_head():
 def test_frozen_blocks_get_no_gradient(count):
     discriminator = small_discriminator(discriminator__freeze_blocks=count)
     image = pictures(32).requires_grad_()
-    opinion = discriminator(image)
-    (opinion.score.sum() + opinion.pose.sum()).backward()
+    output = discriminator(image)
+    (output.score.sum() + output.pose.sum()).backward()
     frozen = without_gradient(discriminator)
     blocks = ["b32", "b16", "b8"]
     assert [name for name in blocks if name in frozen] == blocks[:count]
@@ -114,7 +114,7 @@ def test_half_precision_is_close_and_counted_from_the_highest_resolution():
 
 @torch.no_grad()
 def test_batches_judged_together_are_not_independent():
-    """Why the losses judge the two views apart: groups compare their members."""
+    """Why the losses discriminate the two views apart: groups compare their members."""
     discriminator = small_discriminator()
     image = pictures(32, 8)
     apart = torch.cat([discriminator(part).score for part in image.chunk(2)])

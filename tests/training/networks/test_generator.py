@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.small import DUAL, small_config, small_generator
-from training import cameras as camera
-from training.config import build_config
+from training import cameras
 from training.networks.discriminator import Discriminator
 from training.networks.generator import CAMERA_LABEL_DIM, Generator
+from training.presets import build_config
 
 
 def latents(generator: Generator, count: int = 2, seed: int = 1) -> torch.Tensor:
@@ -63,10 +63,10 @@ def test_several_views_at_once_are_each_view_alone(sizes):
     generator = small_generator(sizes) if sizes else small_generator()
     latent = generator.latent(latents(generator))
     planes, w = generator.planes(latent.ws), latent.ws[:, -1]
-    cameras = [generator.cam2world(latent.pose)]
-    cameras += [camera.mirror_cam2world(cameras[0], kind) for kind in ("horizontal", "vertical")]
-    together = generator.render(planes, w, torch.stack(cameras, dim=1))
-    for i, cam2world in enumerate(cameras):
+    posed = [generator.cam2world(latent.pose)]
+    posed += [cameras.mirror_cam2world(posed[0], kind) for kind in ("horizontal", "vertical")]
+    together = generator.render(planes, w, torch.stack(posed, dim=1))
+    for i, cam2world in enumerate(posed):
         alone = generator.render(planes, w, cam2world[:, None])
         for a, b in zip(together.select(i), alone.select(0), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
@@ -79,7 +79,7 @@ def test_each_sample_may_have_a_lens_of_its_own():
     latent = generator.latent(latents(generator))
     planes, w = generator.planes(latent.ws), latent.ws[:, -1]
     cam2world = generator.cam2world(latent.pose)[:, None]
-    lenses = torch.stack([camera.intrinsics_from_focal(f) for f in (4.2647, 2.0)])
+    lenses = torch.stack([cameras.intrinsics_from_focal(f) for f in (4.2647, 2.0)])
     view = generator.render(planes, w, cam2world, lenses)
     preset = generator.render(planes, w, cam2world)
     torch.testing.assert_close(view.image[0], preset.image[0])
@@ -172,16 +172,16 @@ def test_truncation_pulls_the_first_layers_to_the_mean_and_leaves_the_pose():
 
 @torch.no_grad()
 def test_field_is_what_is_rendered():
-    """A dense field shows the mean colour of a ray's first two samples, as `field` gives them."""
+    """A dense field shows the mean color of a ray's first two samples, as `field` gives them."""
     generator = small_generator(rendering__importance_samples=0)
     generator.decoder.net["2"].bias[0] = 1e4
     latent = generator.latent(latents(generator))
     planes, cam2world = generator.planes(latent.ws), generator.cam2world(latent.pose)
     view = generator.render(planes, latent.w, cam2world[:, None])
-    rays = camera.rays_from_cameras(cam2world, generator.intrinsics, 32)
+    rays = cameras.rays_from_cameras(cam2world, generator.intrinsics, 32)
     near, interval = 2.25, (3.3 - 2.25) / 5
     first, second = (
-        generator.field(planes, rays.origins + (near + interval * i) * rays.directions).colour
+        generator.field(planes, rays.origins + (near + interval * i) * rays.directions).color
         for i in (0.5, 1.5)
     )
     expected = (first + second)[..., :3] - 1
@@ -192,7 +192,7 @@ def test_field_is_what_is_rendered():
 
 @torch.no_grad()
 def test_generator_with_a_given_pose():
-    generator = small_generator(generator__pose="given")
+    generator = small_generator(camera__poses="given")
     label = torch.randn(2, CAMERA_LABEL_DIM)
     latent = generator.latent(latents(generator), label)
     assert latent.pose is None

@@ -52,9 +52,9 @@ def test_down_sampling_halves_the_size():
 
 
 def test_second_moment():
-    y = layers.normalise_second_moment(5 * torch.randn(7, 33))
+    y = layers.normalize_second_moment(5 * torch.randn(7, 33))
     torch.testing.assert_close(y.square().mean(dim=1), torch.ones(7))
-    assert layers.normalise_second_moment(torch.zeros(1, 3)).isfinite().all()
+    assert layers.normalize_second_moment(torch.zeros(1, 3)).isfinite().all()
 
 
 @pytest.mark.parametrize("up", [1, 2])

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from torch_utils.ops.triplane_render import DecoderWeights, FieldSamples
-from training import cameras as camera
+from training import cameras
 from training.config import RenderingConfig
 from training.networks import rendering
 
 NEAR, FAR = 2.25, 3.3
-FRONT = camera.cam2world_from_pose(torch.full((1, 2), math.pi / 2), 2.7, (0.0, 0.0, 0.0))
+FRONT = cameras.cam2world_from_pose(torch.full((1, 2), math.pi / 2), 2.7, (0.0, 0.0, 0.0))
 
 
 def settings(**changes) -> RenderingConfig:
@@ -21,11 +21,11 @@ def settings(**changes) -> RenderingConfig:
     )
 
 
-def front_rays(resolution: int = 9, focal: float = 4.0) -> camera.Rays:
-    return camera.rays_from_cameras(FRONT, camera.intrinsics_from_focal(focal), resolution)
+def front_rays(resolution: int = 9, focal: float = 4.0) -> cameras.Rays:
+    return cameras.rays_from_cameras(FRONT, cameras.intrinsics_from_focal(focal), resolution)
 
 
-def render(field, config: RenderingConfig, rays: camera.Rays, monkeypatch) -> rendering.Rendering:
+def render(field, config: RenderingConfig, rays: cameras.Rays, monkeypatch) -> rendering.Rendering:
     """Render a function of points instead of planes."""
     monkeypatch.setattr(
         rendering, "triplane_render", lambda planes, points, *_, **__: field(points)
@@ -33,11 +33,9 @@ def render(field, config: RenderingConfig, rays: camera.Rays, monkeypatch) -> re
     return rendering.render_rays(None, None, rays, config, rendering.fixed_draws(rays, config))
 
 
-def uniform(sigma: float, colour: float = 0.25):
+def uniform(sigma: float, color: float = 0.25):
     def field(points):
-        return FieldSamples(
-            torch.full_like(points[..., :1], sigma), torch.full_like(points, colour)
-        )
+        return FieldSamples(torch.full_like(points[..., :1], sigma), torch.full_like(points, color))
 
     return field
 
@@ -48,8 +46,8 @@ def test_fog_of_constant_density_follows_beer_and_lambert(monkeypatch):
     seen = render(uniform(sigma), settings(), front_rays(), monkeypatch)
     opacity = 1 - math.exp(-density * (FAR - NEAR))
     torch.testing.assert_close(seen.opacity, torch.full_like(seen.opacity, opacity))
-    colour = 2 * 0.25 * opacity - 1
-    torch.testing.assert_close(seen.features, torch.full_like(seen.features, colour))
+    color = 2 * 0.25 * opacity - 1
+    torch.testing.assert_close(seen.features, torch.full_like(seen.features, color))
     # The same fog from a smaller unit of density: both passes know it.
     thinner = math.log(math.expm1(density / 4)) + 1
     scaled = render(uniform(thinner), settings(density_scale=4), front_rays(), monkeypatch)
@@ -105,7 +103,7 @@ def test_weights_and_what_passes_add_up_to_one():
     delta = depths.diff(dim=-1)
     density = F.softplus((sigma[..., 1:] + sigma[..., :-1]) / 2 - 1)
     passing = rendering.transmittance(density, delta)
-    total = rendering.march(sigma, depths).sum(dim=-1) + passing[..., -1]
+    total = rendering.interval_weights(sigma, depths).sum(dim=-1) + passing[..., -1]
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-8, rtol=0)
     assert (passing.diff(dim=-1) <= 1e-9).all()
 
@@ -127,11 +125,11 @@ def test_passes_are_blended_in_the_order_of_their_depths():
 
 
 def test_shares_of_the_samples_add_up_to_the_weights_of_the_intervals():
-    """Sum of share x colour = sum of weight x mean colour of the interval (EG3D's midpoints)."""
+    """Sum of share x color = sum of weight x mean color of the interval (EG3D's midpoints)."""
     g = torch.Generator().manual_seed(0)
-    weights, colour = torch.rand(2, 5, 7, generator=g), torch.randn(2, 5, 8, generator=g)
-    blended = (rendering.shares(weights) * colour).sum(-1)
-    expected = (weights * (colour[..., 1:] + colour[..., :-1]) / 2).sum(-1)
+    weights, color = torch.rand(2, 5, 7, generator=g), torch.randn(2, 5, 8, generator=g)
+    blended = (rendering.sample_weights(weights) * color).sum(-1)
+    expected = (weights * (color[..., 1:] + color[..., :-1]) / 2).sum(-1)
     torch.testing.assert_close(blended, expected)
 
 
@@ -150,7 +148,7 @@ def test_importance_samples_gather_where_the_weight_is():
     fine = rendering.importance_depths(depths, weights, u)
     assert (fine.diff(dim=-1) >= 0).all()
     assert 0 < fine.min() and fine.max() < 1
-    # The blur spreads the peak over its neighbours; a fourteenth of the mass is spread evenly.
+    # The blur spreads the peak over its neighbors; a fourteenth of the mass is spread evenly.
     assert ((fine > 0.7) & (fine < 0.825)).float().mean() > 0.75
     even = rendering.importance_depths(depths, torch.ones_like(weights), u)
     torch.testing.assert_close(even.diff(dim=-1).max(), even.diff(dim=-1).min(), atol=1e-4, rtol=0)
@@ -210,12 +208,12 @@ def test_gradients_in_planes_decoder_and_rays():
     """In float64, without the second pass, whose depths carry no gradient by design."""
     planes, decoder = random_field(torch.float64)
     config = settings(samples=5, importance_samples=0)
-    rays = camera.rays_from_cameras(FRONT.double(), camera.intrinsics_from_focal(4.0), 2)
+    rays = cameras.rays_from_cameras(FRONT.double(), cameras.intrinsics_from_focal(4.0), 2)
     draws = rendering.RayDraws(torch.full((1, 4, 5), 0.5).double(), torch.zeros(1, 4, 0))
 
     def outputs(planes, origins, directions, *weights):
         return rendering.render_rays(
-            planes, DecoderWeights(*weights), camera.Rays(origins, directions), config, draws
+            planes, DecoderWeights(*weights), cameras.Rays(origins, directions), config, draws
         )
 
     inputs = [t.clone().requires_grad_() for t in (planes, *rays, *decoder)]

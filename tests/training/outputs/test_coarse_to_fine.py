@@ -15,7 +15,6 @@ from torch_utils.ops import triplane_render
 from torch_utils.ops.triplane_render import DecoderWeights
 from training.networks.generator import Generator
 from training.outputs import coarse_to_fine
-from training.outputs import meshes as shapes
 from training.outputs.coarse_to_fine import SparseGrid, sparse_grid
 from training.outputs.meshes import Mesh, extract_mesh, find_surface
 
@@ -41,7 +40,8 @@ def assert_same_surface(mesh: Mesh, expected: Mesh, voxel: float) -> None:
 def use_density(monkeypatch, density: torch.Tensor) -> Generator:
     """A generator whose field is a density [R, R, R] known at the grid's points."""
     monkeypatch.setattr(
-        shapes, "density_field", lambda *_: lambda index: density[index.unbind(-1)].clone()
+        "training.outputs.meshes.density_field",
+        lambda *_: lambda index: density[index.unbind(-1)].clone(),
     )
     return Generator(tiny_config(rendering__box_warp=1.0))
 

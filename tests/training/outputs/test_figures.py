@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from tests.tiny import SIZES
-from training.config import Config, build_config
+from training.config import Config
 from training.data import toy_heads as toy
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.outputs import figures as pictures
+from training.outputs import figures
+from training.presets import build_config
 
 
 def small_config(preset: str = "toy", **changes) -> Config:
@@ -33,7 +34,7 @@ def levels(images: torch.Tensor) -> torch.Tensor:
 
 def test_grid_tiles_row_by_row_pixel_by_pixel(tmp_path):
     pixels = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
-    pictures.save_image_grid(tmp_path / "grid.png", pixels / 127.5 - 1, columns=3)
+    figures.save_image_grid(tmp_path / "grid.png", pixels / 127.5 - 1, columns=3)
     grid = read(tmp_path / "grid.png")
     assert grid.shape == (3, 8, 18)
     for i in range(5):
@@ -48,29 +49,29 @@ def test_grid_tiles_row_by_row_pixel_by_pixel(tmp_path):
     [(1, (1, 1)), (4, (2, 2)), (5, (2, 3)), (7, (3, 3)), (11, (3, 4)), (32, (4, 8))],
 )
 def test_grid_is_balanced_by_default(count, layout):
-    grid = pictures.tile(torch.zeros(count, 3, 2, 2))
+    grid = figures.tile(torch.zeros(count, 3, 2, 2))
     assert (grid.height // 2, grid.width // 2) == layout
 
 
 def test_values_out_of_range_are_clamped():
-    assert np.asarray(pictures.tile(torch.full((1, 3, 1, 1), 1.7))).max() == 255
-    assert np.asarray(pictures.tile(torch.full((1, 3, 1, 1), -1.7))).max() == 0
+    assert np.asarray(figures.tile(torch.full((1, 3, 1, 1), 1.7))).max() == 255
+    assert np.asarray(figures.tile(torch.full((1, 3, 1, 1), -1.7))).max() == 0
 
 
 def test_depth_shows_emptiness_white_and_the_near_brighter():
     depth = torch.tensor([2.4, 2.7, 3.0, 2.4]).reshape(1, 1, 2, 2)
     opacity = torch.tensor([1.0, 1.0, 1.0, 0.0]).reshape(1, 1, 2, 2)
-    colours = pictures.depth_colours(depth, opacity, small_config())[0].flatten(1).T
-    near, middle, far, empty = colours.mean(dim=1)
-    assert near > middle > far and torch.equal(colours[3], torch.ones(3))
-    half = pictures.depth_colours(depth, opacity / 2, small_config())[0].flatten(1).T
-    torch.testing.assert_close(half, (colours + 1) / 2)
+    colors = figures.depth_colors(depth, opacity, small_config())[0].flatten(1).T
+    near, middle, far, empty = colors.mean(dim=1)
+    assert near > middle > far and torch.equal(colors[3], torch.ones(3))
+    half = figures.depth_colors(depth, opacity / 2, small_config())[0].flatten(1).T
+    torch.testing.assert_close(half, (colors + 1) / 2)
 
 
 def test_depth_scale_is_the_same_for_all_objects():
     """A flat card must not be stretched to look round."""
     depth = torch.tensor([2.700, 2.701]).reshape(1, 1, 1, 2)
-    card = pictures.depth_colours(depth, torch.ones(1, 1, 1, 2), small_config())
+    card = figures.depth_colors(depth, torch.ones(1, 1, 1, 2), small_config())
     assert (card[..., 0] - card[..., 1]).abs().max() < 0.02
 
 
@@ -79,10 +80,10 @@ def test_normals_of_a_sphere(pose):
     """On a sphere round the origin, normals are directions: known in the world, hence in the
     camera's space."""
     row = torch.zeros(1, 3, dtype=torch.float64)
-    sphere = toy.Head(centres=row, radii=row + 0.3, colours=row + 0.5)
+    sphere = toy.Head(centers=row, radii=row + 0.3, colors=row + 0.5)
     camera = toy.toy_cameras(torch.tensor([pose], dtype=torch.float64))
     view = toy.render_head(sphere, camera, 64, supersample=1)
-    normals = pictures.normals_from_depth(view.depth[:, None], toy.toy_intrinsics())[0]
+    normals = figures.normals_from_depth(view.depth[:, None], toy.toy_intrinsics())[0]
     row, column = view.mask[0].nonzero().T
     inner = ((row - 31.5).square() + (column - 31.5).square()).sqrt() < 24
     row, column = row[inner], column[inner]
@@ -100,17 +101,17 @@ def test_normals_of_a_wall_face_the_viewer():
     tangent = torch.stack(torch.meshgrid(x, x, indexing="xy")) / 2.0
     depth = (2 * (1 + tangent.square().sum(0)).sqrt()).reshape(1, 1, 8, 8)
     lens = torch.tensor([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])
-    normals = pictures.normals_from_depth(depth, lens)
+    normals = figures.normals_from_depth(depth, lens)
     expected = torch.tensor([0.0, 0.0, 1.0]).reshape(1, 3, 1, 1).expand_as(normals)
     torch.testing.assert_close(normals, expected, atol=1e-5, rtol=0)
-    empty = pictures.normal_colours(depth, torch.zeros_like(depth), lens)
+    empty = figures.normal_colors(depth, torch.zeros_like(depth), lens)
     assert (empty == 1).all()
 
 
 def test_pose_plot_shows_both_groups_even_where_they_do_not_spread(tmp_path):
     generated = torch.randn(200, 2) * 10
-    pictures.save_pose_plot(tmp_path / "a.png", generated, torch.zeros(1, 2))
-    pictures.save_pose_plot(tmp_path / "b.png", generated, torch.full((20, 2), 30.0))
+    figures.save_pose_plot(tmp_path / "a.png", generated, torch.zeros(1, 2))
+    figures.save_pose_plot(tmp_path / "b.png", generated, torch.full((20, 2), 30.0))
     a, b = read(tmp_path / "a.png")[:3].int(), read(tmp_path / "b.png")[:3].int()
     assert a.shape == b.shape and (a - b).abs().sum() > 0
     for image in (a, b):
@@ -125,7 +126,7 @@ def snapshot(folder, config: Config, count: int = 5, tag: str = "7"):
     z = torch.randn(count, 8)
     size = config.data.resolution
     reals = torch.rand(6, 3, size, size) * 2 - 1
-    pictures.save_snapshot_pictures(folder, tag, generator, discriminator, z, None, reals)
+    figures.save_snapshot_pictures(folder, tag, generator, discriminator, z, None, reals)
     return generator, discriminator, z, reals
 
 
@@ -159,7 +160,7 @@ def test_intrinsics_of_each_face_are_used(tmp_path):
     generator, discriminator, z, reals = snapshot(tmp_path / "run", config)
     lenses = generator.intrinsics.repeat(5, 1, 1)
     lenses[1, :2, :2] *= 3
-    pictures.save_snapshot_pictures(
+    figures.save_snapshot_pictures(
         tmp_path / "run", "8", generator, discriminator, z, lenses, reals
     )
     before, after = read(tmp_path / "run/yaws-7.png"), read(tmp_path / "run/yaws-8.png")
@@ -177,7 +178,7 @@ def test_snapshot_changes_neither_networks_nor_random_states(tmp_path):
     randomness = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
     def make(tag: str) -> list[bytes]:
-        pictures.save_snapshot_pictures(tmp_path / "run", tag, generator, discriminator, *arguments)
+        figures.save_snapshot_pictures(tmp_path / "run", tag, generator, discriminator, *arguments)
         return [path.read_bytes() for path in sorted((tmp_path / "run").glob(f"*-{tag}.png"))]
 
     first = make("1")

@@ -20,7 +20,7 @@ from training.outputs.meshes import (
     surface_level,
 )
 
-CENTRE = (0.05, -0.1, 0.02)
+CENTER = (0.05, -0.1, 0.02)
 
 
 def coordinates(resolution: int, box_warp: float) -> torch.Tensor:
@@ -29,9 +29,9 @@ def coordinates(resolution: int, box_warp: float) -> torch.Tensor:
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
 
 
-def ball(resolution: int, radius: float, box_warp: float, centre=CENTRE) -> torch.Tensor:
-    """A density that is 10 at the distance `radius` from the centre and falls outward."""
-    offset = coordinates(resolution, box_warp) - torch.tensor(centre)
+def ball(resolution: int, radius: float, box_warp: float, center=CENTER) -> torch.Tensor:
+    """A density that is 10 at the distance `radius` from the center and falls outward."""
+    offset = coordinates(resolution, box_warp) - torch.tensor(center)
     return 10 + 40 * (radius - offset.norm(dim=-1))
 
 
@@ -57,7 +57,7 @@ def small_generator(**changes) -> Generator:
 @pytest.mark.parametrize("box_warp", [1.0, 1.6])
 def test_ball_becomes_a_closed_sphere_in_world_units(box_warp):
     mesh = extract_mesh(ball(64, 0.3, box_warp), 10, box_warp)
-    distance = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+    distance = np.linalg.norm(mesh.vertices - CENTER, axis=1)
     np.testing.assert_allclose(distance, 0.3, atol=0.002)
     assert euler_characteristic(mesh) == 2
     assert outward_volume(mesh) == pytest.approx(4 / 3 * np.pi * 0.3**3, rel=0.01)
@@ -66,17 +66,17 @@ def test_ball_becomes_a_closed_sphere_in_world_units(box_warp):
 def test_every_normal_points_outward():
     mesh = extract_mesh(ball(48, 0.3, 1.0), 10, 1.0)
     a, b, c = np.moveaxis(mesh.vertices[mesh.faces], 1, 0)
-    outward = (a + b + c) / 3 - CENTRE
+    outward = (a + b + c) / 3 - CENTER
     assert np.einsum("ij,ij->i", outward, np.cross(b - a, c - a)).min() > 0
 
 
 def test_level_chooses_the_surface():
     mesh = extract_mesh(ball(48, 0.3, 1.0), 12, 1.0)  # 40 per unit: 2 more lie 0.05 further in
-    np.testing.assert_allclose(np.linalg.norm(mesh.vertices - CENTRE, axis=1), 0.25, atol=0.002)
+    np.testing.assert_allclose(np.linalg.norm(mesh.vertices - CENTER, axis=1), 0.25, atol=0.002)
 
 
 def test_object_that_leaves_the_cube_is_cut_off_and_closed():
-    mesh = extract_mesh(ball(48, 0.3, 1.0, centre=(0.5, 0, 0)), 10, 1.0)
+    mesh = extract_mesh(ball(48, 0.3, 1.0, center=(0.5, 0, 0)), 10, 1.0)
     assert euler_characteristic(mesh) == 2
     assert outward_volume(mesh) == pytest.approx(2 / 3 * np.pi * 0.3**3, rel=0.02)
     assert np.abs(mesh.vertices).max() == pytest.approx(0.5, abs=0.01 / 47)
@@ -124,7 +124,7 @@ def test_field_of_a_ball_becomes_its_mesh():
     texels = (torch.arange(32) + 0.5) / 32 - 0.5
     planes = torch.zeros(1, 3, 4, 32, 32)
     for plane, (across, down) in enumerate([(0, 1), (0, 2), (2, 1)]):
-        squares = [(texels - CENTRE[axis]) ** 2 for axis in (across, down)]
+        squares = [(texels - CENTER[axis]) ** 2 for axis in (across, down)]
         planes[0, plane, 0] = squares[0] + squares[1][:, None]
     first, second = generator.decoder.net["0"], generator.decoder.net["2"]
     with torch.no_grad():
@@ -135,9 +135,9 @@ def test_field_of_a_ball_becomes_its_mesh():
         second.weight[0, 0] = 5 / second.weight_gain  # sigma = 200 (1 - r^2) + bias
         second.bias[0] = 10 - 200 * (1 - 0.25**2)
     density = density_grid(generator, planes, 64)
-    centre_mask = (coordinates(64, 1.0) - torch.tensor(CENTRE)).norm(dim=-1) < 0.35
-    mesh = extract_mesh(density.where(centre_mask, 0), 10, 1.0)  # planes fade out at their border
-    distance = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+    center_mask = (coordinates(64, 1.0) - torch.tensor(CENTER)).norm(dim=-1) < 0.35
+    mesh = extract_mesh(density.where(center_mask, 0), 10, 1.0)  # planes fade out at their border
+    distance = np.linalg.norm(mesh.vertices - CENTER, axis=1)
     np.testing.assert_allclose(distance, 0.25, atol=0.003)
     assert outward_volume(mesh) > 0
 

@@ -13,23 +13,19 @@ import safetensors
 import safetensors.torch
 import torch
 
-from dnnlib import UserError
+from dnnlib import UserError, code_version
 from tests.small import DUAL, small_config, small_discriminator, small_generator
 from tests.tiny import tiny_config, write_photographs
+from torch_utils.images import resize
 from training.data.dataset import ImageDataset
-from training.networks.discriminator import Discriminator, resize
+from training.files.network_file import load_network, save_network
+from training.files.transfer import start_from
+from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.run import checkpoint
-from training.run.checkpoint import (
-    code_version,
-    load_checkpoint,
-    load_network,
-    load_newest,
-    save_checkpoint,
-    save_network,
-    start_from,
-)
-from training.run.loop import Trainer, open_dataset, train
+from training.run.checkpoint import load_checkpoint, load_newest, save_checkpoint
+from training.run.loop import open_dataset, train
+from training.step import Trainer
 
 PROVENANCE = {"kimg": 12.8, "data": "heads", "seed": 0, "code": "1a2b3c", "torch": "2.9.1"}
 
@@ -361,7 +357,7 @@ LINES = """
 import torch
 from training.run.checkpoint import load_network
 from training.data.dataset import ImageDataset
-from training.networks.discriminator import resize
+from torch_utils.images import resize
 from training.outputs.meshes import density_grid, extract_mesh, save_ply
 
 generator, discriminator, config, provenance = load_network("network.safetensors")

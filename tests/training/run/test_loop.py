@@ -51,7 +51,7 @@ def test_a_step_moves_all_parameters_and_the_average(photographs):
     for old, network in zip(before, networks, strict=True):
         parameters = {name for name, _ in network.named_parameters()}
         assert parameters <= changed(old, network)
-    assert trainer.images_seen == 4
+    assert trainer.images_processed == 4
     w_avg = "backbone.mapping.w_avg"
     assert torch.equal(
         trainer.averaged_generator.state_dict()[w_avg], trainer.generator.state_dict()[w_avg]
@@ -68,7 +68,7 @@ def test_average_follows_its_half_life(photographs):
     torch.testing.assert_close(trainer.averaged_generator.state_dict()[name], expected)
 
 
-def test_regularisers_run_in_their_own_rhythm(photographs):
+def test_regularizers_run_in_their_own_rhythm(photographs):
     trainer = make_trainer(photographs, loss__density_every=2, loss__r1_every=3)
     counted = {"generator_density": 0, "discriminator_r1": 0}
 
@@ -87,12 +87,12 @@ def test_regularisers_run_in_their_own_rhythm(photographs):
     assert counted == {"generator_density": 2, "discriminator_r1": 2}  # 0, 2 and 0, 3
 
 
-def test_lazy_regularisation_slows_adam_down(photographs):
+def test_lazy_regularization_slows_adam_down(photographs):
     trainer = make_trainer(photographs)
-    group = trainer.g_optimiser.param_groups[0]
+    group = trainer.g_optimizer.param_groups[0]
     assert group["lr"] == pytest.approx(0.0025 * 4 / 5)
     assert group["betas"] == pytest.approx((0, 0.99 ** (4 / 5)))
-    group = trainer.d_optimiser.param_groups[0]
+    group = trainer.d_optimizer.param_groups[0]
     assert group["lr"] == pytest.approx(0.002 * 16 / 17)
     assert group["betas"] == pytest.approx((0, 0.99 ** (16 / 17)))
 
@@ -142,7 +142,7 @@ def test_accumulated_gradient_is_the_mean(photographs):
     parameter = trainer.generator.decoder.net["0"].bias
     a, b = torch.randn_like(parameter), torch.randn_like(parameter)
     phases = (losses.Phase((slope * parameter).sum(), {"x": slope}) for slope in (a, b))
-    assert trainer._update(trainer.g_optimiser, phases, scale=4)
+    assert trainer._update(trainer.g_optimizer, phases, scale=4)
     torch.testing.assert_close(parameter.grad, 4 * (a + b) / 2)
 
 
@@ -174,9 +174,9 @@ def test_a_gradient_that_is_not_finite_is_named(photographs):
     parameter = trainer.generator.decoder.net["0"].bias
     phase = losses.Phase((parameter * 0).sqrt().sum(), {"fine": torch.zeros(1)})
     before = weights(trainer.generator)
-    assert trainer._update(trainer.g_optimiser, [phase]) == []
+    assert trainer._update(trainer.g_optimizer, [phase]) == []
     assert not changed(before, trainer.generator)
-    assert trainer._culprit == "gradient of Generator.decoder.net.0.bias"
+    assert trainer._first_non_finite == "gradient of Generator.decoder.net.0.bias"
 
 
 def test_schedules():
@@ -198,8 +198,8 @@ def test_schedules():
         {"camera__mirrors": "shapenet_horizontal"},
         {"camera__range_h": "1.5,1.6", "camera__range_v": "0.1,3"},
         {"camera__init_std": "null"},
-        {"camera__swap": 0},
-        {"loss__spread_weight": 0},
+        {"camera__swap_poses_prob": 0},
+        {"loss__pose_entropy_weight": 0},
         {"rendering__density_scale": 1},
         {"generator__style_mixing": 1},
         {"rendering__plane_axes": "eg3d"},
@@ -267,7 +267,7 @@ def test_a_network_without_channels_is_refused(photographs):
 
 def test_a_generator_with_given_poses_is_refused(photographs):
     with pytest.raises(UserError, match="cannot be trained"):
-        make_trainer(photographs, generator__pose="given")
+        make_trainer(photographs, camera__poses="given")
 
 
 # Two processes of 4 samples against one of 2 x 4: the same latents, noise, coins, photographs.
@@ -281,7 +281,7 @@ def micro_batch_phase(trainer: Trainer, name: str, index: int) -> losses.Phase:
     g, d = trainer.generator, trainer.discriminator
     z = torch.randn(4, trainer.config.generator.z_dim)
     real = torch.rand(4, 3, 32, 32) * 2 - 1
-    seen = losses.Spectacles()
+    seen = losses.DiscriminatorTransform()
     if name == "generator_main":
         return losses.generator_main(g, d, trainer._draws(z), seen)
     if name == "generator_density":

@@ -29,10 +29,12 @@ from dnnlib import UserError
 from tests.tiny import tiny_arguments, tiny_config, write_photographs
 from torch_utils import distributed
 from training.config import Config
-from training.outputs import figures as pictures
-from training.run.checkpoint import load_checkpoint, load_network
-from training.run.loop import Trainer, train
+from training.files.network_file import load_network
+from training.outputs import figures
+from training.run.checkpoint import load_checkpoint
+from training.run.loop import train
 from training.run.run_folder import checkpoints
+from training.step import Trainer
 
 ROOT = Path(__file__).parents[3]
 # Everything that has a state of its own is on, and p of ADA moves often.
@@ -68,7 +70,7 @@ def threads(number: int) -> Iterator[None]:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(pictures, "save_snapshot_pictures", lambda *_: None)
+    monkeypatch.setattr(figures, "save_snapshot_pictures", lambda *_: None)
 
 
 def contents(folder: Path) -> dict[Path, int]:
@@ -210,7 +212,7 @@ def in_two_processes(photographs: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     length = {"run__kimg": 0.02, "run__tick": 0.012, "run__snap": 1}
     config = settings(photographs, **length, run__gpus=2)
-    with mock.patch.object(pictures, "save_snapshot_pictures"):
+    with mock.patch.object(figures, "save_snapshot_pictures"):
         assert run(config, folder / "whole") is None
         stop = {"stop_at": 2} if distributed.rank() == 1 else {}
         assert run(config, folder / "cut", **stop) == signal.SIGTERM
@@ -321,7 +323,7 @@ def test_changed_settings_are_named_and_count(photographs, stopped, without_pict
     said = capfd.readouterr().out
     assert "optim.g_lr changes from 0.0025 to 0.001" in said
     assert "run.kimg changes from 0.028 to 0.036" in said
-    (group,) = load_checkpoint(checkpoints(stopped)[0])["trainer"]["g_optimiser"]["param_groups"]
+    (group,) = load_checkpoint(checkpoints(stopped)[0])["trainer"]["g_optimizer"]["param_groups"]
     assert group["lr"] == pytest.approx(0.001 * 4 / 5)
 
 
@@ -333,8 +335,8 @@ def test_a_setting_younger_than_the_checkpoint_is_named(
     config = json.loads(state["config"])
     del config["loss"]["spread_weight"]
     torch.save(state | {"config": json.dumps(config)}, newest)
-    run(settings(photographs, loss__spread_weight=0.5), stopped)
-    assert "loss.spread_weight changes from 0.0 to 0.5" in capfd.readouterr().out
+    run(settings(photographs, loss__pose_entropy_weight=0.5), stopped)
+    assert "loss.pose_entropy_weight changes from 0.0 to 0.5" in capfd.readouterr().out
 
 
 def test_what_does_not_fit_is_refused(photographs, stopped):
@@ -411,7 +413,7 @@ def killed_at(moment: "Moment", config: Config, folder: Path) -> None:
             write_half(original, *args)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with mock.patch.object(pictures, "save_snapshot_pictures", lambda *_: None):
+    with mock.patch.object(figures, "save_snapshot_pictures", lambda *_: None):
         with mock.patch(moment.function, deadly):
             run(config, folder)
 

@@ -11,7 +11,7 @@ from training.run.run_folder import (
     kimg_tag,
     latest_run_folder,
     new_run_folder,
-    set_aside,
+    rename_unused,
 )
 
 
@@ -75,5 +75,5 @@ def test_checkpoints_are_listed_newest_first(tmp_path):
 def test_set_aside_keeps_the_file_and_hides_it(tmp_path):
     path = tmp_path / "checkpoint-000001.00.pt"
     path.write_text("state")
-    assert set_aside(path).read_text() == "state"
+    assert rename_unused(path).read_text() == "state"
     assert checkpoints(tmp_path) == []

@@ -1,0 +1,21 @@
+"""The choice of a device, in one place."""
+
+import torch
+
+from dnnlib import UserError
+
+
+def select_device(choice: str) -> torch.device:
+    """The device of this process: 'cpu', 'cuda', or 'auto' for CUDA where there is any.
+
+    With several processes on one machine, each has set its own current CUDA device.
+
+    Raises:
+        UserError: for 'cuda' where PyTorch has none.
+    """
+    available = torch.cuda.is_available()
+    if choice == "cuda" and not available:
+        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+    if choice == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())

@@ -1,0 +1,135 @@
+"""Network files: weights for inference, with what is needed to use them.
+
+A network file (.safetensors) holds the weights of the averaged generator (`G_ema.`) and of the
+discriminator (`D.`), and in its metadata the config, where the weights come from, and the format.
+Nothing in it is ever executed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from dnnlib import UserError, atomic_write
+from training import old_names
+from training.config import Config, config_from_dict
+from training.files.network import Network
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+
+FORMAT = "pof3d-network"
+FORMAT_VERSION = 1  # of network files and checkpoints
+
+T = TypeVar("T")
+
+
+def save_network(
+    path: str | os.PathLike,
+    generator: Generator,
+    discriminator: Discriminator | None,
+    provenance: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a network file atomically. dtype: store floating weights in it (None: as they are)."""
+    networks = {"G_ema": generator, "D": discriminator}
+    tensors = {
+        f"{prefix}.{name}": _stored(tensor, dtype)
+        for prefix, network in networks.items()
+        if network is not None
+        for name, tensor in network.state_dict().items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "config": generator.config.model_dump_json(),
+        "raw_resolution": str(generator.raw_resolution),
+        "provenance": json.dumps(dict(provenance)),
+    }
+    with atomic_write(path) as temporary:  # bytes, since safetensors' own files hide a full disk
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
+    """Read a network file, or an old .pkl. Raises UserError, one line, for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"network file {path} does not exist")
+    if path.suffix == ".pkl":
+        from training.files.legacy import (
+            load_legacy,  # which itself returns this module's `Network`
+        )
+
+        return load_legacy(path, device)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable network file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} is a safetensors file, but not one of PoF3D's networks")
+    version = _described(path, metadata, "format_version", int)
+    refuse_newer(path, version)
+    config = _described(path, metadata, "config", _config_from_json)
+    generator = Generator(config)
+    generator.raw_resolution = _described(path, metadata, "raw_resolution", int)
+    _load_weights(generator, tensors, "G_ema.", path)
+    discriminator = None
+    if any(name.startswith("D.") for name in tensors):
+        discriminator = Discriminator(config)
+        _load_weights(discriminator, tensors, "D.", path)
+        discriminator.eval().requires_grad_(False).to(device)
+    generator.eval().requires_grad_(False).to(device)
+    provenance = _described(path, metadata, "provenance", json.loads)
+    return Network(generator, discriminator, config, provenance)
+
+
+def _config_from_json(text: str) -> Config:
+    return config_from_dict(json.loads(text))
+
+
+def _described(path: Path, metadata: Mapping[str, str], key: str, parse: Callable[[str], T]) -> T:
+    """One entry of a network file's metadata. Raises UserError where it is missing or broken."""
+    if key not in metadata:
+        raise UserError(f"{path} lacks '{key}' in its metadata: save the network again")
+    try:
+        return parse(metadata[key])
+    except (ValueError, RecursionError, UserError) as error:
+        raise UserError(f"{path}: '{key}' in its metadata cannot be read ({error})") from error
+
+
+def _stored(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+
+
+def _load_weights(
+    network: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str, path: Path
+) -> None:
+    state = old_names.current_tensors(
+        {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    )
+    for name, expected in network.state_dict().items():
+        if name not in state:
+            raise UserError(f"{path} lacks the tensor {prefix}{name}")
+        if state[name].shape != expected.shape:
+            found = list(state[name].shape)
+            raise UserError(
+                f"{path}: tensor {prefix}{name} has shape {found}, not {list(expected.shape)}"
+            )
+    network.load_state_dict(state, strict=False)
+
+
+def refuse_newer(path: Path, version: int) -> None:
+    """Raises UserError for a file of a format that only newer code reads."""
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}: update this code, which reads {FORMAT_VERSION}"
+        )

@@ -1,0 +1,337 @@
+"""One training step and everything that changes in it: `Trainer`.
+
+Several processes run the same code, each on its share of the batch; the first one writes files.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dnnlib import UserError
+from torch_utils import distributed
+from torch_utils.images import to_float
+from torch_utils.training_stats import StatsCollector
+from training import losses, old_names, schedules
+from training.augment import AdaController, Augmentation
+from training.config import Config, OptimConfig
+from training.data.dataset import Batch, ImageDataset, training_batches
+from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+
+Terms = dict[str, Tensor]
+
+_INNER_DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class TrainingDiverged(UserError):
+    """Losses or gradients were not finite too many steps in a row."""
+
+
+class Trainer:
+    """Networks, optimizers, augmentation, counters and random states of a run.
+
+    All processes start from the same weights; each draws its own latents and photographs.
+
+    Args:
+        config: the run's.
+        dataset: the photographs.
+        device: where this process computes.
+
+    Raises:
+        UserError: where the source of poses cannot train on these data.
+    """
+
+    def __init__(self, config: Config, dataset: ImageDataset, device: torch.device):
+        self.config, self.dataset, self.device = config, dataset, device
+        torch.manual_seed(config.run.seed)
+        generator = Generator(config)
+        generator.pose_source.prepare(dataset.all_cam2world, str(config.data.path))
+        self.generator = generator.to(device)
+        self.discriminator = Discriminator(config).to(device)
+        self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self._set_precision()
+        loss, optim, augment = config.loss, config.optim, config.augment
+        self.g_optimizer = _adam(self.generator, optim.g_lr, optim, loss.density_every)
+        self.d_optimizer = _adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
+        self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0).to(device)
+        self.ada = AdaController(
+            self.augmentation, augment.kimg, target=augment.target, interval=augment.every
+        )
+        self.stats = StatsCollector(device)
+        self.steps = 0
+        self.bad_steps = 0  # in a row
+        torch.manual_seed(config.run.seed * 1_000_003 + 1 + distributed.rank())
+        self._batches: Iterator[Batch] | None = None
+        self._first_non_finite = ""
+
+    @property
+    def images_processed(self) -> int:
+        """Training images so far, over all processes."""
+        return self.steps * self.config.run.batch
+
+    @property
+    def kimg(self) -> float:
+        """Thousand training images so far."""
+        return self.images_processed / 1000
+
+    def step(self) -> None:
+        """One iteration: G, its density term, D, its R1 term, then the moving average.
+
+        Raises:
+            TrainingDiverged: after too many steps in a row whose gradients were not finite.
+            UserError: where a photograph cannot be read; nothing has changed then.
+        """
+        loss = self.config.loss
+        self.generator.raw_resolution = schedules.raw_resolution(self.config, self.kimg)
+        transform = self._transform()
+        reals = self._next_reals()  # before anything changes, since reading may fail
+        updates = [self._generator_main(transform)]
+        if loss.density_weight and self.steps % loss.density_every == 0:
+            updates.append(self._generator_density())
+        updates.append(d_terms := self._discriminator_main(reals, transform))
+        if loss.gamma and self.steps % loss.r1_every == 0:
+            updates.append(self._discriminator_r1(reals, transform))
+        self.steps += 1
+        self._count_bad_step(bad=not all(updates))
+        self._adapt_augmentation(d_terms)
+        self._update_average()
+
+    def _transform(self) -> DiscriminatorTransform:
+        augment = None if self.config.augment.mode == "noaug" else self.augmentation
+        return DiscriminatorTransform(schedules.blur_sigma(self.config, self.kimg), augment)
+
+    def _generator_main(self, transform: DiscriminatorTransform) -> list[Terms]:
+        def phase(z: Tensor) -> Phase:
+            return losses.generator_main(
+                self.generator, self.discriminator, self._inputs(z), transform
+            )
+
+        return self._update(self.g_optimizer, phase, self._latents())
+
+    def _generator_density(self) -> list[Terms]:
+        def phase(z: Tensor) -> Phase:
+            points = losses.density_points(self.generator, len(z), self.device)
+            return losses.generator_density(self.generator, z, *points)
+
+        every = self.config.loss.density_every
+        return self._update(self.g_optimizer, phase, self._latents(), scale=every)
+
+    def _discriminator_main(
+        self, reals: list[RealBatch], transform: DiscriminatorTransform
+    ) -> list[Terms]:
+        def phase(z: Tensor, real: RealBatch) -> Phase:
+            inputs = self._inputs(z)
+            return losses.discriminator_main(
+                self.generator, self.discriminator, inputs, real, transform
+            )
+
+        latents = self._latents()
+        self._track_mean_w(torch.cat(latents))
+        return self._update(self.d_optimizer, phase, latents, reals)
+
+    def _discriminator_r1(
+        self, reals: list[RealBatch], transform: DiscriminatorTransform
+    ) -> list[Terms]:
+        def phase(real: RealBatch) -> Phase:
+            return losses.discriminator_r1(self.generator, self.discriminator, real, transform)
+
+        return self._update(self.d_optimizer, phase, reals, scale=self.config.loss.r1_every)
+
+    def _update(
+        self,
+        optimizer: torch.optim.Optimizer,
+        phase: Callable[..., Phase],
+        *micro_batches: Sequence[Any],
+        scale: float = 1,
+    ) -> list[Terms]:
+        """Step along the mean gradient of a phase over micro-batches and processes.
+
+        Parameters that the phase does not reach are left alone. scale makes up for a phase that is
+        not run in every step. Returns the micro-batches' loss terms; none, and nothing has changed,
+        when a gradient is not finite.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.zero_grad(set_to_none=True)
+        terms = []
+        for arguments in zip(*micro_batches, strict=True):
+            result = phase(*arguments)
+            (result.loss * (scale / len(micro_batches[0]))).backward(inputs=parameters)
+            terms.append(result.terms)
+        distributed.average_gradients(parameters)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not nn.utils.get_total_norm(gradients).isfinite():
+            self._first_non_finite = self._find_first_non_finite(terms)
+            return []
+        for name, values in (item for part in terms for item in part.items()):
+            self.stats.report(name, values)
+        optimizer.step()
+        return terms
+
+    def _find_first_non_finite(self, terms: list[Terms]) -> str:
+        """The first loss term, else the first gradient, that is not finite in this process."""
+        for name, values in (item for part in terms for item in part.items()):
+            if not values.isfinite().all():
+                return f"loss term {name}"
+        for network in (self.generator, self.discriminator):
+            for name, parameter in network.named_parameters():
+                if parameter.grad is not None and not parameter.grad.isfinite().all():
+                    return f"gradient of {type(network).__name__}.{name}"
+        return "a gradient in another process"
+
+    def _count_bad_step(self, bad: bool) -> None:
+        self.stats.report("steps_skipped", float(bad))
+        self.bad_steps = self.bad_steps + 1 if bad else 0
+        if self.bad_steps >= self.config.run.max_bad_steps:
+            raise TrainingDiverged(
+                f"{self.bad_steps} steps in a row were not finite, last: {self._first_non_finite}; "
+                "resume an earlier checkpoint with smaller learning rates or more R1"
+            )
+
+    def _adapt_augmentation(self, d_terms: list[Terms]) -> None:
+        if d_terms and self.config.augment.mode == "ada":
+            signs = torch.stack([terms["D/sign_real"].sum() for terms in d_terms]).sum()
+            self.ada.step(distributed.all_reduce_sum(signs).item(), self.config.run.batch)
+        self.stats.report("augment/p", self.augmentation.p)
+
+    @torch.no_grad()
+    def _track_mean_w(self, z: Tensor) -> None:
+        w = self.generator.mapping(z).mean(dim=0, keepdim=True)
+        self.generator.mapping.update_w_avg(distributed.all_reduce_mean(w))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Exponential moving average of the weights; buffers are copied."""
+        decay = schedules.ema_decay(self.config, self.images_processed)
+        averaged, current = self.averaged_generator, self.generator
+        torch._foreach_lerp_(
+            list(averaged.parameters()), list(current.parameters()), weight=1 - decay
+        )
+        torch._foreach_copy_(list(averaged.buffers()), list(current.buffers()))
+        averaged.raw_resolution = current.raw_resolution
+
+    @property
+    def _per_process(self) -> int:
+        return self.config.run.batch // distributed.world_size()
+
+    def _split(self, batch: Tensor) -> list[Tensor]:
+        """A process's share of a batch by micro-batches."""
+        return list(batch.split(self.config.run.batch_gpu or self._per_process))
+
+    def _latents(self) -> list[Tensor]:
+        shape = (self._per_process, self.config.generator.z_dim)
+        return self._split(torch.randn(shape, device=self.device))
+
+    def _inputs(self, z: Tensor) -> StepInputs:
+        """Draw the other random inputs of a micro-batch of latents [B, z_dim]."""
+        config, intrinsics = self.config, self.generator.intrinsics
+        mirror, mixing = None, None
+        known = self.dataset.all_intrinsics
+        if config.camera.intrinsics == "labels" and known is not None:
+            intrinsics = known[torch.randint(len(known), (len(z),))].to(self.device)
+        if (mirrors := config.camera.mirrors) and self.generator.pose_source.second_view:
+            mirror = mirrors[int(torch.randint(len(mirrors), ()))]
+        if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:
+            start = torch.randint(1, self.generator.backbone.synthesis.num_ws, ())
+            mixing = (torch.randn_like(z), int(start))
+        return StepInputs(z, intrinsics, mirror, mixing)
+
+    def _next_reals(self) -> list[RealBatch]:
+        """This process's share of the next photographs, by micro-batches."""
+        if self._batches is None:
+            run = self.config.run
+            self._batches = training_batches(
+                self.dataset,
+                self._per_process,
+                seed=run.seed,
+                start=self.images_processed,
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+                workers=self.config.data.workers,
+                pin_memory=self.device.type == "cuda",
+            )
+        batch = next(self._batches)
+        images = self._split(to_float(batch.images.to(self.device, non_blocking=True)))
+        condition = self.generator.pose_source.condition_of_images(batch.indices)
+        if condition is None:
+            return [RealBatch(part) for part in images]
+        return [RealBatch(*parts) for parts in zip(images, self._split(condition), strict=True)]
+
+    def _set_precision(self) -> None:
+        choice = self.config.run.precision
+        if choice == "auto":
+            choice = "fp16" if self.device.type == "cuda" else "fp32"
+        for network in (self.generator, self.discriminator, self.averaged_generator):
+            network.set_inner_dtype(_INNER_DTYPES[choice])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resume needs; to be called by all processes, complete on the first."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        random = {"cpu": distributed.gather_on_first(torch.get_rng_state())}
+        if self.device.type == "cuda":
+            random["cuda"] = distributed.gather_on_first(torch.cuda.get_rng_state(self.device))
+        batch = self.config.run.batch
+        counters = {"steps": self.steps, "batch": batch, "bad_steps": self.bad_steps}
+        return parts | counters | {"random": random, "threads": torch.get_num_threads()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken. Raises UserError where that cannot be."""
+        state = old_names.current_state(state)
+        random, rank, processes = state["random"], distributed.rank(), len(state["random"]["cpu"])
+        if processes != distributed.world_size():
+            raise UserError(f"{processes} processes wrote the checkpoint: add --gpus {processes}")
+        if state["batch"] != self.config.run.batch:
+            raise UserError(f"the run's batch is {state['batch']}: add --batch {state['batch']}")
+        for name, part in self._parts().items():
+            try:
+                part.load_state_dict(_with_rates_of(part, state[name]))
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"the checkpoint's {name} does not fit this configuration "
+                    f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
+                ) from error
+        self.steps, self.bad_steps = state["steps"], state["bad_steps"]
+        if self.device.type == "cpu":  # sums are rounded as they are shared among threads
+            torch.set_num_threads(state["threads"])
+        torch.set_rng_state(random["cpu"][rank])
+        if self.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"][rank], self.device)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "G": self.generator,
+            "D": self.discriminator,
+            "G_ema": self.averaged_generator,
+            "g_optimizer": self.g_optimizer,
+            "d_optimizer": self.d_optimizer,
+            "augmentation": self.augmentation,
+            "ada": self.ada,
+            "stats": self.stats,
+        }
+
+
+def _adam(network: nn.Module, lr: float, optim: OptimConfig, every: int) -> torch.optim.Adam:
+    """Adam, slowed down a little to make room for a regularizer that steps every `every` steps.
+
+    StyleGAN2, appendix B: lr * c and beta^c with c = k / (k + 1).
+    """
+    c = every / (every + 1)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    betas = (optim.beta1**c, optim.beta2**c)
+    return torch.optim.Adam(parameters, lr=lr * c, betas=betas, eps=optim.eps, fused=True)
+
+
+def _with_rates_of(part: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's saved state, but with the learning rates of this run; others as they are."""
+    if not isinstance(part, torch.optim.Optimizer):
+        return state
+    groups = [
+        ours | {"params": saved["params"]}
+        for ours, saved in zip(
+            part.state_dict()["param_groups"], state["param_groups"], strict=True
+        )
+    ]
+    return {"state": state["state"], "param_groups": groups}
