@@ -28,21 +28,19 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import click
 import numpy as np
 import torch
 from torch import Tensor
 
-import training.networks.generator
 from dnnlib import Command, UserError
+from torch_utils.images import resize
 from training import geod, losses
 from training.files import safe_unpickle
 from training.files.legacy_inverse_renderer import load_inverse_renderer
 from training.geod_config import GeodConfig
-from training.networks import image_formation, rendering
-from training.networks.discriminator import resize
+from training.networks import image_formation
 from training.networks.generator import Generator
 from training.networks.image_formation import Frustum, surface_normals
 from training.networks.inverse_renderer import InverseRenderer
@@ -429,17 +427,16 @@ def check_endtoend(f: Checked) -> Iterator[Quantity]:
     network = network_by_rule(f.seed, small=True).requires_grad_(False)
     generator = _published_generator(f.path.parent)
     intrinsics = f.double("intrinsics")
-    draws = losses.Draws(f.double("z"), intrinsics, mirror=None)
-    with mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws):
-        latent, (view,) = losses.generate(generator, draws)
-    assert latent.pose is not None  # this generator has learned poses
+    inputs = losses.StepInputs(f.double("z"), intrinsics, mirror=None, stochastic=False)
+    generated = losses.generate(generator, inputs)
+    (view,), pose = generated.views, generated.poses.pose
     normal = geod.normals_of_depth(view.depth, network.frustum)
     image = resize(view.image, image_formation.SIZE)
     target = network.geometry(image)
     seen_normal = target.normal.chunk(2)[0]
     loss = geod.normal_loss(normal, seen_normal, target.mask[:, 0])
     values = {
-        "pose": latent.pose,
+        "pose": pose,
         "depth": view.depth,
         "normal_map": _channels_first(normal),
         "ir_input": image,
@@ -451,7 +448,7 @@ def check_endtoend(f: Checked) -> Iterator[Quantity]:
     yield from _compare_parameter_gradients(
         f, generator, loss, "grad_norms", tolerance=ENDTOEND_GRADIENT
     )
-    sources = {"depth": view.depth, "normal_map": normal, "pose": latent.pose, "image": view.image}
+    sources = {"depth": view.depth, "normal_map": normal, "pose": pose, "image": view.image}
     found = torch.autograd.grad(loss, list(sources.values()), retain_graph=True)
     gradients = dict(zip(sources, found, strict=True))
     gradients["normal_map"] = _channels_first(gradients["normal_map"])

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_utils.images import resize
 from training.cameras import rays_from_cameras
 from training.config import Config
 from training.geod_config import GeodConfig
 from training.losses import Phase
-from training.networks.discriminator import resize
 from training.networks.generator import View
 from training.networks.image_formation import PUBLISHED_FOV, SIZE, Frustum, surface_normals
 from training.networks.inverse_renderer import Confidence, Decomposition, InverseRenderer

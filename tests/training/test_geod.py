@@ -9,12 +9,12 @@ import torch
 from dnnlib import UserError
 from training import geod
 from training.cameras import focal_from_fov, intrinsics_from_focal, rays_from_cameras
-from training.config import build_config
 from training.geod_config import GeodConfig
 from training.networks.generator import View
 from training.networks.image_formation import Frustum, surface_normals
 from training.networks.inverse_renderer import InverseRenderer
 from training.networks.perceptual import random_features
+from training.presets import build_config
 
 ON = GeodConfig(weight_end=0.1)
 

@@ -5,6 +5,7 @@ their normalization is inside. Nothing is ever downloaded.
 """
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,9 @@ def _vgg_features(path: Path) -> VGGFeatures:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with a file is said below
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise whatever their bytes lead to
         raise UserError(f"geod.features: {path} is not a file of weights") from error
     if not isinstance(stored, dict):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dnnlib import atomic_write
+from torch_utils.images import resize
 from training.geod import normals_of_depth
-from training.networks.discriminator import resize
 from training.networks.image_formation import SIZE, Frustum, corner_colors, grid_faces
 from training.networks.inverse_renderer import BORDER, InverseRenderer
 from training.outputs.figures import AT_ONCE, TURNED_FACES, TURNS, tile

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from PIL import Image
 from plyfile import PlyData
 
-from estimate_shape import main
+from pof3d.commands.estimate_shape import main
 from tests.tiny import write_photographs
 
-LEGACY = Path(__file__).parent / "data" / "geod" / "geod_legacy_ir.pkl.gz"
+LEGACY = Path(__file__).parents[2] / "data" / "geod" / "geod_legacy_ir.pkl.gz"
 
 
 @pytest.fixture
