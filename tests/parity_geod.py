@@ -37,9 +37,9 @@ from torch import Tensor
 from dnnlib import Command, UserError
 from torch_utils.images import resize
 from training import geod, losses
+from training.config import GeodConfig
 from training.files import safe_unpickle
 from training.files.legacy_inverse_renderer import load_inverse_renderer
-from training.geod_config import GeodConfig
 from training.networks import image_formation
 from training.networks.generator import Generator
 from training.networks.image_formation import Frustum, surface_normals

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from torch_utils.images import resize
 from training.cameras import rays_from_cameras
-from training.config import Config
-from training.geod_config import GeodConfig
+from training.config import Config, GeodConfig
 from training.losses import Phase
 from training.networks.generator import View
 from training.networks.image_formation import PUBLISHED_FOV, SIZE, Frustum, surface_normals
@@ -209,13 +208,13 @@ def _forward_components(depth: Tensor, intrinsics: Tensor) -> Tensor:
 # --- Which cameras, and when
 
 
-def frustum_of(config: Config, geod: GeodConfig) -> Frustum:
+def frustum_of(config: Config) -> Frustum:
     """The inverse renderer's camera and depths for a run.
 
     Raises UserError where depths of a preset leave no room for it.
     """
     fov = PUBLISHED_FOV
-    if geod.camera_fov:
+    if config.geod.camera_fov:
         fov = math.degrees(2 * math.atan(1 / (2 * config.camera.focal)))
     return Frustum(config.rendering.near, config.rendering.far, fov)
 

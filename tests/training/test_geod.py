@@ -9,7 +9,7 @@ import torch
 from dnnlib import UserError
 from training import geod
 from training.cameras import focal_from_fov, intrinsics_from_focal, rays_from_cameras
-from training.geod_config import GeodConfig
+from training.config import GeodConfig
 from training.networks.generator import View
 from training.networks.image_formation import Frustum, surface_normals
 from training.networks.inverse_renderer import InverseRenderer
@@ -253,17 +253,23 @@ def test_places_without_a_normal_do_not_count():
 
 def test_the_field_of_view_is_the_published_one_or_the_camera_s():
     config = build_config("cats")
-    assert geod.frustum_of(config, ON) == Frustum(2.25, 3.3, 18.837)
-    own = geod.frustum_of(config, changed(camera_fov=True))
+    assert geod.frustum_of(config) == Frustum(2.25, 3.3, 18.837)
+    own = geod.frustum_of(build_config("cats", {"geod.camera_fov": True}))
     assert own.fov == pytest.approx(13.38, abs=0.01)
 
 
 def test_depths_are_those_of_the_preset():
     config = build_config("toy")
-    frustum = geod.frustum_of(config, ON)
+    frustum = geod.frustum_of(config)
     assert (frustum.near, frustum.far) == (config.rendering.near, config.rendering.far)
     with pytest.raises(UserError, match="faces"):
-        geod.frustum_of(build_config("shapenet_cars"), ON)
+        geod.frustum_of(build_config("shapenet_cars"))
+
+
+def test_it_cannot_be_had_for_objects_seen_from_all_round():
+    with pytest.raises(UserError, match="shapenet_cars") as refusal:
+        build_config("shapenet_cars", {"geod.weight_end": 0.1})
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def weight(settings: GeodConfig, kimg: float, step: int = 0) -> float:

@@ -1,0 +1,104 @@
+"""Runs with GeoD: what is built when, and that a cut run goes on as if nothing had happened."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnnlib import UserError
+from tests.tiny import tiny_config, write_photographs
+from tests.training.run.test_resume import assert_same_run, run
+from training.config import Config
+from training.files.legacy_inverse_renderer import read_inverse_renderer
+from training.run.checkpoint import load_checkpoint
+from training.run.loop import open_dataset
+from training.run.run_folder import checkpoints
+from training.step import Trainer
+
+LEGACY = Path(__file__).parents[2] / "data" / "geod" / "geod_legacy_ir.pkl.gz"
+# Steps of 4 images: the ramp goes from step 1 to step 5, the inverse renderer trains to step 4.
+GEOD = {
+    "geod__weight_end": 0.1,
+    "geod__start_kimg": 0.002,
+    "geod__end_kimg": 0.02,
+    "geod__train_until_kimg": 0.016,
+    "geod__width": 16,
+    "geod__features": "random",
+    "run__kimg": 0.028,
+    "run__tick": 0.008,
+    "run__snap": 2,
+    "run__keep": 9,
+}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("data") / "photographs")
+
+
+def config_of(photographs: Path, **changes) -> Config:
+    return tiny_config(photographs, **(GEOD | changes))
+
+
+def trainer_of(config: Config) -> Trainer:
+    return Trainer(config, open_dataset(config), torch.device("cpu"))
+
+
+def test_without_weight_nothing_is_built(photographs):
+    off = trainer_of(config_of(photographs, geod__weight_end=0.0))
+    assert off.supervisor is None and "IR" not in off.state_dict()
+
+
+def test_it_leaves_the_rest_of_the_run_alone_until_its_time(photographs):
+    """The inverse renderer draws no random numbers, so the first step is that of any run."""
+    on, off = (trainer_of(config_of(photographs, geod__weight_end=w)) for w in (0.1, 0.0))
+    before = [p.clone() for p in on.supervisor.network.parameters()]
+    for trainer in (on, off):
+        trainer.step()
+    for ours, theirs in zip(on.generator.parameters(), off.generator.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    moved = [
+        not torch.equal(a, b)
+        for a, b in zip(before, on.supervisor.network.parameters(), strict=True)
+    ]
+    assert all(moved)
+    for trainer in (on, off):
+        trainer.step()
+    assert not torch.equal(on.generator.decoder.net[0].weight, off.generator.decoder.net[0].weight)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 6])
+def test_a_cut_run_goes_on_as_if_nothing_had_happened(photographs, tmp_path, stop_at):
+    """Cut before the ramp, within it, and after the inverse renderer's end."""
+    config = config_of(photographs)
+    run(config, tmp_path / "whole")
+    assert run(config, tmp_path / "cut", stop_at=stop_at)
+    run(config, tmp_path / "cut")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    state = load_checkpoint(checkpoints(tmp_path / "whole")[0])["trainer"]
+    assert state["ir_optimizer"]["state"][0]["step"] == 5
+
+
+@pytest.fixture
+def published(tmp_path) -> str:
+    path = tmp_path / "published.pkl"
+    path.write_bytes(gzip.decompress(LEGACY.read_bytes()))
+    return str(path)
+
+
+def test_a_file_s_inverse_renderer_is_not_trained_further(photographs, published):
+    changes = {"rendering__near": 2.25, "rendering__far": 3.3, "geod__pretrained": published}
+    trainer = trainer_of(config_of(photographs, **changes))
+    for _ in range(3):
+        trainer.step()
+    expected = read_inverse_renderer(published).state_dict()
+    for name, value in trainer.supervisor.network.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert trainer.stats.collect()["G/normal_loss"].mean > 0
+
+
+def test_a_file_s_depths_must_be_the_run_s(photographs, published):
+    with pytest.raises(UserError, match="rendering.near") as refusal:
+        trainer_of(config_of(photographs, geod__pretrained=published))
+    assert len(str(refusal.value).splitlines()) == 1
