@@ -75,12 +75,13 @@ class Lite0Features(nn.Module):
 def load_features(which: str) -> nn.Module:
     """The features that a setting names, in float32 in main memory.
 
-    which: 'efficientnet-lite0' (from its Python package), 'random', or the path of VGG16's weights
+    Leaves torch's random state as it is, so that a run may load them at any time. which: 'efficientnet-lite0' (from its Python package), 'random', or the path of VGG16's weights
     as torchvision stores them. Raises UserError, one line, when they cannot be had.
     """
-    if which == RANDOM:
-        return random_features()
-    return _lite0_features() if which == LITE0 else _vgg_features(Path(which))
+    with torch.random.fork_rng(devices=[]):  # networks are initialized before they are filled
+        if which == RANDOM:
+            return random_features()
+        return _lite0_features() if which == LITE0 else _vgg_features(Path(which))
 
 
 def random_features() -> VGGFeatures:

@@ -46,6 +46,13 @@ def test_features_are_a_quarter_as_wide_frozen_and_the_same_each_time(which):
     assert describe_features(which) and len(describe_features(which).splitlines()) == 1
 
 
+def test_loading_leaves_the_random_state_alone(which):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    load_features(which)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_gradients_are_those_of_finite_differences(which):
     features = load_features(which).double()
     image = images(1).double().requires_grad_()
