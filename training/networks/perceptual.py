@@ -75,8 +75,14 @@ class Lite0Features(nn.Module):
 def load_features(which: str) -> nn.Module:
     """The features that a setting names, in float32 in main memory.
 
-    Leaves torch's random state as it is, so that a run may load them at any time. which: 'efficientnet-lite0' (from its Python package), 'random', or the path of VGG16's weights
-    as torchvision stores them. Raises UserError, one line, when they cannot be had.
+    Leaves torch's random state as it is, so that a run may load them at any time.
+
+    Args:
+        which: 'efficientnet-lite0' (from its Python package), 'random', or the path of VGG16's
+            weights as torchvision stores them.
+
+    Raises:
+        UserError: one line, when they cannot be had.
     """
     with torch.random.fork_rng(devices=[]):  # networks are initialized before they are filled
         if which == RANDOM:
