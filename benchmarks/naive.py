@@ -17,76 +17,85 @@ from torch_utils import ops
 from torch_utils.images import blur, resize
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act_formula
 from training import cameras, losses
-from training.losses import DiscriminatorTransform, Draws, Phase
+from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
 from training.networks import layers
 from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, View
 
 
-def render_once(generator: Generator, draws: Draws, mirror: str | None) -> tuple[Tensor, View]:
+def render_once(
+    generator: Generator, inputs: StepInputs, mirror: str | None
+) -> tuple[Tensor, View]:
     """One pass through everything, for one view: pose and view."""
-    latent = generator.latent(draws.z)
+    latent = generator.latent(inputs.z)
     cam2world = generator.cam2world(latent.pose)
     if mirror is not None:
         cam2world = cameras.mirror_cam2world(cam2world, mirror)
     planes = generator.planes(latent.ws, noise="random")
     view = generator.render(
-        planes, latent.ws[:, -1], cam2world[:, None], draws.intrinsics, stochastic=True
+        planes,
+        latent.ws[:, -1],
+        cam2world[:, None],
+        inputs.intrinsics,
+        stochastic=inputs.stochastic,
     )
     return latent.pose, view.select(0)
 
 
-def judge_twice(
-    discriminator: Discriminator, view: View, seen: DiscriminatorTransform
+def discriminate_twice(
+    discriminator: Discriminator, view: View, transform: DiscriminatorTransform
 ) -> DiscriminatorOutput:
     """One pass for the pose, one for the score given that pose."""
-    pose = losses.discriminate(discriminator, view.image, view.raw, seen).pose
-    score = discriminator(blur(view.image, seen.sigma), view.raw, pose.detach()).score
+    pose = losses.discriminate(discriminator, view.image, view.raw, transform).pose
+    score = discriminator(blur(view.image, transform.sigma), view.raw, pose.detach()).score
     return DiscriminatorOutput(score, pose)
 
 
 def generator_main(
-    generator: Generator, discriminator: Discriminator, draws: Draws, seen: DiscriminatorTransform
+    generator: Generator,
+    discriminator: Discriminator,
+    inputs: StepInputs,
+    transform: DiscriminatorTransform,
 ) -> Phase:
+    """The G phase of the published schedule."""
     outputs = []
-    for mirror in (None, draws.mirror):
-        _, view = render_once(generator, draws, mirror)
-        outputs.append(judge_twice(discriminator, view, seen))
-    _, view = render_once(generator, draws, None)
-    pose = losses.discriminate(discriminator, view.image, view.raw, seen).pose.detach()
-    w = generator.latent(draws.z).w.detach()
-    pull = F.mse_loss(generator.pose(w), pose)
+    for mirror in (None, inputs.mirror):
+        _, view = render_once(generator, inputs, mirror)
+        outputs.append(discriminate_twice(discriminator, view, transform))
+    _, view = render_once(generator, inputs, None)
+    pose = losses.discriminate(discriminator, view.image, view.raw, transform).pose.detach()
+    w = generator.latent(inputs.z).w.detach()
+    consistency = F.mse_loss(generator.pose_head(w), pose)
     loss = sum(F.softplus(-output.score).mean() for output in outputs)
-    return Phase(loss + generator.config.loss.pose_consistency_weight * pull, {})
+    return Phase(loss + generator.config.loss.pose_consistency_weight * consistency, {})
 
 
 def discriminator_main(
     generator: Generator,
     discriminator: Discriminator,
-    draws: Draws,
-    real: torch.Tensor,
-    seen: DiscriminatorTransform,
-    _real_label: None = None,
+    inputs: StepInputs,
+    real: RealBatch,
+    transform: DiscriminatorTransform,
 ) -> Phase:
+    """The D phase of the published schedule."""
     with torch.no_grad():
-        views = [render_once(generator, draws, mirror) for mirror in (None, draws.mirror, None)]
+        views = [render_once(generator, inputs, mirror) for mirror in (None, inputs.mirror, None)]
     (_, own), (_, mirrored), (pose, posed) = views
     loss = sum(
-        F.softplus(judge_twice(discriminator, view, seen).score).mean() for view in (own, mirrored)
+        F.softplus(discriminate_twice(discriminator, view, transform).score).mean()
+        for view in (own, mirrored)
     )
-    seen_pose = losses.discriminate(discriminator, posed.image, posed.raw, seen).pose
-    loss = loss + generator.config.loss.pose_weight * F.mse_loss(seen_pose, pose)
-    raw = blur(resize(real, generator.raw_resolution), seen.sigma)
-    photographs = View(real, raw, raw, raw)  # judged by image and raw alone
-    on_real = judge_twice(discriminator, photographs, seen)
-    return Phase(loss + F.softplus(-on_real.score).mean(), {})
+    estimate = losses.discriminate(discriminator, posed.image, posed.raw, transform).pose
+    loss = loss + generator.config.loss.pose_weight * F.mse_loss(estimate, pose)
+    raw = blur(resize(real.images, generator.raw_resolution), transform.sigma)
+    photographs = View(real.images, raw, raw, raw)  # only image and raw count
+    output_real = discriminate_twice(discriminator, photographs, transform)
+    return Phase(loss + F.softplus(-output_real.score).mean(), {})
 
 
-def published_schedule() -> contextlib.AbstractContextManager:
-    """While it holds, training steps follow the published schedule."""
-    return mock.patch.multiple(
-        losses, generator_main=generator_main, discriminator_main=discriminator_main
-    )
+PUBLISHED_SCHEDULE = losses.PhaseLosses(
+    generator_main=generator_main, discriminator_main=discriminator_main
+)
 
 
 def plain_bias_act(

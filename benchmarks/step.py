@@ -15,7 +15,6 @@ import json
 import platform
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,16 +31,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.naive import plain_operations, published_schedule  # noqa: E402
-from dnnlib import Command  # noqa: E402
-from torch_utils.memory import freed_memory_returned, keep_freed_memory  # noqa: E402
-from torch_utils.ops import status  # noqa: E402
-from training.config import Config, parse_settings  # noqa: E402
+from benchmarks.naive import PUBLISHED_SCHEDULE, plain_operations
+from dnnlib import Command
+from torch_utils.memory import freed_memory_returned, keep_freed_memory
+from torch_utils.ops import status
+from training.config import Config, parse_settings
+from training.losses import LOSSES, PhaseLosses
 from training.presets import build_config
 from training.run.loop import device_of, open_dataset
-from training.step import Trainer  # noqa: E402
+from training.step import Trainer
 
 FFHQ_128 = {"data.resolution": 128, "run.batch": 4}
 LATE = 100_000  # rounds of all regularizers before the step that is timed: D's blur is over
@@ -50,12 +48,12 @@ Meter = Callable[[], np.ndarray]  # reads something that grows
 
 
 class Contestant(NamedTuple):
-    """A way to compute the same step. conditions: holds while it does; schedule: the same for the
-    order of passes alone, which decides the work."""
+    """A way to compute the same step. conditions: holds while it does; schedule: the losses, whose
+    order of passes decides the work."""
 
     name: str
     conditions: Callable[[], contextlib.AbstractContextManager]
-    schedule: Callable[[], contextlib.AbstractContextManager]
+    schedule: PhaseLosses
 
 
 @contextlib.contextmanager
@@ -65,17 +63,9 @@ def plain_torch() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def published_schedule_in_plain_torch() -> Iterator[None]:
-    with published_schedule(), plain_torch():
-        yield
-
-
-OURS = Contestant("this code", contextlib.nullcontext, contextlib.nullcontext)
-TWINS = Contestant("this schedule, plain torch", plain_torch, contextlib.nullcontext)
-NAIVE = Contestant(
-    "published schedule, plain torch", published_schedule_in_plain_torch, published_schedule
-)
+OURS = Contestant("this code", contextlib.nullcontext, LOSSES)
+TWINS = Contestant("this schedule, plain torch", plain_torch, LOSSES)
+NAIVE = Contestant("published schedule, plain torch", plain_torch, PUBLISHED_SCHEDULE)
 
 
 class MeteredTrainer(Trainer):
@@ -92,9 +82,9 @@ class MeteredTrainer(Trainer):
         self.step()
         return meter() - start - self.saved
 
-    def _update(self, optimizer, phases, scale=1) -> list[dict[str, Tensor]]:
+    def _update(self, *arguments: Any, scale: float = 1) -> list[dict[str, Tensor]]:
         start = self.meter()
-        terms = super()._update(optimizer, phases, scale)
+        terms = super()._update(*arguments, scale=scale)
         # A phase that runs in every k-th step is scaled by k.
         self.saved = self.saved + (self.meter() - start) * (1 - 1 / scale)
         return terms
@@ -137,7 +127,8 @@ class Work(TorchDispatchMode):
 
 def work(trainer: MeteredTrainer, contestant: Contestant) -> np.ndarray:
     """FLOP and bytes of an iteration. In plain torch, whose operations can be counted."""
-    with contestant.schedule(), plain_operations(), Work() as done:
+    trainer.losses = contestant.schedule
+    with plain_operations(), Work() as done:
         return trainer.iteration(lambda: done.total.copy())
 
 
@@ -171,7 +162,7 @@ def peak_gb(device: torch.device) -> float:
 
 
 def write_noise(folder: Path, count: int, resolution: int) -> None:
-    """ImageSet of nothing: the time does not depend on what they show."""
+    """Photographs of nothing: the time does not depend on what they show."""
     for i in range(count):
         pixels = np.random.default_rng(i).integers(0, 256, (resolution, resolution, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
@@ -193,6 +184,7 @@ def measure(
     peaks: dict[str, float] = {}
     for _ in range(repeats):
         for contestant in contestants:
+            trainer.losses = contestant.schedule
             with contestant.conditions():
                 seconds[contestant.name].append(trainer.iteration(read).item())
             peaks.setdefault(contestant.name, peak_gb(trainer.device))

@@ -31,7 +31,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import training.networks.generator
 from dnnlib import Command, UserError
 from torch_utils.ops import bias_act, resample_filter, triplane_render, upfirdn2d
 from torch_utils.ops.triplane_render import DecoderWeights
@@ -362,8 +361,8 @@ class Step(NamedTuple):
     """What the four phases of a loss file are computed from. points, nearby: [B, N, 3]."""
 
     networks: Networks
-    draws: losses.Draws
-    real: Tensor
+    inputs: losses.StepInputs
+    real: losses.RealBatch
     points: Tensor
     nearby: Tensor
 
@@ -397,24 +396,21 @@ def step_of(f: Fixture) -> Step:
     kind = next(kind for kind in config.camera.mirrors if kind.endswith(match[2]))
     points = 2 * f["Greg/density_points"] - 1
     nearby = points + config.loss.density_step * f["Greg/density_perturbation_std1"]
-    draws = losses.Draws(f["z"], f["intrinsics"], kind)
-    return Step(networks, draws, f["real_seed_image"], points, nearby)
+    inputs = losses.StepInputs(f["z"], f["intrinsics"], kind, stochastic=False)
+    return Step(networks, inputs, losses.RealBatch(f["real_seed_image"]), points, nearby)
 
 
 def run_phase(step: Step, name: str) -> Outcome:
     """Loss and gradients of one of PHASES, rays sampled at the middles of their intervals."""
     generator, discriminator = step.networks
     plain, real = losses.DiscriminatorTransform(), step.real
-    with (
-        mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws),
-        _scores_given_by(discriminator) as scores,
-    ):
+    with _scores_given_by(discriminator) as scores:
         if name == "Gmain":
-            phase = losses.generator_main(generator, discriminator, step.draws, plain)
+            phase = losses.generator_main(generator, discriminator, step.inputs, plain)
         elif name == "Greg":
-            phase = losses.generator_density(generator, step.draws.z, step.points, step.nearby)
+            phase = losses.generator_density(generator, step.inputs.z, step.points, step.nearby)
         elif name == "Dmain":
-            phase = losses.discriminator_main(generator, discriminator, step.draws, real, plain)
+            phase = losses.discriminator_main(generator, discriminator, step.inputs, real, plain)
         else:
             phase = losses.discriminator_r1(generator, discriminator, real, plain)
     trained = generator if name.startswith("G") else discriminator
@@ -443,7 +439,7 @@ def _reports(
         reports = {
             "Loss/G/loss": terms["G/loss_own_view"],
             "Loss/G/loss_flip": terms["G/loss_mirrored"],
-            "Loss/G/posegloss": terms["G/pose_pull"] * weights.pull_weight,
+            "Loss/G/posegloss": terms["G/pose_consistency"] * weights.pose_consistency_weight,
         }
     elif name == "Dmain":
         reports = {

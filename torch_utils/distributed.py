@@ -156,6 +156,15 @@ def any_process(flag: bool) -> bool:
     return bool(largest(flag))
 
 
+def first_message(message: str | None) -> str:
+    """The message of the first process that has one; called by all, of whom at least one has."""
+    messages: list[str | None] = [message]
+    if world_size() > 1:
+        messages = [None] * world_size()
+        dist.all_gather_object(messages, message)
+    return next(text for text in messages if text is not None)
+
+
 def barrier() -> None:
     """Wait for all processes to come here."""
     largest(0)

@@ -56,9 +56,14 @@ class StatsCollector:
         return {"names": names, "moments": distributed.gather_on_first(moments)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back this process's part of a `state_dict` that the first one saved."""
-        own = state["moments"][distributed.rank()].to(self.device)
-        self._moments = dict(zip(state["names"], own, strict=True))
+        """Take back this process's part of a `state_dict` that the first one saved.
+
+        Of a state of more processes, each takes several parts; of fewer, some take none.
+        """
+        own = torch.zeros(len(state["names"]), 3, dtype=torch.float64)
+        for part in state["moments"][distributed.rank() :: distributed.world_size()]:
+            own += part
+        self._moments = dict(zip(state["names"], own.to(self.device), strict=True))
 
 
 def _stat(count: float, total: float, squares: float) -> Stat:

@@ -241,6 +241,12 @@ class RunConfig(_Section):
         None, description="compiled operations; null: as POF3D_OPS says, else auto"
     )
     keep: PositiveInt = Field(2, description="checkpoints to keep")
+    keep_networks: PositiveInt | None = Field(
+        None, description="network files to keep, the newest ones; null: all"
+    )
+    keep_networks_every: PositiveInt | None = Field(
+        None, description="besides the newest, keep every n-th snapshot's network file"
+    )
     write_errors: Literal["continue", "stop"] = Field(
         "continue", description="what a full disk does to the run"
     )
@@ -422,7 +428,8 @@ def config_from_dict(settings: Mapping[str, Any]) -> Config:
         UserError: one line, for anything that is not a config.
     """
     try:
-        return Config.model_validate(old_names.current_config(settings))
+        known = old_names.current_config(settings) if isinstance(settings, Mapping) else settings
+        return Config.model_validate(known)
     except pydantic.ValidationError as error:
         raise UserError("; ".join(_explain(item) for item in error.errors())) from error
 

@@ -38,12 +38,13 @@ class Supervisor:
         """`inverse_renderer_main`, photographs: [B, 3, R, R]."""
         return geod.inverse_renderer_main(self.network, self.features, photographs, self.config)
 
-    def view_loss(self, images: int, step: int) -> ViewLoss | None:
-        """What the generator's views are told after so many images, if anything."""
+    def view_loss(self, images: int, step: int) -> dict[str, ViewLoss]:
+        """What `losses.generator_main` is given besides, after so many images, if anything."""
         weight = geod.normal_weight(self.config, images, step)
         if not weight:
-            return None
-        return partial(geod.generator_geometry, self.network, geod=self.config, weight=weight)
+            return {}
+        term = partial(geod.generator_geometry, self.network, geod=self.config, weight=weight)
+        return {"view_loss": term}
 
 
 def inverse_renderer_of(config: Config) -> InverseRenderer:

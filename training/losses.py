@@ -248,3 +248,15 @@ def _angles(prefix: str, pose: Tensor) -> dict[str, Tensor]:
 
 def _detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in terms.items()}
+
+
+class PhaseLosses(NamedTuple):
+    """The losses of the four phases; a trainer can be given others, to compare schedules."""
+
+    generator_main: Callable[..., Phase] = generator_main
+    generator_density: Callable[..., Phase] = generator_density
+    discriminator_main: Callable[..., Phase] = discriminator_main
+    discriminator_r1: Callable[..., Phase] = discriminator_r1
+
+
+LOSSES = PhaseLosses()

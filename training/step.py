@@ -19,7 +19,14 @@ from training.augment import AdaController, Augmentation
 from training.config import Config, OptimConfig
 from training.data.dataset import Batch, ImageDataset, training_batches
 from training.geod_supervisor import Supervisor
-from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
+from training.losses import (
+    LOSSES,
+    DiscriminatorTransform,
+    Phase,
+    PhaseLosses,
+    RealBatch,
+    StepInputs,
+)
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
@@ -41,12 +48,20 @@ class Trainer:
         config: the run's.
         dataset: the photographs.
         device: where this process computes.
+        phase_losses: the losses of the four phases.
 
     Raises:
         UserError: where the source of poses cannot train on these data.
     """
 
-    def __init__(self, config: Config, dataset: ImageDataset, device: torch.device):
+    def __init__(
+        self,
+        config: Config,
+        dataset: ImageDataset,
+        device: torch.device,
+        phase_losses: PhaseLosses = LOSSES,
+    ):
+        self.losses = phase_losses
         self.config, self.dataset, self.device = config, dataset, device
         torch.manual_seed(config.run.seed)
         generator = Generator(config)
@@ -68,6 +83,7 @@ class Trainer:
         self.bad_steps = 0  # in a row
         torch.manual_seed(config.run.seed * 1_000_003 + 1 + distributed.rank())
         self._batches: Iterator[Batch] | None = None
+        self._fetched: Batch | None = None
         self._first_non_finite = ""
 
     @property
@@ -92,7 +108,8 @@ class Trainer:
         loss = self.config.loss
         self.generator.raw_resolution = schedules.raw_resolution(self.config, self.kimg)
         transform = self._transform()
-        reals = self._next_reals()  # before anything changes, since reading may fail
+        self.fetch()  # before anything changes, since reading may fail
+        reals = self._fetched_reals()
         updates = []
         if geod.is_trained(self.config.geod, self.images_processed):
             updates.append(self._inverse_renderer(reals))
@@ -121,13 +138,13 @@ class Trainer:
         return self._update(supervisor.optimizer, phase, reals)
 
     def _generator_main(self, transform: DiscriminatorTransform) -> list[Terms]:
-        view_loss = None
+        more = {}
         if self.supervisor is not None:
-            view_loss = self.supervisor.view_loss(self.images_processed, self.steps)
+            more = self.supervisor.view_loss(self.images_processed, self.steps)
 
         def phase(z: Tensor) -> Phase:
-            return losses.generator_main(
-                self.generator, self.discriminator, self._inputs(z), transform, view_loss
+            return self.losses.generator_main(
+                self.generator, self.discriminator, self._inputs(z), transform, **more
             )
 
         return self._update(self.g_optimizer, phase, self._latents())
@@ -135,7 +152,7 @@ class Trainer:
     def _generator_density(self) -> list[Terms]:
         def phase(z: Tensor) -> Phase:
             points = losses.density_points(self.generator, len(z), self.device)
-            return losses.generator_density(self.generator, z, *points)
+            return self.losses.generator_density(self.generator, z, *points)
 
         every = self.config.loss.density_every
         return self._update(self.g_optimizer, phase, self._latents(), scale=every)
@@ -145,7 +162,7 @@ class Trainer:
     ) -> list[Terms]:
         def phase(z: Tensor, real: RealBatch) -> Phase:
             inputs = self._inputs(z)
-            return losses.discriminator_main(
+            return self.losses.discriminator_main(
                 self.generator, self.discriminator, inputs, real, transform
             )
 
@@ -157,7 +174,7 @@ class Trainer:
         self, reals: list[RealBatch], transform: DiscriminatorTransform
     ) -> list[Terms]:
         def phase(real: RealBatch) -> Phase:
-            return losses.discriminator_r1(self.generator, self.discriminator, real, transform)
+            return self.losses.discriminator_r1(self.generator, self.discriminator, real, transform)
 
         return self._update(self.d_optimizer, phase, reals, scale=self.config.loss.r1_every)
 
@@ -260,8 +277,16 @@ class Trainer:
             mixing = (torch.randn_like(z), int(start))
         return StepInputs(z, intrinsics, mirror, mixing)
 
-    def _next_reals(self) -> list[RealBatch]:
-        """This process's share of the next photographs, by micro-batches."""
+    def fetch(self) -> None:
+        """Read the photographs of the next step, if they are not read yet.
+
+        Raises:
+            UserError: where one cannot be read; the trainer's state is as before.
+        """
+        if self._fetched is None:
+            self._fetched = next(self._batches_from_here())
+
+    def _batches_from_here(self) -> Iterator[Batch]:
         if self._batches is None:
             run = self.config.run
             self._batches = training_batches(
@@ -274,7 +299,12 @@ class Trainer:
                 workers=self.config.data.workers,
                 pin_memory=self.device.type == "cuda",
             )
-        batch = next(self._batches)
+        return self._batches
+
+    def _fetched_reals(self) -> list[RealBatch]:
+        """This process's share of the fetched photographs, by micro-batches."""
+        batch, self._fetched = self._fetched, None
+        assert batch is not None
         images = self._split(to_float(batch.images.to(self.device, non_blocking=True)))
         condition = self.generator.pose_source.condition_of_images(batch.indices)
         if condition is None:
@@ -298,12 +328,16 @@ class Trainer:
         counters = {"steps": self.steps, "batch": batch, "bad_steps": self.bad_steps}
         return parts | counters | {"random": random, "threads": torch.get_num_threads()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken. Raises UserError where that cannot be."""
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Continue where `state_dict` was taken.
+
+        Returns:
+            Lines for the log, about what is not exactly as it was.
+
+        Raises:
+            UserError: where the state does not fit this configuration.
+        """
         state = old_names.current_state(state)
-        random, rank, processes = state["random"], distributed.rank(), len(state["random"]["cpu"])
-        if processes != distributed.world_size():
-            raise UserError(f"{processes} processes wrote the checkpoint: add --gpus {processes}")
         if state["batch"] != self.config.run.batch:
             raise UserError(f"the run's batch is {state['batch']}: add --batch {state['batch']}")
         for name, part in self._parts().items():
@@ -315,11 +349,28 @@ class Trainer:
                     f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
                 ) from error
         self.steps, self.bad_steps = state["steps"], state["bad_steps"]
-        if self.device.type == "cpu":  # sums are rounded as they are shared among threads
-            torch.set_num_threads(state["threads"])
+        return self._restore_threads(state["threads"]) + self._restore_random(state["random"])
+
+    def _restore_threads(self, threads: int) -> list[str]:
+        """On the CPU, sums are rounded as they are shared among threads."""
+        now = torch.get_num_threads()
+        if self.device.type != "cpu" or now == threads:
+            return []
+        torch.set_num_threads(threads)
+        return [f"{threads} threads as before, not {now}, for the same results"]
+
+    def _restore_random(self, random: dict[str, list[Tensor]]) -> list[str]:
+        rank, before, now = distributed.rank(), len(random["cpu"]), distributed.world_size()
+        if before != now:
+            torch.manual_seed(self.config.run.seed * 1_000_003 + 1 + rank + now * self.steps)
+            return [
+                f"{before} process(es) wrote the checkpoint and {now} resume it: weights and "
+                "optimizers are the same, random numbers differ from those of an unbroken run"
+            ]
         torch.set_rng_state(random["cpu"][rank])
         if self.device.type == "cuda" and "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"][rank], self.device)
+        return []
 
     def _parts(self) -> dict[str, Any]:
         supervising = {}

@@ -1,30 +1,25 @@
 """The rivals of the benchmark compute the same step, and it counts what they do."""
 
 import json
-from unittest import mock
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-import training.networks.generator
 from benchmarks import naive
 from benchmarks.step import Work, main
 from tests.small import DUAL, small_discriminator, small_generator
 from tests.tiny import SIZES
 from training import losses
-from training.networks import rendering
 
 
-def gradients(phase: str) -> list[torch.Tensor]:
+def gradients(phase: str, phase_losses: losses.PhaseLosses) -> list[torch.Tensor]:
     generator, discriminator = small_generator(DUAL), small_discriminator(DUAL)
     z, real = torch.randn(4, 16), torch.rand(4, 3, 128, 128) * 2 - 1
-    arguments = [losses.Draws(z, generator.intrinsics, "vertical")]
-    arguments += [real] if phase == "discriminator_main" else []
-    with mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws):
-        function = getattr(losses, phase)
-        loss = function(generator, discriminator, *arguments, losses.DiscriminatorTransform()).loss
-    loss.backward()
+    arguments = [losses.StepInputs(z, generator.intrinsics, "vertical", stochastic=False)]
+    arguments += [losses.RealBatch(real)] if phase == "discriminator_main" else []
+    transform = losses.DiscriminatorTransform()
+    getattr(phase_losses, phase)(generator, discriminator, *arguments, transform).loss.backward()
     network = generator if phase == "generator_main" else discriminator
     found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     # Those of the noises' strengths depend on noise, drawn anew in each pass.
@@ -33,9 +28,9 @@ def gradients(phase: str) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("phase", ["generator_main", "discriminator_main"])
 def test_published_schedule_in_plain_torch_has_the_same_gradients(phase):
-    ours = gradients(phase)
-    with naive.published_schedule(), naive.plain_operations():
-        theirs = gradients(phase)
+    ours = gradients(phase, losses.PhaseLosses())
+    with naive.plain_operations():
+        theirs = gradients(phase, naive.PUBLISHED_SCHEDULE)
     largest = max(gradient.norm() for gradient in theirs)
     for a, b in zip(ours, theirs, strict=True):
         assert (a - b).norm() <= 1e-3 * b.norm() + 1e-5 * largest

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from dnnlib import UserError
-from training.config import build_config, config_from_dict, parse_settings, suggested_gamma
+from training.config import config_from_dict, parse_settings
+from training.presets import build_config, suggested_gamma
 
 # The table of the paper's settings: image, raw, S, S', near, far, box, radius, pivot, focal,
 # h_mean, gamma, weight of D's pose, of the pull.
@@ -28,7 +29,7 @@ def test_presets_are_those_of_the_paper(preset):
         *(c.rendering.samples, c.rendering.importance_samples),
         *(c.rendering.near, c.rendering.far, c.rendering.box_warp),
         *(c.camera.radius, c.camera.pivot, c.camera.focal, c.camera.mean_h),
-        *(c.loss.gamma, c.loss.pose_weight, c.loss.pull_weight),
+        *(c.loss.gamma, c.loss.pose_weight, c.loss.pose_consistency_weight),
     )
     for value, expected in zip(found, PAPER[preset], strict=True):
         assert value == pytest.approx(expected, rel=1e-5)

@@ -22,20 +22,20 @@ PLAINLY = losses.DiscriminatorTransform()
 class Step(NamedTuple):
     generator: Generator
     discriminator: Discriminator
-    draws: losses.Draws
+    inputs: losses.StepInputs
     real: Tensor
 
     def run(self, phase: str, seen: losses.DiscriminatorTransform = PLAINLY) -> losses.Phase:
         torch.manual_seed(0)  # the depths along rays
-        g, d, draws, real = self
+        g, d, inputs = self[:3]
+        real = losses.RealBatch(self.real)
         if phase == "generator_density":
-            return losses.generator_density(
-                g, draws.z, *losses.density_draws(g, BATCH, torch.device("cpu"))
-            )
+            points = losses.density_points(g, BATCH, torch.device("cpu"))
+            return losses.generator_density(g, inputs.z, *points)
         if phase == "generator_main":
-            return losses.generator_main(g, d, draws, seen)
+            return losses.generator_main(g, d, inputs, seen)
         if phase == "discriminator_main":
-            return losses.discriminator_main(g, d, draws, real, seen)
+            return losses.discriminator_main(g, d, inputs, real, seen)
         return losses.discriminator_r1(g, d, real, seen)
 
 
@@ -48,8 +48,8 @@ def step(sizes=PLAIN, mirror: str | None = "horizontal", **changes) -> Step:
         small_discriminator(sizes, **changes),
     )
     size = generator.config.data.resolution
-    draws = losses.Draws(torch.randn(BATCH, 16), intrinsics_from_focal(4.2647), mirror)
-    return Step(generator, discriminator, draws, torch.randn(BATCH, 3, size, size))
+    inputs = losses.StepInputs(torch.randn(BATCH, 16), intrinsics_from_focal(4.2647), mirror)
+    return Step(generator, discriminator, inputs, torch.randn(BATCH, 3, size, size))
 
 
 def gradients(phase: losses.Phase, network: torch.nn.Module) -> dict[str, Tensor]:
@@ -98,14 +98,14 @@ def test_single_view_where_no_mirror_is_drawn():
 def test_phases_leave_everything_as_it_was(sizes, phase):
     s = step(sizes)
     state = copy.deepcopy([network.state_dict() for network in (s.generator, s.discriminator)])
-    z, real = s.draws.z.clone(), s.real.clone()
+    z, real = s.inputs.z.clone(), s.real.clone()
     result = s.run(
         phase, losses.DiscriminatorTransform(sigma=1.0, augment=lambda image, raw: (-image, raw))
     )
     result.loss.backward(
         inputs=[s.generator.decoder.net["0"].weight, s.discriminator.b4.out.weight]
     )
-    assert torch.equal(s.draws.z, z) and torch.equal(s.real, real)
+    assert torch.equal(s.inputs.z, z) and torch.equal(s.real, real)
     assert not s.real.requires_grad and s.real.grad is None
     after = [network.state_dict() for network in (s.generator, s.discriminator)]
     for old, new in zip(state, after, strict=True):
@@ -113,92 +113,86 @@ def test_phases_leave_everything_as_it_was(sizes, phase):
     assert not any(term.requires_grad for term in result.terms.values())
 
 
-# --- Poses that are given instead of learned
-
-
-def test_given_poses_are_rendered_and_nothing_pulls_at_them():
-    s = step(camera__poses="prior", mirror=None)
-    given = torch.full((BATCH, 2), 1.2)
-    result = s._replace(draws=s.draws._replace(pose=given)).run("generator_main")
-    assert torch.equal(result.terms["pose/generated_h"], given[:, 0])
-    assert "G/pose_pull" not in result.terms
-    assert not any(".affine_layer" in name for name in gradients(result, s.generator))
+# --- Poses that are known
 
 
 @pytest.mark.parametrize("phase", ["generator_main", "discriminator_main"])
-def test_where_photographs_have_poses_images_are_judged_by_theirs(phase):
+def test_known_poses_are_rendered_and_condition_the_discriminator(phase):
     s = step(camera__poses="dataset", mirror=None)
-    s = s._replace(draws=s.draws._replace(pose=torch.rand(BATCH, 2)))
-    judged_by = []
+    s.generator.pose_source.known = known = torch.tensor([[1.2, 1.4]])
+    conditions = []
     s.discriminator.mapping.register_forward_hook(
-        lambda _, args, options, __: judged_by.append(options["c"]), with_kwargs=True
+        lambda _, args, options, __: conditions.append(options["c"]), with_kwargs=True
     )
-    s.run(phase)
-    assert torch.equal(judged_by[0], s.draws.pose)
+    result = s.run(phase)
+    assert torch.equal(conditions[0], known.expand(BATCH, 2))
+    assert "G/pose_consistency" not in result.terms
+    if phase == "generator_main":
+        assert torch.equal(result.terms["pose/generated_h"], known.expand(BATCH, 2)[:, 0])
+        assert not any(".affine_layer" in name for name in gradients(result, s.generator))
 
 
 @pytest.mark.parametrize("phase", [losses.discriminator_main, losses.discriminator_r1])
-def test_photographs_are_judged_by_their_poses(phase):
-    s = step(camera__poses="dataset", mirror=None)
-    s = s._replace(draws=s.draws._replace(pose=torch.rand(BATCH, 2)))
-    with_draws = (s.draws,) if phase is losses.discriminator_main else ()
+def test_scores_of_photographs_are_conditioned_on_their_known_poses(phase):
+    s = step(camera__poses="prior", mirror=None)
+    with_inputs = (s.inputs,) if phase is losses.discriminator_main else ()
     results = []
-    for label in (torch.zeros(BATCH, 2), torch.ones(BATCH, 2)):
+    for condition in (torch.zeros(BATCH, 2), torch.ones(BATCH, 2)):
         torch.manual_seed(0)
-        results.append(phase(s.generator, s.discriminator, *with_draws, s.real, PLAINLY, label))
-    key = "D/score_real" if with_draws else "D/r1_penalty"
+        real = losses.RealBatch(s.real, condition)
+        results.append(phase(s.generator, s.discriminator, *with_inputs, real, PLAINLY))
+    key = "D/score_real" if with_inputs else "D/r1_penalty"
     assert not torch.equal(results[0].terms[key], results[1].terms[key])
 
 
-# --- Poses that are spread and swapped
-
-
-def test_entropy_is_that_of_a_gaussian():
-    torch.manual_seed(0)
-    factor = torch.tensor([[0.4, 0.1], [0.0, 0.2]]).double()
-    poses = torch.randn(200_000, 2).double() @ factor
-    gaussian = torch.distributions.MultivariateNormal(torch.zeros(2).double(), factor.T @ factor)
-    assert losses.pose_entropy(poses).item() == pytest.approx(gaussian.entropy().item(), abs=0.01)
+# --- Learned poses: entropy, swapping, consistency
 
 
 def test_entropy_widens_the_poses_and_moves_only_their_head():
-    s = step(loss__pose_entropy_weight=0.5)
-    spread = s._replace(draws=s.draws._replace(pose_z=torch.randn(64, 16)))
+    spread, s = step(loss__pose_entropy_weight=0.5), step()
     widened, plain = (run.run("generator_main") for run in (spread, s))
     entropy = widened.terms["G/pose_entropy"]
-    torch.testing.assert_close(widened.loss, plain.loss - 0.5 * entropy)
-    found, free = (gradients(result, s.generator) for result in (widened, plain))
-    moved = {name for name in found if not torch.allclose(found[name], free[name], atol=1e-7)}
-    assert moved <= {name for name in found if ".affine_layer" in name} and moved
-    head = s.generator.mapping.affine_layer2
-    step_size = 1e-3 / found["backbone.mapping.affine_layer2.weight"].norm()
+    found, free = (
+        gradients(result, run.generator) for result, run in ((widened, spread), (plain, s))
+    )
+    name = "backbone.mapping.affine_layer2.weight"
+    change = found[name] - free[name]
+    head = spread.generator.mapping.affine_layer2
     with torch.no_grad():
-        change = (
-            found["backbone.mapping.affine_layer2.weight"]
-            - free["backbone.mapping.affine_layer2.weight"]
-        )
-        head.weight -= step_size * change
+        head.weight -= 1e-3 / found[name].norm() * change
     assert spread.run("generator_main").terms["G/pose_entropy"] > entropy
 
 
-def test_swapped_poses_are_those_of_the_neighbors():
-    s = step(mirror=None)
-    swapped = s._replace(draws=s.draws._replace(swapped=True))
-    own, others = (run.run("generator_main").terms for run in (s, swapped))
-    assert torch.equal(others["pose/generated_h"], own["pose/generated_h"].roll(1))
-    rolled = s._replace(draws=s.draws._replace(pose=own["pose/generated_h"][:, None].expand(-1, 2)))
-    assert rolled.draws.assign(torch.arange(4)).tolist() == [0, 1, 2, 3]
+def test_entropy_reaches_nothing_but_the_pose_head():
+    s = step(loss__pose_entropy_weight=0.5)
+    source = s.generator.pose_source
+    w = s.generator.mapping(s.inputs.z)
+    poses = source.sample(s.generator, s.inputs.z, w)
+    terms = {term.name: term for term in source.losses(s.generator, w, poses, poses.pose)}
+    assert terms["pose_entropy"].weight == -0.5
+    parameters = dict(s.generator.named_parameters())
+    found = torch.autograd.grad(terms["pose_entropy"].value, parameters.values(), allow_unused=True)
+    reached = {name for name, g in zip(parameters, found, strict=True) if g is not None}
+    assert reached == {name for name in parameters if ".affine_layer" in name}
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_a_pose_is_pulled_to_what_is_seen_in_the_image_that_it_took(swapped):
-    """D is taught the same poses, so a D that knows them pulls at nothing."""
-    s = step(mirror=None)
-    s = s._replace(draws=s.draws._replace(swapped=swapped))
-    pose = s.draws.assign(s.generator.latent(s.draws.z).pose).detach()
+def test_poses_may_be_those_of_the_neighbors(swapped):
+    s = step(mirror=None, camera__swap_poses_prob=float(swapped))
+    own = s.generator.latent(s.inputs.z).pose
+    rendered = s.run("generator_main").terms["pose/generated_h"]
+    assert torch.equal(rendered, (own.roll(1, dims=0) if swapped else own)[:, 0])
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_discriminator_that_knows_the_rendered_poses_changes_no_pose(swapped):
+    s = step(mirror=None, camera__swap_poses_prob=float(swapped))
+    own = s.generator.latent(s.inputs.z).pose.detach()
+    pose = own.roll(1, dims=0) if swapped else own
     forward = s.discriminator.forward
     s.discriminator.forward = lambda *inputs: forward(*inputs)._replace(pose=pose)
-    assert s.run("generator_main").terms["G/pose_pull"].item() == pytest.approx(0, abs=1e-10)
+    terms = s.run("generator_main").terms
+    assert terms["G/pose_consistency"].item() == pytest.approx(0, abs=1e-10)
     assert s.run("discriminator_main").terms["D/pose_error"].item() == pytest.approx(0, abs=1e-10)
 
 
@@ -211,16 +205,16 @@ def test_discriminator_phases_teach_the_generator_nothing():
         assert gradients(s.run(phase), s.generator) == {}
 
 
-def test_pull_moves_only_the_pose_head():
-    with_pull, without = (
+def test_pose_consistency_moves_only_the_pose_head():
+    with_term, without = (
         step(loss__pose_consistency_weight=1.0),
         step(loss__pose_consistency_weight=0.0),
     )
-    pulled = gradients(with_pull.run("generator_main"), with_pull.generator)
+    with_it = gradients(with_term.run("generator_main"), with_term.generator)
     free = gradients(without.run("generator_main"), without.generator)
-    assert pulled.keys() == free.keys()
-    moved = {name for name in pulled if not torch.allclose(pulled[name], free[name], atol=1e-7)}
-    head = {name for name in pulled if ".affine_layer" in name}
+    assert with_it.keys() == free.keys()
+    moved = {name for name in with_it if not torch.allclose(with_it[name], free[name], atol=1e-7)}
+    head = {name for name in with_it if ".affine_layer" in name}
     assert len(head) == 4 and moved == head
 
 
@@ -248,9 +242,9 @@ def test_density_term_is_zero_for_a_field_without_variation():
     assert step().run("generator_density").loss.item() > 0
 
 
-def test_density_draws():
+def test_density_points_and_their_neighbors():
     s = step(loss__density_points=5000, loss__density_step=0.01)
-    points, nearby = losses.density_draws(s.generator, 2, torch.device("cpu"))
+    points, nearby = losses.density_points(s.generator, 2, torch.device("cpu"))
     assert points.shape == nearby.shape == (2, 5000, 3)
     assert -1 <= points.min() < -0.99 and 0.99 < points.max() <= 1
     assert (nearby - points).std().item() == pytest.approx(0.01, rel=0.05)
@@ -263,15 +257,15 @@ def test_style_mixing_changes_the_image_and_not_the_pose():
     def generate(start):
         torch.manual_seed(0)
         mixing = None if start is None else (other, start)
-        return losses.generate(s.generator, s.draws._replace(mixing=mixing))
+        return losses.generate(s.generator, s.inputs._replace(mixing=mixing))
 
     num_ws = s.generator.backbone.synthesis.num_ws
-    plain, plain_views = generate(None)
+    _, plain, plain_views = generate(None)
     for start in (1, num_ws - 1):
-        mixed, views = generate(start)
+        _, mixed, views = generate(start)
         assert torch.equal(mixed.pose, plain.pose)
         assert not torch.allclose(views[0].image, plain_views[0].image, atol=1e-3)
-    assert torch.equal(generate(num_ws)[1][0].image, plain_views[0].image)
+    assert torch.equal(generate(num_ws).views[0].image, plain_views[0].image)
 
 
 # --- R1
@@ -387,12 +381,12 @@ def test_single_discrimination_augments_no_raw_image():
     assert seen == [None, None, None]
 
 
-def test_relief_is_the_spread_of_what_is_opaque():
+def test_depth_spread_is_that_of_what_is_opaque():
     depth = torch.tensor([[1.0, 3.0], [9.0, 9.0]]).expand(2, 1, 2, 2)
     opacity = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).expand(2, 1, 2, 2)
     view = View(depth, depth, depth, opacity)
-    torch.testing.assert_close(losses.relief(view), torch.ones(2))
+    torch.testing.assert_close(losses.depth_spread(view), torch.ones(2))
     flat_view = view._replace(depth=torch.full_like(depth, 2.0))
-    torch.testing.assert_close(losses.relief(flat_view), torch.zeros(2))
+    torch.testing.assert_close(losses.depth_spread(flat_view), torch.zeros(2))
     nothing = view._replace(opacity=torch.zeros_like(opacity))
-    assert losses.relief(nothing).isfinite().all()
+    assert losses.depth_spread(nothing).isfinite().all()

@@ -1,15 +1,11 @@
 """Native operations and plain torch give the same training step."""
 
-from unittest import mock
-
 import pytest
 import torch
 
-import training.networks.generator
 from tests.small import DUAL, PLAIN, small_discriminator, small_generator
 from torch_utils import ops
 from training import losses
-from training.networks import rendering
 
 CPU = torch.device("cpu")
 PHASES = ("generator_main", "generator_density", "discriminator_main", "discriminator_r1")
@@ -27,17 +23,17 @@ def gradients(phase: str, sizes: dict) -> dict[str, torch.Tensor]:
     generator, discriminator = small_generator(sizes), small_discriminator(sizes)
     size = generator.config.data.resolution
     z, real = torch.randn(4, 16), torch.rand(4, 3, size, size) * 2 - 1
-    draws = losses.Draws(z, generator.intrinsics, "horizontal")
+    # Depths that depend on rounding would make pixels jump: none are random.
+    inputs = losses.StepInputs(z, generator.intrinsics, "horizontal", stochastic=False)
+    transform = losses.DiscriminatorTransform()
     points = torch.rand(4, 50, 3) - 0.5
     arguments = {
-        "generator_main": (discriminator, draws, losses.DiscriminatorTransform()),
+        "generator_main": (discriminator, inputs, transform),
         "generator_density": (z, points, points + 0.01),
-        "discriminator_main": (discriminator, draws, real, losses.DiscriminatorTransform()),
-        "discriminator_r1": (discriminator, real, losses.DiscriminatorTransform()),
+        "discriminator_main": (discriminator, inputs, losses.RealBatch(real), transform),
+        "discriminator_r1": (discriminator, losses.RealBatch(real), transform),
     }
-    # Depths that hang on rounding would make pixels jump.
-    with mock.patch.object(training.networks.generator, "random_draws", rendering.fixed_draws):
-        loss = getattr(losses, phase)(generator, *arguments[phase]).loss
+    loss = getattr(losses, phase)(generator, *arguments[phase]).loss
     loss.backward()
     network = generator if phase.startswith("generator") else discriminator
     found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}

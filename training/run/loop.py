@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from dnnlib import StopSignals, atomic_write, code_version, remove_leftovers
+from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers
 from metrics.context import Context
 from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
+from torch_utils.devices import select_device
 from torch_utils.images import to_float
 from torch_utils.memory import keep_freed_memory
+from training import old_names
 from training.config import Config
 from training.data.dataset import ImageDataset
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
@@ -23,22 +26,29 @@ from training.files.network_file import save_network
 from training.files.transfer import start_from
 from training.outputs import figures
 from training.run import checkpoint
-from training.run.reporting import Reporter
-from training.run.run_folder import checkpoints, kimg_tag, rename_unused
+from training.run.reporting import Reporter, duration
+from training.run.run_folder import (
+    checkpoints,
+    kimg_tag,
+    locked,
+    rename_unused,
+    surplus_networks,
+)
 from training.step import Trainer
 
 PICTURED = 32  # latents and photographs in the pictures of a snapshot
-
-
-def device_of(config: Config) -> torch.device:
-    """Where this process computes."""
-    if config.run.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+STEPS_TIMED = 4  # until the first estimate of the time; the first one is not counted
+FEW_IMAGES = 2000  # fewer overfit D without augmentation (Karras et al. 2020b)
+LONG_RUN = 14 * 24 * 3600  # seconds
+_DATA_FAILED = 1000  # in place of a signal's number, larger than any
 
 
 def open_dataset(config: Config) -> ImageDataset:
-    """The photographs of a run. Raises UserError for bad data."""
+    """The photographs of a run.
+
+    Raises:
+        UserError: for bad data.
+    """
     data = config.data
     return ImageDataset(
         data.path, data.resolution, data.crop, data.mirror, data.max_images, config.run.seed
@@ -46,18 +56,31 @@ def open_dataset(config: Config) -> ImageDataset:
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> int | None:
-    """Train to `config.run.kimg`, in a run folder; called in every process.
+    """Train to `config.run.kimg` in a run folder; called in every process.
 
-    A folder that holds checkpoints is gone on with, from the newest that is whole. resume: one of
-    these checkpoints to go back to, or a network file to start a new run from. Returns the number
-    of the signal that ended the run early, or None. Raises UserError for bad data or files,
-    TrainingDiverged.
+    If the folder has checkpoints, training resumes from the newest intact one.
+
+    Args:
+        config: the run's.
+        folder: exists already.
+        resume: one of the folder's checkpoints to go back to, or a network file whose weights a
+            new run starts from.
+
+    Returns:
+        The number of the signal that ended the run early, or None.
+
+    Raises:
+        UserError: for bad data or files; where another process trains in the folder; where the
+            result could not be written.
+        TrainingDiverged: after too many steps that were not finite.
     """
     if config.run.ops is not None:
         ops.set_mode(config.run.ops)
     keep_freed_memory()
-    with StopSignals() as stop:
-        run = _Run(Trainer(config, open_dataset(config), device_of(config)), folder, resume)
+    is_first = distributed.rank() == 0
+    with StopSignals() as stop, locked(folder if is_first else None):
+        trainer = Trainer(config, open_dataset(config), select_device(config.run.device))
+        run = Run(trainer, folder, resume, is_first)
         try:
             run.prepare()
             return run.run(stop)
@@ -65,13 +88,14 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
             run.reporter.close()
 
 
-class _Run:
+class Run:
     """A trainer at work in its folder: ticks, snapshots, checkpoints."""
 
-    def __init__(self, trainer: Trainer, folder: Path, resume: Path | None):
+    def __init__(self, trainer: Trainer, folder: Path, resume: Path | None, is_first: bool):
         self.trainer, self.folder, self.config = trainer, folder, trainer.config
-        self.tick, self.tick_started_at = 0, 0  # number, images seen
-        self.is_first = distributed.rank() == 0
+        self.is_first = is_first
+        self.tick, self.tick_started_at = 0, 0  # number, images so far
+        self.saved = True  # whether all files of the last snapshot or stop were written
         self.notes = [f"{len(trainer.dataset)} images of {trainer.dataset.name}"]
         if known := checkpoints(folder):
             self._resume(known, resume if resume in known else known[0])
@@ -82,18 +106,13 @@ class _Run:
         if run.metrics:
             self.evaluation_data = open_evaluation_data(self.config.data, run.seed)
         self.reporter = Reporter(
-            folder if self.is_first else None, run.kimg, trainer.kimg, run.write_errors == "stop"
+            folder if is_first else None, run.kimg, trainer.kimg, run.write_errors == "stop"
         )
 
     def _resume(self, known: list[Path], wanted: Path) -> None:
-        """Take up the state of checkpoint `wanted`, or of the newest whole one before it."""
+        """Load checkpoint `wanted`, or the newest intact one before it."""
         found = checkpoint.load_newest(known[known.index(wanted) :])
-        threads = torch.get_num_threads()
-        self.trainer.load_state_dict(found.state["trainer"])
-        if torch.get_num_threads() != threads:
-            self.notes.append(
-                f"{torch.get_num_threads()} threads as before, not {threads}, for the same results"
-            )
+        self.notes += self.trainer.load_state_dict(found.state["trainer"])
         self.tick, self.tick_started_at = found.state["tick"], found.state["tick_started_at"]
         self.notes += [f"WARNING: {fault}; trying the one before" for fault in found.faults]
         distributed.barrier()  # all have looked at the folder before it changes
@@ -112,11 +131,12 @@ class _Run:
                 f"no camera labels: all images get the preset's focal length "
                 f"{config.camera.focal:.4f}"
             )
+        self.notes += _advice(config, len(trainer.dataset))
         self.notes.append(f"{distributed.world_size()} process(es) on {trainer.device.type}")
         self.notes.append(ops.status(trainer.device))
-        self.notes.append(f"code version {code_version()}")
         if trainer.kimg >= config.run.kimg:
             self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")
+        self.reporter.say_environment()
         for note in self.notes:
             self.reporter.say(note)
         if self.is_first:
@@ -129,15 +149,14 @@ class _Run:
         """Step until the end, or until asked to stop; then save. Returns the signal, if any."""
         trainer, run = self.trainer, self.config.run
         clock, counted_from = time.time(), trainer.images_processed
+        timer = _StepTimer()
         while trainer.kimg < run.kimg:
-            if signal := distributed.largest(stop.received or 0):
-                self._save_checkpoint()
-                self.reporter.say(
-                    f"stopped at {trainer.kimg:.2f} kimg; to go on, run the same command with "
-                    "--resume latest"
-                )
-                return signal
+            failure = self._fetch()
+            reason = distributed.largest(_DATA_FAILED if failure else stop.received or 0)
+            if reason:
+                return self._stop_early(reason, failure)
             trainer.step()
+            self._estimate_once(timer)
             self.reporter.progress(trainer.kimg)
             finished = trainer.kimg >= run.kimg
             if trainer.images_processed - self.tick_started_at >= run.tick * 1000 or finished:
@@ -146,7 +165,57 @@ class _Run:
                 if self.tick % run.snap == 0 or finished:
                     self._snapshot()
                 clock, counted_from = time.time(), trainer.images_processed
+        self._require_saved()
         return None
+
+    def _fetch(self) -> UserError | None:
+        """Have the trainer read its next photographs; the error where they cannot be read."""
+        try:
+            self.trainer.fetch()
+        except UserError as error:
+            return error
+        return None
+
+    def _stop_early(self, reason: int, failure: UserError | None) -> int:
+        """Save; then return the signal, or raise UserError where photographs failed."""
+        trainer = self.trainer
+        self.saved = self._save_checkpoint()
+        if reason == _DATA_FAILED:
+            message = distributed.first_message(None if failure is None else str(failure))
+            self._require_saved(message)
+            raise UserError(
+                f"{message}; training up to {trainer.kimg:.2f} kimg is saved: mend the data, "
+                "then --resume latest"
+            )
+        self._require_saved()
+        self.reporter.say(
+            f"stopped at {trainer.kimg:.2f} kimg; to go on, run the same command with "
+            "--resume latest"
+        )
+        return reason
+
+    def _require_saved(self, reason: str = "") -> None:
+        """Raises UserError, in all processes, where the last files of the run were not written."""
+        if distributed.any_process(not self.saved):
+            raise UserError(
+                f"{reason + '; ' if reason else ''}the state at {self.trainer.kimg:.2f} kimg could "
+                f"not be written to {self.folder}: make room, then --resume latest goes on from "
+                "the last checkpoint"
+            )
+
+    def _estimate_once(self, timer: "_StepTimer") -> None:
+        seconds = timer.lap()
+        if seconds is None:
+            return
+        run = self.config.run
+        steps = round((run.kimg * 1000 - self.trainer.images_processed) / run.batch)
+        self.reporter.estimate(seconds, steps)
+        if self.trainer.device.type == "cpu" and seconds * steps > LONG_RUN:
+            self.reporter.say(
+                f"WARNING: no GPU is used, and this preset would take {duration(seconds * steps)}: "
+                "a smaller --set data.resolution, smaller networks (--cfg toy shows some) or "
+                "--kimg shorten it"
+            )
 
     def _end_tick(self, seconds_per_kimg: float) -> None:
         trainer = self.trainer
@@ -158,10 +227,11 @@ class _Run:
 
     def _snapshot(self) -> None:
         """The checkpoint comes last: what was not written before it will be after a resume."""
+        self.saved = True
         if self.is_first:
-            self.reporter.guard(self._save_network)
+            self.saved = self.reporter.guard(self._save_network)
             self.reporter.guard(self._save_pictures)
-        self._save_checkpoint()
+        self.saved = self._save_checkpoint() and self.saved
         if self.config.run.metrics:
             self._measure()
 
@@ -184,33 +254,40 @@ class _Run:
             else:
                 self.reporter.metric(result, trainer.kimg, self._network_name)
 
-    def _save_checkpoint(self) -> None:
+    def _save_checkpoint(self) -> bool:
+        """Write all state; called by all processes. Whether the first one could."""
         state = {
             "trainer": self.trainer.state_dict(),
             "tick": self.tick,
             "tick_started_at": self.tick_started_at,
         }
-        if self.is_first:
-            path = self.folder / f"checkpoint-{kimg_tag(self.trainer.kimg)}.pt"
-            self.reporter.guard(lambda: checkpoint.save_checkpoint(path, state, self.config))
-            for old in checkpoints(self.folder)[self.config.run.keep :]:
-                self.reporter.guard(old.unlink)
+        if not self.is_first:
+            return True
+        path = self.folder / f"checkpoint-{kimg_tag(self.trainer.kimg)}.pt"
+        written = self.reporter.guard(lambda: checkpoint.save_checkpoint(path, state, self.config))
+        for old in checkpoints(self.folder)[self.config.run.keep :]:
+            self.reporter.guard(old.unlink)
+        return written
 
     @property
     def _network_name(self) -> str:
         return f"network-{kimg_tag(self.trainer.kimg)}.safetensors"
 
     def _save_network(self) -> None:
-        trainer = self.trainer
+        trainer, run = self.trainer, self.config.run
         provenance = {
             "kimg": trainer.kimg,
             "data": trainer.dataset.name,
-            "seed": self.config.run.seed,
+            "seed": run.seed,
             "code": code_version(),
             "torch": torch.__version__,
         }
         path = self.folder / self._network_name
         save_network(path, trainer.averaged_generator, trainer.discriminator, provenance)
+        if run.keep_networks is not None:
+            every = (run.keep_networks_every or 0) * run.tick * run.snap
+            for old in surplus_networks(self.folder, run.keep_networks, every):
+                old.unlink()
 
     def _save_config(self) -> None:
         with atomic_write(self.folder / "config.json") as temporary:
@@ -227,15 +304,21 @@ class _Run:
             intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
         else:
             intrinsics = None
+        tag = kimg_tag(trainer.kimg)
         figures.save_snapshot_pictures(
             self.folder,
-            kimg_tag(trainer.kimg),
+            tag,
             trainer.averaged_generator,
             trainer.discriminator,
             torch.from_numpy(z).float().to(trainer.device),
             intrinsics,
             self._photographs().to(trainer.device),
         )
+        pictures = {
+            path.name.removesuffix(f"-{tag}.png"): np.asarray(Image.open(path).convert("RGB"))
+            for path in self.folder.glob(f"*-{tag}.png")
+        }
+        self.reporter.pictures(pictures, trainer.kimg)
 
     def _photographs(self) -> Tensor:
         """The same few in every snapshot, in [-1, 1]."""
@@ -244,11 +327,38 @@ class _Run:
         return to_float(torch.stack([dataset[int(i)] for i in spread]))
 
 
+class _StepTimer:
+    """Seconds per step, once, after the first few steps; the first one of all is not counted."""
+
+    def __init__(self) -> None:
+        self._steps, self._started_at = 0, 0.0
+
+    def lap(self) -> float | None:
+        """Call after each step; returns a number once."""
+        self._steps += 1
+        if self._steps == 1:
+            self._started_at = time.time()
+        if self._steps != 1 + STEPS_TIMED:
+            return None
+        return (time.time() - self._started_at) / STEPS_TIMED
+
+
+def _advice(config: Config, images: int) -> list[str]:
+    """Settings that fit this run's data better, where that is plain from their number."""
+    if images < FEW_IMAGES and config.augment.mode == "noaug":
+        return [
+            f"{images} images are few, and D may learn them by heart: --aug ada augments them, "
+            "--resume FILE starts from a network trained on more of their kind"
+        ]
+    return []
+
+
 def _changes(before: dict[str, Any], config: Config) -> list[str]:
     """A line for each setting that differs from those of before.
 
     Settings younger than the checkpoint were at their defaults, which change nothing.
     """
+    before = old_names.current_config(before)
     defaults = Config().model_dump(mode="json")
     return [
         f"{section}.{field} changes from {old} to {value}"

@@ -1,28 +1,30 @@
 """What a run tells its user: status lines, log.txt, stats.jsonl, TensorBoard, warnings in words."""
 
 import contextlib
-import io
 import json
 import math
 import os
-import socket
+import platform
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import torch
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from dnnlib import UserError, append_bytes, append_line, atomic_write
+from dnnlib import UserError, append_line, atomic_write, code_version
 from metrics.registry import Result
 from torch_utils.training_stats import Stat
 
-FLAT_RELIEF = 0.01  # of the box: less depth than this is a flat card
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FLAT_DEPTH = 0.01  # of the box: a smaller spread of depth is a flat card
 NARROW_POSES = math.radians(3)
 _NOTHING = Stat(0, math.nan, math.nan)  # of a tick whose steps were all skipped
 
@@ -30,8 +32,12 @@ _NOTHING = Stat(0, math.nan, math.nan)  # of a tick whose steps were all skipped
 class Reporter:
     """Keeps the logs of one run folder; without a folder (all processes but the first) is silent.
 
-    kimg: where training goes on; what the logs hold of later times is dropped. stop_when_full: a
-    disk that cannot be written to stops the run; otherwise it costs what could not be written.
+    Args:
+        folder: the run's, or None.
+        total_kimg: length of the run.
+        kimg: where training resumes; what the logs hold of later times is dropped.
+        stop_when_full: a disk that cannot be written to stops the run; otherwise only that file
+            is missing.
     """
 
     def __init__(
@@ -39,10 +45,12 @@ class Reporter:
     ):
         self.folder, self.total_kimg, self.stop_when_full = folder, total_kimg, stop_when_full
         self._warned: set[str] = set()
-        self._bar = None
+        self._bar: tqdm | None = None
+        self._events: SummaryWriter | None = None
+        self._purge_from = round(kimg * 1000) + 1 if kimg else None
         if folder is not None:
-            self.guard(lambda: _forget_after(folder / "stats.jsonl", kimg))
-            self._events = _Events(folder, round(kimg * 1000))
+            stats = folder / "stats.jsonl"
+            self.guard(lambda: _forget_after(stats, kimg))
             self._bar = tqdm(
                 total=total_kimg,
                 initial=kimg,
@@ -52,22 +60,36 @@ class Reporter:
             )
 
     def say(self, line: str) -> None:
-        """To the terminal and log.txt, whichever can be written to."""
+        """Print a line and add it, with the time, to log.txt; whichever can be written to."""
         if self.folder is not None:
             with contextlib.suppress(OSError):
                 tqdm.write(line)
             with contextlib.suppress(OSError):
-                append_line(self.folder / "log.txt", line)
+                append_line(self.folder / "log.txt", f"{time.strftime('%F %T')} {line}")
 
-    def guard(self, write: Callable[[], None]) -> None:
-        """Do what writes to the run folder. A full disk is reported, or raises UserError."""
+    def say_environment(self) -> None:
+        """What a log needs so that its run can be repeated: command line, host, versions."""
+        self.say(f"command line: {shlex.join(sys.argv)}")
+        self.say(
+            f"host {platform.node()}, Python {platform.python_version()}, "
+            f"torch {torch.__version__}, code version {code_version()}"
+        )
+
+    def guard(self, write: Callable[[], object]) -> bool:
+        """Call what writes to the run folder; whether it could.
+
+        Raises:
+            UserError: where it could not, if a full disk is to stop the run.
+        """
         try:
             write()
+            return True
         except OSError as error:
             message = f"could not write to {self.folder} ({error.strerror or error})"
             if self.stop_when_full:
                 raise UserError(f"{message}: make room, then use --resume latest") from error
             self.say(f"WARNING: {message}; going on, older files are kept")
+            return False
 
     def warn_once(self, key: str, line: str) -> None:
         """Say `line` unless it was said since `recovered(key)`."""
@@ -76,12 +98,20 @@ class Reporter:
             self.say(f"WARNING: {line}")
 
     def recovered(self, key: str) -> None:
+        """Have the next `warn_once(key)` speak again."""
         self._warned.discard(key)
 
     def progress(self, kimg: float) -> None:
         """Move the bar."""
         if self._bar is not None:
             self._bar.update(kimg - self._bar.n)
+
+    def estimate(self, seconds_per_step: float, steps: int) -> None:
+        """Say after the first steps how long the run will take; `steps` are left."""
+        self.say(
+            f"{seconds_per_step:.2g} s per step: about {duration(seconds_per_step * steps)} "
+            f"to {self.total_kimg:g} kimg; {_memory_gb():.2f} GB"
+        )
 
     def tick(self, number: int, kimg: float, sec_per_kimg: float, stats: dict[str, Stat]) -> None:
         """A status line, a line of stats.jsonl, and TensorBoard's scalars."""
@@ -98,26 +128,31 @@ class Reporter:
         }
         record |= {name: stat.mean for name, stat in stats.items()}
         record |= {f"{name}_std": stat.std for name, stat in stats.items()}
-        self.guard(lambda: append_line(self.folder / "stats.jsonl", json.dumps(record)))
-        self.guard(lambda: self._events.write(record, round(kimg * 1000)))
+        path = self.folder / "stats.jsonl"
+        self.guard(lambda: append_line(path, json.dumps(record)))
+        self._write_events(record, {}, kimg)
 
     def metric(self, result: Result, kimg: float, network: str) -> None:
         """A line for people, one in metric-NAME.jsonl, and TensorBoard's scalars."""
         if self.folder is None:
             return
+        folder = self.folder
         numbers = ", ".join(f"{name} {value:.5g}" for name, value in result.values.items())
         self.say(f"{numbers} ({result.seconds:.0f} s)")
-        self.guard(lambda: result.append_to(self.folder, network))
-        scalars = {f"metrics/{name}": value for name, value in result.values.items()}
-        self.guard(lambda: self._events.write(scalars, round(kimg * 1000)))
+        self.guard(lambda: result.append_to(folder, network))
+        self._write_events({f"metrics/{k}": v for k, v in result.values.items()}, {}, kimg)
+
+    def pictures(self, pictures: Mapping[str, np.ndarray], kimg: float) -> None:
+        """TensorBoard's pictures: uint8 [H, W, 3] by name."""
+        self._write_events({}, pictures, kimg)
 
     def watch_for_collapse(self, stats: dict[str, Stat], box_warp: float) -> None:
         """Warn when geometry is flat or all poses are the same; both are failures of training."""
-        relief = stats.get("G/relief", _NOTHING).mean
-        if relief < FLAT_RELIEF * box_warp:
+        spread = stats.get("G/depth_spread", _NOTHING).mean
+        if spread < FLAT_DEPTH * box_warp:
             self.warn_once(
                 "flat",
-                f"the geometry is going flat (depth spreads by {relief:.4f} world units): "
+                f"the geometry is going flat (depth spreads by {spread:.4f} world units): "
                 "more R1 (--gamma), or poses that start wider (camera.init_std), may help",
             )
         else:
@@ -127,40 +162,46 @@ class Reporter:
             self.warn_once(
                 "narrow",
                 f"the poses have collapsed (they spread by {math.degrees(spread):.1f} degrees): "
-                "less pull (loss.pose_consistency_weight), or a wider camera.init_std, may help",
+                "a smaller loss.pose_consistency_weight or a wider camera.init_std may help",
             )
         else:
             self.recovered("narrow")
 
     def close(self) -> None:
+        """End the bar and flush TensorBoard's file."""
         if self._bar is not None:
             self._bar.close()
+        if self._events is not None:
+            self._attempt(self._events.close)
 
+    def _write_events(
+        self, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray], kimg: float
+    ) -> None:
+        if self.folder is not None:
+            self._attempt(lambda: self._add_events(scalars, pictures, round(kimg * 1000)))
 
-class _Events:
-    """TensorBoard's scalars, each tick whole or not at all.
+    def _add_events(
+        self, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray], images: int
+    ) -> None:
+        if self._events is None:
+            # Imported here, since it takes a second that commands without training do not have.
+            from torch.utils.tensorboard import SummaryWriter
 
-    (PyTorch's writer has a thread of its own, in which errors are lost.)
-    """
+            self._events = SummaryWriter(str(self.folder), purge_step=self._purge_from)
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, images)
+        for name, picture in pictures.items():
+            self._events.add_image(name, picture, images, dataformats="HWC")
+        self._events.flush()
 
-    def __init__(self, folder: Path, images: int):
-        """images: those seen before; what earlier files of the folder show of later is hidden."""
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        self._path = folder / name
-        self._head = [Event(file_version="brain.Event:2")]
-        if images:
-            restart = SessionLog(status=SessionLog.START)
-            self._head.append(Event(step=images + 1, session_log=restart))
-
-    def write(self, scalars: Mapping[str, float], images: int) -> None:
-        """Raises OSError."""
-        values = [Summary.Value(tag=name, simple_value=x) for name, x in scalars.items()]
-        event = Event(step=images, wall_time=time.time(), summary=Summary(value=values))
-        records = RecordWriter(data := io.BytesIO())
-        for part in [*self._head, event]:
-            records.write(part.SerializeToString())
-        append_bytes(self._path, data.getvalue())
-        self._head = []
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """TensorBoard's writer fails in its own ways; it is only a view of stats.jsonl."""
+        try:
+            write()
+            self.recovered("events")
+        except Exception as error:
+            self._events, self._purge_from = None, None  # a new file once there is room again
+            self.warn_once("events", f"could not write TensorBoard's events ({error}); going on")
 
 
 def _status_line(
@@ -182,19 +223,20 @@ def _status_line(
         f"tick {number}",
         f"kimg {kimg:.2f}/{total_kimg:g}",
         f"{sec_per_kimg:.2f} s/kimg",
-        f"ETA {_duration((total_kimg - kimg) * sec_per_kimg)}",
+        f"ETA {duration((total_kimg - kimg) * sec_per_kimg)}",
         f"{memory:.2f} GB",
         f"G {mean('G/loss_own_view'):.3f}",
         f"D real {mean('D/loss_real'):.3f} fake {mean('D/loss_own_view'):.3f}",
         f"pose h {angle('pose/generated_h')} v {angle('pose/generated_v')} deg",
-        f"seen h {angle('pose/seen_in_photographs_h')} v {angle('pose/seen_in_photographs_v')}",
-        f"relief {mean('G/relief'):.4f}",
+        f"estimated h {angle('pose/estimated_h')} v {angle('pose/estimated_v')}",
+        f"depth spread {mean('G/depth_spread'):.4f}",
         f"augment {mean('augment/p'):.3f}",
     ]
     return " | ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """3723 -> '1h 02m'."""
     minutes = round(max(seconds, 0) / 60)
     days, hours = divmod(minutes // 60, 24)
     return (f"{days}d " if days else "") + f"{hours}h {minutes % 60:02d}m"
@@ -204,7 +246,7 @@ def _memory_gb() -> float:
     """Peak of the GPU, else what the process holds now."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    return psutil.Process().memory_info().rss / 2**30
+    return psutil.Process(os.getpid()).memory_info().rss / 2**30
 
 
 def _forget_after(path: Path, kimg: float) -> None:

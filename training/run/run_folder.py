@@ -7,7 +7,10 @@ OUTDIR/00003-toy-heads-gpus1-batch16-gamma1/
     reals.png  fakes-000120.00.png  …                          pictures; numbers are kimg
 """
 
+import contextlib
+import fcntl
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from dnnlib import UserError
@@ -34,20 +37,73 @@ def new_run_folder(outdir: Path, description: str) -> Path:
 
 
 def latest_run_folder(outdir: Path, description: str) -> Path:
-    """The newest run of this description that left a checkpoint."""
+    """The newest run of this description that left a checkpoint.
+
+    The number of processes in the description may differ: a run may resume with another.
+
+    Raises:
+        UserError: where there is none.
+    """
     if outdir.is_dir():
         for folder in sorted(outdir.iterdir(), reverse=True):
             match = _numbered(folder)
-            if match and match[2] == description and checkpoints(folder):
+            same = match and _without_gpus(match[2]) == _without_gpus(description)
+            if same and checkpoints(folder):
                 return folder
     raise UserError(
-        f"no run '{description}' with a checkpoint in {outdir}: leave out --resume to start one"
+        f"no run '{description}' with a checkpoint in {outdir}: leave out --resume to start one, "
+        "or use --resume auto, which does either"
     )
+
+
+def _without_gpus(description: str) -> str:
+    return re.sub(r"-gpus\d+-", "-", description, count=1)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Training checkpoints in a run's folder, newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+
+
+def networks(folder: Path) -> list[Path]:
+    """Network files in a run's folder, newest first."""
+    return sorted(folder.glob("network-*.safetensors"), reverse=True)
+
+
+def surplus_networks(folder: Path, newest: int, every_kimg: float) -> list[Path]:
+    """Network files beyond the `newest` ones, but for one every `every_kimg` (0: for none)."""
+    return [path for path in networks(folder)[newest:] if not _is_multiple(path, every_kimg)]
+
+
+def _is_multiple(path: Path, every_kimg: float) -> bool:
+    if not every_kimg:
+        return False
+    periods = float(path.stem.removeprefix("network-")) / every_kimg
+    return periods >= 0.5 and abs(periods - round(periods)) * every_kimg < 0.01
+
+
+@contextlib.contextmanager
+def locked(folder: Path | None) -> Iterator[None]:
+    """Keep other processes from training in a folder; None does nothing.
+
+    The system releases the lock when the process ends, however it ends.
+
+    Raises:
+        UserError: where another process holds it.
+    """
+    if folder is None:
+        yield
+        return
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is training in {folder}: wait for its end, or start a new run"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def rename_unused(path: Path) -> Path:

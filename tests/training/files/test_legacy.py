@@ -16,8 +16,9 @@ from tests.data.legacy.old_layout import (
     stored_checkpoint,
     stored_tensor,
 )
-from training.files.legacy import load_legacy, main, read_legacy
+from training.files.legacy import load_legacy, read_legacy
 from training.files.network_file import load_network
+from training.legacy import main
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import build_config
@@ -135,7 +136,7 @@ def test_config_of_a_published_checkpoint(published):
     assert (config.generator.z_dim, config.generator.w_dim) == (64, 512)
     assert (config.generator.channel_base, config.generator.channel_max) == (512, 8)
     assert (config.generator.plane_resolution, config.generator.plane_channels) == (256, 32)
-    assert config.generator.pose == "learned"
+    assert config.camera.poses == "learned"
     assert (config.rendering.samples, config.rendering.importance_samples) == (12, 12)
     assert (config.rendering.near, config.rendering.far) == (2.25, 3.3)
     assert config.rendering.plane_axes == "eg3d"

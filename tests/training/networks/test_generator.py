@@ -8,7 +8,8 @@ import torch
 from tests.small import DUAL, small_config, small_generator
 from training import cameras
 from training.networks.discriminator import Discriminator
-from training.networks.generator import CAMERA_LABEL_DIM, Generator
+from training.networks.generator import Generator
+from training.pose_sources import Given
 from training.presets import build_config
 
 
@@ -122,26 +123,6 @@ def test_two_numbers_spread_the_two_angles():
 
 
 @torch.no_grad()
-def test_poses_that_are_not_learned_follow_a_gaussian_and_stay_with_their_latent():
-    changes = {"camera__poses": "prior", "camera__prior_std": (0.4, 0.1), "generator__z_dim": 64}
-    generator = small_generator(**changes)
-    z = latents(generator, 4000)
-    poses = generator.latent(z).pose
-    assert torch.equal(generator.latent(z[:5]).pose, poses[:5])
-    torch.testing.assert_close(poses.std(dim=0), torch.tensor([0.4, 0.1]), atol=0.02, rtol=0)
-    assert poses.T.corrcoef()[0, 1].abs() < 0.05
-    torch.testing.assert_close(poses.mean(dim=0), torch.full([2], math.pi / 2), atol=0.03, rtol=0)
-
-    known = torch.randn(500, 2) * torch.tensor([0.2, 0.3]) + torch.tensor([1.0, 2.0])
-    generator.prior.fit(known)
-    loaded = small_generator(seed=1, **changes)
-    loaded.load_state_dict(generator.state_dict())
-    for poses in (loaded.prior(z), loaded.prior.draw(4000)):
-        torch.testing.assert_close(poses.mean(dim=0), known.mean(dim=0), atol=0.03, rtol=0)
-        torch.testing.assert_close(poses.std(dim=0), known.std(dim=0), atol=0.02, rtol=0)
-
-
-@torch.no_grad()
 def test_poses_are_clamped_to_their_range():
     generator = small_generator(camera__range_h=(1.5, 1.6), camera__range_v=(1.0, 1.1))
     h, v = generator.latent(latents(generator, 200)).pose.unbind(dim=1)
@@ -193,7 +174,7 @@ def test_field_is_what_is_rendered():
 @torch.no_grad()
 def test_generator_with_a_given_pose():
     generator = small_generator(camera__poses="given")
-    label = torch.randn(2, CAMERA_LABEL_DIM)
+    label = torch.randn(2, Given.label_dim)
     latent = generator.latent(latents(generator), label)
     assert latent.pose is None
     assert not torch.equal(latent.ws, generator.latent(latents(generator), -label).ws)

@@ -1,12 +1,19 @@
 """What a run tells its user."""
 
+import io
 import json
 import math
+import platform
+import re
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from dnnlib import UserError
 from torch_utils.training_stats import Stat
@@ -15,13 +22,13 @@ from training.run.reporting import Reporter
 
 STATS = {
     "G/loss_own_view": Stat(8, 0.7, 0.1),
-    "G/relief": Stat(8, 0.05, 0.01),
+    "G/depth_spread": Stat(8, 0.05, 0.01),
     "D/loss_real": Stat(8, 0.6, 0.1),
     "D/loss_own_view": Stat(8, 0.5, 0.1),
     "pose/generated_h": Stat(8, math.pi / 2, math.radians(20)),
     "pose/generated_v": Stat(8, math.pi / 2, math.radians(10)),
-    "pose/seen_in_photographs_h": Stat(8, math.radians(80), math.radians(5)),
-    "pose/seen_in_photographs_v": Stat(8, math.radians(95), math.radians(6)),
+    "pose/estimated_h": Stat(8, math.radians(80), math.radians(5)),
+    "pose/estimated_v": Stat(8, math.radians(95), math.radians(6)),
     "augment/p": Stat(2, 0.125, 0),
 }
 
@@ -37,6 +44,13 @@ def records(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
 
 
+def said_in(folder: Path) -> list[str]:
+    """Lines of log.txt without the time that each begins with."""
+    lines = (folder / "log.txt").read_text().splitlines()
+    found = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)", line) for line in lines]
+    return [match[1] for match in found]
+
+
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     events = EventAccumulator(str(folder)).Reload().Scalars(name)
     return [(event.step, event.value) for event in events]
@@ -45,7 +59,8 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
 def test_lines_go_to_the_terminal_and_the_log(reporter, tmp_path, capsys):
     reporter.say("first")
     reporter.say("±")
-    assert capsys.readouterr().out == (tmp_path / "log.txt").read_text() == "first\n±\n"
+    assert capsys.readouterr().out == "first\n±\n"
+    assert said_in(tmp_path) == ["first", "±"]
 
 
 def test_the_log_goes_on_in_a_resumed_run(tmp_path):
@@ -53,7 +68,7 @@ def test_the_log_goes_on_in_a_resumed_run(tmp_path):
         reporter = Reporter(tmp_path, 10)
         reporter.say(line)
         reporter.close()
-    assert (tmp_path / "log.txt").read_text() == "before\nafter\n"
+    assert said_in(tmp_path) == ["before", "after"]
 
 
 def test_without_a_folder_all_is_silent(capsys):
@@ -71,7 +86,7 @@ def test_a_tick_in_three_places(reporter, tmp_path, capsys):
     line = capsys.readouterr().out.strip()
     assert line.startswith("tick 1 | kimg 4.00/10 | 600.00 s/kimg | ETA 1h 00m | ")
     assert "G 0.700 | D real 0.600 fake 0.500 | pose h 90±20 v 90±10 deg" in line
-    assert line.endswith("seen h 80±5 v 95±6 | relief 0.0500 | augment 0.125")
+    assert line.endswith("estimated h 80±5 v 95±6 | depth spread 0.0500 | augment 0.125")
     (record,) = records(tmp_path)
     assert (record["tick"], record["kimg"], record["sec_per_kimg"]) == (1, 4.0, 600)
     assert record["memory_gb"] > 0 and record["time"] > 0
@@ -97,7 +112,7 @@ def test_a_tick_whose_steps_were_all_skipped(reporter, tmp_path, capsys):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"G/relief": Stat(8, 0.019, 0)}, "the geometry is going flat"),
+        ({"G/depth_spread": Stat(8, 0.019, 0)}, "the geometry is going flat"),
         (
             {"pose/generated_h": Stat(8, 1.5, 0.04), "pose/generated_v": Stat(8, 1.5, 0.05)},
             "the poses have collapsed",
@@ -105,7 +120,7 @@ def test_a_tick_whose_steps_were_all_skipped(reporter, tmp_path, capsys):
     ],
 )
 def test_collapse_is_reported_once_until_it_recovers(reporter, capsys, change, words):
-    box_warp = 2  # to which the relief is compared
+    box_warp = 2  # to which the spread of depth is compared
     for stats in (STATS, STATS | change, STATS | change):
         reporter.watch_for_collapse(stats, box_warp)
     (line,) = capsys.readouterr().out.splitlines()
@@ -153,7 +168,7 @@ def test_logs_survive_a_full_disk(tmp_path, capsys):
     full = OSError(28, "No space left on device")
     with (
         mock.patch.object(reporting, "append_line", side_effect=full),
-        mock.patch.object(reporting, "append_bytes", side_effect=full),
+        mock.patch.object(SummaryWriter, "add_scalar", side_effect=full),
     ):
         reporter.tick(2, 2.0, 60, STATS)
         reporter.say("still here")
@@ -168,4 +183,26 @@ def test_logs_survive_a_full_disk(tmp_path, capsys):
 def test_a_closed_terminal_does_not_matter(reporter, tmp_path):
     with mock.patch.object(reporting.tqdm, "write", side_effect=BrokenPipeError):
         reporter.say("nobody reads this")
-    assert (tmp_path / "log.txt").read_text() == "nobody reads this\n"
+    assert said_in(tmp_path) == ["nobody reads this"]
+
+
+def test_pictures_are_in_tensorboard(reporter, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    reporter.pictures({"fakes": picture}, 2.0)
+    (event,) = EventAccumulator(str(tmp_path)).Reload().Images("fakes")
+    assert event.step == 2000
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string))), picture)
+
+
+def test_the_log_tells_how_to_repeat_the_run(reporter, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "--data", "my photos"])
+    reporter.say_environment()
+    command, host = said_in(tmp_path)
+    assert command == "command line: train.py --data 'my photos'"
+    assert platform.node() in host and torch.__version__ in host
+
+
+def test_the_first_estimate(reporter, tmp_path):
+    reporter.estimate(0.5, 7200)
+    (line,) = said_in(tmp_path)
+    assert line.startswith("0.5 s per step: about 1h 00m to 10 kimg; ")

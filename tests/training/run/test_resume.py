@@ -333,7 +333,7 @@ def test_a_setting_younger_than_the_checkpoint_is_named(
     newest = checkpoints(stopped)[0]
     state = load_checkpoint(newest)
     config = json.loads(state["config"])
-    del config["loss"]["spread_weight"]
+    del config["loss"]["pose_entropy_weight"]
     torch.save(state | {"config": json.dumps(config)}, newest)
     run(settings(photographs, loss__pose_entropy_weight=0.5), stopped)
     assert "loss.pose_entropy_weight changes from 0.0 to 0.5" in capfd.readouterr().out

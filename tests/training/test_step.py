@@ -3,7 +3,6 @@
 import math
 import multiprocessing
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -13,13 +12,9 @@ from dnnlib import UserError
 from tests.tiny import tiny_config, write_photographs
 from torch_utils import distributed
 from training import losses
-from training.run.loop import (
-    Trainer,
-    TrainingDiverged,
-    blur_sigma_at,
-    open_dataset,
-    raw_resolution_at,
-)
+from training.run.loop import open_dataset
+from training.schedules import blur_sigma, raw_resolution
+from training.step import Trainer, TrainingDiverged
 
 CPU = torch.device("cpu")
 
@@ -81,9 +76,9 @@ def test_regularizers_run_in_their_own_rhythm(photographs):
 
         return count
 
-    with mock.patch.multiple(losses, **{name: counting(name) for name in counted}):
-        for _ in range(4):
-            trainer.step()
+    trainer.losses = losses.LOSSES._replace(**{name: counting(name) for name in counted})
+    for _ in range(4):
+        trainer.step()
     assert counted == {"generator_density": 2, "discriminator_r1": 2}  # 0, 2 and 0, 3
 
 
@@ -125,14 +120,13 @@ def test_augmentation_modes(photographs, augment):
 def test_gradient_accumulation_covers_the_batch(photographs):
     trainer = make_trainer(photographs, run__batch_gpu=2)
     sizes = []
-    original = losses.discriminator_main
 
-    def record(g, d, draws, real, *others):
-        sizes.append((len(draws.z), len(real)))
-        return original(g, d, draws, real, *others)
+    def record(g, d, inputs, real, transform):
+        sizes.append((len(inputs.z), len(real.images)))
+        return losses.discriminator_main(g, d, inputs, real, transform)
 
-    with mock.patch.object(losses, "discriminator_main", record):
-        trainer.step()
+    trainer.losses = losses.LOSSES._replace(discriminator_main=record)
+    trainer.step()
     assert sizes == [(2, 2), (2, 2)]
 
 
@@ -141,8 +135,11 @@ def test_accumulated_gradient_is_the_mean(photographs):
     trainer = make_trainer(photographs, run__batch_gpu=2)
     parameter = trainer.generator.decoder.net["0"].bias
     a, b = torch.randn_like(parameter), torch.randn_like(parameter)
-    phases = (losses.Phase((slope * parameter).sum(), {"x": slope}) for slope in (a, b))
-    assert trainer._update(trainer.g_optimizer, phases, scale=4)
+
+    def phase(slope: torch.Tensor) -> losses.Phase:
+        return losses.Phase((slope * parameter).sum(), {"x": slope})
+
+    assert trainer._update(trainer.g_optimizer, phase, [a, b], scale=4)
     torch.testing.assert_close(parameter.grad, 4 * (a + b) / 2)
 
 
@@ -174,21 +171,21 @@ def test_a_gradient_that_is_not_finite_is_named(photographs):
     parameter = trainer.generator.decoder.net["0"].bias
     phase = losses.Phase((parameter * 0).sqrt().sum(), {"fine": torch.zeros(1)})
     before = weights(trainer.generator)
-    assert trainer._update(trainer.g_optimizer, [phase]) == []
+    assert trainer._update(trainer.g_optimizer, lambda _: phase, [0]) == []
     assert not changed(before, trainer.generator)
     assert trainer._first_non_finite == "gradient of Generator.decoder.net.0.bias"
 
 
 def test_schedules():
     config = tiny_config(loss__blur_sigma=10, loss__blur_kimg=200, run__batch=16)
-    assert [blur_sigma_at(config, kimg) for kimg in (0, 50, 100, 200)] == [10, 5, 0, 0]
+    assert [blur_sigma(config, kimg) for kimg in (0, 50, 100, 200)] == [10, 5, 0, 0]
     growing = tiny_config(
         data__resolution=512,
         rendering__raw_resolution=64,
         rendering__raw_resolution_end=128,
         rendering__raw_growth_kimg=1000,
     )
-    assert [raw_resolution_at(growing, k) for k in (0, 500, 1000, 2000)] == [64, 96, 128, 128]
+    assert [raw_resolution(growing, k) for k in (0, 500, 1000, 2000)] == [64, 96, 128, 128]
 
 
 @pytest.mark.parametrize(
@@ -280,15 +277,15 @@ def micro_batch_phase(trainer: Trainer, name: str, index: int) -> losses.Phase:
     torch.manual_seed(100 + index)
     g, d = trainer.generator, trainer.discriminator
     z = torch.randn(4, trainer.config.generator.z_dim)
-    real = torch.rand(4, 3, 32, 32) * 2 - 1
-    seen = losses.DiscriminatorTransform()
+    real = losses.RealBatch(torch.rand(4, 3, 32, 32) * 2 - 1)
+    transform = losses.DiscriminatorTransform()
     if name == "generator_main":
-        return losses.generator_main(g, d, trainer._draws(z), seen)
+        return losses.generator_main(g, d, trainer._inputs(z), transform)
     if name == "generator_density":
-        return losses.generator_density(g, z, *losses.density_draws(g, 4, CPU))
+        return losses.generator_density(g, z, *losses.density_points(g, 4, CPU))
     if name == "discriminator_main":
-        return losses.discriminator_main(g, d, trainer._draws(z), real, seen)
-    return losses.discriminator_r1(g, d, real, seen)
+        return losses.discriminator_main(g, d, trainer._inputs(z), real, transform)
+    return losses.discriminator_r1(g, d, real, transform)
 
 
 def gradients_of(trainer: Trainer, indices: list[int]) -> dict[str, torch.Tensor]:
