@@ -15,6 +15,7 @@ from training import pose_sources
 from training.config import Config, parse_settings
 from training.data.toy_heads import toy_dataset_path
 from training.files.transfer import start_from
+from training.geod_supervisor import check_supervision
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import PRESET_ALIASES, PRESETS, build_config, suggested_gamma
@@ -41,7 +42,11 @@ FIELDS = {
     "aug": "augment.mode",
     "poses": "camera.poses",
     "ops": "run.ops",
+    "geod_from": "geod.pretrained",
+    "with_ir": "geod.in_network_files",
 }
+
+GEOD_WEIGHT = 0.1  # the published classes' default
 
 
 @click.command(cls=Command)
@@ -74,6 +79,15 @@ FIELDS = {
     "--ops",
     type=click.Choice(["auto", "torch", "native"]),
     help="Compiled operations where they can be built, plain torch, or compiled only.  [auto]",
+)
+@click.option(
+    "--geod", is_flag=True, help="Supervise geometry by an inverse renderer (docs/geod.md)."
+)
+@click.option(
+    "--geod-from", metavar="FILE", help="Take the inverse renderer from a file; with --geod."
+)
+@click.option(
+    "--with-ir", is_flag=True, default=None, help="Store the inverse renderer in network files."
 )
 @click.option("--resume", metavar="latest|RUN|FILE", help="Go on with a run, or start from a file.")
 @click.option("--desc", help="Words to add to the run folder's name.")
@@ -123,7 +137,10 @@ def _configure(
     preset: str, options: dict[str, Any], settings: tuple[str, ...], weights: Path | None
 ) -> Config:
     """The preset, then the options, then --set. Raises UserError for what cannot work."""
+    geod = options.pop("geod")
     changes = {FIELDS[name]: value for name, value in options.items() if value is not None}
+    if geod:
+        changes["geod.weight_end"] = GEOD_WEIGHT
     for key, value in parse_settings(settings).items():
         if key in changes:
             raise UserError(f"{key} is given twice: by its option and by --set")
@@ -141,6 +158,8 @@ def _configure(
     # Complain before a folder is made.
     dataset = open_dataset(config)
     pose_sources.build(config).prepare(dataset.all_cam2world, config.data.path)
+    if config.geod.active:
+        check_supervision(config)
     if weights is not None:
         start_from(weights, Generator(config), Discriminator(config))
     if config.preset == "custom" and "loss.gamma" not in changes:

@@ -323,6 +323,9 @@ class GeodConfig(_Section):
     )
     lr: PositiveFloat = Field(1e-4, description="of Adam, betas (0.9, 0.999)")
     weight_decay: float = Field(5e-4, ge=0, description="L2, added to the gradient")
+    in_network_files: bool = Field(
+        False, description="store the inverse renderer in network files too"
+    )
     detach_target: bool = Field(
         False,
         description="the inverse renderer's normals are a fixed target: the generator cannot lower "
@@ -355,6 +358,8 @@ class GeodConfig(_Section):
             raise ValueError(
                 f"geod.start_kimg {self.start_kimg:g} lies after geod.end_kimg {self.end_kimg:g}"
             )
+        if self.pretrained and not self.active:
+            raise ValueError("geod.pretrained does nothing while GeoD is off: add --geod")
         return self
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from torch_utils.images import resize
 from training.cameras import rays_from_cameras
-from training.config import Config, GeodConfig
+from training.config import GeodConfig
 from training.losses import Phase
 from training.networks.generator import View
-from training.networks.image_formation import PUBLISHED_FOV, SIZE, Frustum, surface_normals
+from training.networks.image_formation import SIZE, Frustum, surface_normals
 from training.networks.inverse_renderer import Confidence, Decomposition, InverseRenderer
 
 # Images [N, 3, 64, 64] in [-1, 1] -> [N, C, 16, 16].
@@ -205,18 +205,7 @@ def _forward_components(depth: Tensor, intrinsics: Tensor) -> Tensor:
     return rays_from_cameras(here, intrinsics, size).directions[..., 2].reshape(-1, 1, size, size)
 
 
-# --- Which cameras, and when
-
-
-def frustum_of(config: Config) -> Frustum:
-    """The inverse renderer's camera and depths for a run.
-
-    Raises UserError where depths of a preset leave no room for it.
-    """
-    fov = PUBLISHED_FOV
-    if config.geod.camera_fov:
-        fov = math.degrees(2 * math.atan(1 / (2 * config.camera.focal)))
-    return Frustum(config.rendering.near, config.rendering.far, fov)
+# --- When
 
 
 def normal_weight(geod: GeodConfig, images: int, step: int) -> float:

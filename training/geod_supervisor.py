@@ -8,8 +8,9 @@ from torch import Tensor
 from dnnlib import UserError
 from training import geod
 from training.config import Config
-from training.files.legacy_inverse_renderer import read_inverse_renderer
+from training.files.inverse_renderer_file import load_inverse_renderer_file
 from training.losses import Phase, ViewLoss
+from training.networks.image_formation import frustum_of
 from training.networks.inverse_renderer import InverseRenderer
 from training.networks.perceptual import load_features
 
@@ -47,12 +48,19 @@ class Supervisor:
         return {"view_loss": term}
 
 
+def check_supervision(config: Config) -> None:
+    """Raises UserError where a run with GeoD could not begin."""
+    supervisor = Supervisor(config, torch.device("cpu"))
+    if geod.is_trained(config.geod, 0):
+        load_features(supervisor.config.features)
+
+
 def inverse_renderer_of(config: Config) -> InverseRenderer:
     """As the configuration says: with random weights, or those of a file. Raises UserError."""
-    frustum = geod.frustum_of(config)
+    frustum = frustum_of(config)
     if config.geod.pretrained is None:
         return InverseRenderer(frustum, config.geod.width)
-    network = read_inverse_renderer(config.geod.pretrained)
+    network = load_inverse_renderer_file(config.geod.pretrained)
     if network.frustum != frustum:
         raise UserError(
             f"the inverse renderer of {config.geod.pretrained} works with {network.frustum}, not "

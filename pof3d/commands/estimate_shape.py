@@ -14,7 +14,7 @@ from pof3d.commands import options
     type=click.Path(path_type=Path),
     metavar="FILE",
     required=True,
-    help="Checkpoint that holds an inverse renderer.",
+    help="Network file written with --with-ir, or a published checkpoint that holds IR.",
 )
 @click.option("--data", metavar="ZIP|DIR", required=True, help="Photographs.")
 @click.option(
@@ -31,10 +31,10 @@ def main(network: Path, data: str, outdir: Path, device: str) -> None:
     """
     from torch_utils.devices import select_device
     from training.data.dataset import DatasetArchive
-    from training.files.legacy_inverse_renderer import read_inverse_renderer
+    from training.files.inverse_renderer_file import load_inverse_renderer_file
     from training.outputs.photograph_shapes import save_shapes
 
-    inverse_renderer = read_inverse_renderer(network).to(select_device(device))
+    inverse_renderer = load_inverse_renderer_file(network, select_device(device))
     count = save_shapes(inverse_renderer, DatasetArchive(data), outdir)
     click.echo(f"{count} photographs: pictures and meshes in {outdir}")
 

@@ -11,7 +11,7 @@ from training import geod
 from training.cameras import focal_from_fov, intrinsics_from_focal, rays_from_cameras
 from training.config import GeodConfig
 from training.networks.generator import View
-from training.networks.image_formation import Frustum, surface_normals
+from training.networks.image_formation import Frustum, frustum_of, surface_normals
 from training.networks.inverse_renderer import InverseRenderer
 from training.networks.perceptual import random_features
 from training.presets import build_config
@@ -253,17 +253,17 @@ def test_places_without_a_normal_do_not_count():
 
 def test_the_field_of_view_is_the_published_one_or_the_camera_s():
     config = build_config("cats")
-    assert geod.frustum_of(config) == Frustum(2.25, 3.3, 18.837)
-    own = geod.frustum_of(build_config("cats", {"geod.camera_fov": True}))
+    assert frustum_of(config) == Frustum(2.25, 3.3, 18.837)
+    own = frustum_of(build_config("cats", {"geod.camera_fov": True}))
     assert own.fov == pytest.approx(13.38, abs=0.01)
 
 
 def test_depths_are_those_of_the_preset():
     config = build_config("toy")
-    frustum = geod.frustum_of(config)
+    frustum = frustum_of(config)
     assert (frustum.near, frustum.far) == (config.rendering.near, config.rendering.far)
     with pytest.raises(UserError, match="faces"):
-        geod.frustum_of(build_config("shapenet_cars"))
+        frustum_of(build_config("shapenet_cars"))
 
 
 def test_it_cannot_be_had_for_objects_seen_from_all_round():
@@ -321,6 +321,7 @@ def test_it_is_off_by_default_and_without_time():
         {"weight_end": -0.1},
         {"interval": 0},
         {"width": 24},
+        {"pretrained": "published.pkl", "weight_end": 0.0},
         {"lr": 0.0},
         {"weight_start": float("nan")},
         {"novelty": 1},

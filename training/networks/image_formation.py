@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dnnlib import UserError
 from neural_renderer import rasterize, rasterize_depth, vertices_to_faces
+from training.config import Config
 
 SIZE = 64  # pixels
 PUBLISHED_FOV = 18.837  # degrees
@@ -165,6 +166,17 @@ class Frustum:
 
     def _center(self, points: Tensor) -> Tensor:
         return points.new_tensor([0.0, 0.0, self.center])
+
+
+def frustum_of(config: Config) -> Frustum:
+    """The inverse renderer's camera and depths for a run.
+
+    Raises UserError where depths of a preset leave no room for it.
+    """
+    fov = PUBLISHED_FOV
+    if config.geod.camera_fov:
+        fov = math.degrees(2 * math.atan(1 / (2 * config.camera.focal)))
+    return Frustum(config.rendering.near, config.rendering.far, fov)
 
 
 def surface_normals(points: Tensor) -> Tensor:

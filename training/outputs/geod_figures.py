@@ -15,6 +15,7 @@ from torch import Tensor
 from dnnlib import atomic_write
 from torch_utils.images import resize
 from training.geod import normals_of_depth
+from training.networks.generator import Generator
 from training.networks.image_formation import SIZE, Frustum, corner_colors, grid_faces
 from training.networks.inverse_renderer import BORDER, InverseRenderer
 from training.outputs.figures import AT_ONCE, TURNED_FACES, TURNS, tile
@@ -79,31 +80,36 @@ def save_geod_pictures(
     folder: Path,
     tag: str,
     network: InverseRenderer,
-    image: Tensor,
-    depth: Tensor,
+    generator: Generator,
+    z: Tensor,
+    intrinsics: Tensor | None,
     real_images: Tensor,
 ) -> None:
     """Write geod_normals-, normals_ir-, normals_ir_real- and turned_real-TAG.png.
 
-    image: [N, 3, R, R] and depth: [N, 1, r, r] of the generator, from the same views: its normals
-    as the loss takes them, and those that the inverse renderer finds. real_images: [M, 3, R, R].
+    Of generated images: the generator's normals as the loss takes them, and those that the inverse
+    renderer finds. z: [N, z_dim]. intrinsics: [N, 3, 3], None: the preset's. real_images:
+    [M, 3, R, R].
     """
-    geometry = [network.geometry(resize(some, SIZE)) for some in image.split(AT_ONCE)]
-    real_geometry = [network.geometry(resize(some, SIZE)) for some in real_images.split(AT_ONCE)]
-    turned = turned_images(network, resize(real_images[:TURNED_FACES], SIZE))
+    if intrinsics is None:
+        intrinsics = generator.intrinsics.expand(len(z), 3, 3)
+    lenses = intrinsics.split(AT_ONCE)
+    views = [generator(some, lens) for some, lens in zip(z.split(AT_ONCE), lenses, strict=True)]
+    views = [view.select(0) for view in views]
     pictures = {
-        "geod_normals": normal_images(normals_of_depth(depth, network.frustum)),
-        "normals_ir": _own_normals(geometry),
-        "normals_ir_real": _own_normals(real_geometry),
+        "geod_normals": [normals_of_depth(view.depth, network.frustum) for view in views],
+        "normals_ir": [_own_normals(network, view.image) for view in views],
+        "normals_ir_real": [_own_normals(network, some) for some in real_images.split(AT_ONCE)],
     }
-    for name, images in pictures.items():
-        _save_grid(folder / f"{name}-{tag}.png", images)
+    for name, normals in pictures.items():
+        _save_grid(folder / f"{name}-{tag}.png", normal_images(torch.cat(normals)))
+    turned = turned_images(network, resize(real_images[:TURNED_FACES], SIZE))
     _save_grid(folder / f"turned_real-{tag}.png", turned.flatten(0, 1), columns=len(TURNS))
 
 
-def _own_normals(geometry: list) -> Tensor:
-    """Of the objects, not of their mirror images."""
-    return torch.cat([normal_images(part.normal.chunk(2)[0]) for part in geometry])
+def _own_normals(network: InverseRenderer, image: Tensor) -> Tensor:
+    """Of the objects in images [B, 3, R, R], not of their mirror images."""
+    return network.geometry(resize(image, SIZE)).normal.chunk(2)[0]
 
 
 def _save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:

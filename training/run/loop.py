@@ -24,7 +24,7 @@ from training.data.dataset import ImageDataset
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
 from training.files.transfer import start_from
-from training.outputs import figures
+from training.outputs import figures, geod_figures
 from training.run import checkpoint
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
@@ -283,7 +283,15 @@ class Run:
             "torch": torch.__version__,
         }
         path = self.folder / self._network_name
-        save_network(path, trainer.averaged_generator, trainer.discriminator, provenance)
+        supervisor = trainer.supervisor
+        stored = supervisor is not None and self.config.geod.in_network_files
+        save_network(
+            path,
+            trainer.averaged_generator,
+            trainer.discriminator,
+            provenance,
+            inverse_renderer=supervisor.network if supervisor and stored else None,
+        )
         if run.keep_networks is not None:
             every = (run.keep_networks_every or 0) * run.tick * run.snap
             for old in surplus_networks(self.folder, run.keep_networks, every):
@@ -305,15 +313,22 @@ class Run:
         else:
             intrinsics = None
         tag = kimg_tag(trainer.kimg)
+        generator, latents = trainer.averaged_generator, torch.from_numpy(z).float()
+        latents, photographs = (x.to(trainer.device) for x in (latents, self._photographs()))
         figures.save_snapshot_pictures(
             self.folder,
             tag,
-            trainer.averaged_generator,
+            generator,
             trainer.discriminator,
-            torch.from_numpy(z).float().to(trainer.device),
+            latents,
             intrinsics,
-            self._photographs().to(trainer.device),
+            photographs,
         )
+        if trainer.supervisor is not None:
+            network = trainer.supervisor.network
+            geod_figures.save_geod_pictures(
+                self.folder, tag, network, generator, latents, intrinsics, photographs
+            )
         pictures = {
             path.name.removesuffix(f"-{tag}.png"): np.asarray(Image.open(path).convert("RGB"))
             for path in self.folder.glob(f"*-{tag}.png")

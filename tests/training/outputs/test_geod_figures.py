@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.small import small_generator
 from training.cameras import intrinsics_from_focal
 from training.geod import normals_of_depth
 from training.networks.image_formation import Frustum
@@ -90,8 +91,10 @@ def test_the_mesh_is_seen_from_the_front_and_runs_counter_clockwise(network):
 
 
 def test_writes_the_pictures_of_a_snapshot(tmp_path, network):
-    images, depth = torch.rand(6, 3, 128, 128), torch.full((6, 1, 32, 32), 2.7)
-    save_geod_pictures(tmp_path, "000010", network, images, depth, torch.rand(3, 3, 128, 128))
+    generator = small_generator().eval()
+    z = torch.randn(6, generator.config.generator.z_dim)
+    photographs = torch.rand(3, 3, 128, 128)
+    save_geod_pictures(tmp_path, "000010", network, generator, z, None, photographs)
     names = ("geod_normals", "normals_ir", "normals_ir_real", "turned_real")
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}-000010.png" for name in names}
     with Image.open(tmp_path / "turned_real-000010.png") as picture:

@@ -10,8 +10,10 @@ from dnnlib import UserError
 from tests.tiny import tiny_config, write_photographs
 from tests.training.run.test_resume import assert_same_run, run, same
 from training.config import Config
+from training.files.inverse_renderer_file import load_inverse_renderer_file
 from training.files.legacy_inverse_renderer import read_inverse_renderer
-from training.outputs import figures
+from training.files.network_file import load_network
+from training.outputs import figures, geod_figures
 from training.run.checkpoint import load_checkpoint
 from training.run.loop import open_dataset
 from training.run.run_folder import checkpoints
@@ -41,6 +43,7 @@ def photographs(tmp_path_factory) -> Path:
 @pytest.fixture
 def without_pictures(monkeypatch):
     monkeypatch.setattr(figures, "save_snapshot_pictures", lambda *_: None)
+    monkeypatch.setattr(geod_figures, "save_geod_pictures", lambda *_: None)
 
 
 def config_of(photographs: Path, **changes) -> Config:
@@ -107,3 +110,27 @@ def test_a_file_s_depths_must_be_the_run_s(photographs, published):
     with pytest.raises(UserError, match="rendering.near") as refusal:
         trainer_of(config_of(photographs, geod__pretrained=published))
     assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_run_s_network_files_hold_it_on_request(photographs, tmp_path):
+    """And then it can be taken from there; the run's pictures are there too."""
+    changes = {"run__kimg": 0.008, "run__snap": 1}
+    run(config_of(photographs, **changes), tmp_path / "without")
+    run(config_of(photographs, geod__in_network_files=True, **changes), tmp_path / "with")
+    (without,), (holding,) = (
+        list((tmp_path / name).glob("*.safetensors")) for name in ("without", "with")
+    )
+    with pytest.raises(UserError, match="--with-ir"):
+        load_inverse_renderer_file(without)
+    stored = load_inverse_renderer_file(holding)
+    newest = checkpoints(tmp_path / "with")[0]
+    assert same(stored.state_dict(), load_checkpoint(newest)["trainer"]["IR"])
+    assert load_network(holding).generator is not None
+    later = trainer_of(config_of(photographs, geod__pretrained=str(holding)))
+    assert same(later.supervisor.network.state_dict(), stored.state_dict())
+    assert list((tmp_path / "with").glob("normals_ir-*.png"))
+
+
+def test_a_file_without_geod_is_refused(photographs):
+    with pytest.raises(UserError, match="--geod"):
+        config_of(photographs, geod__weight_end=0.0, geod__pretrained="published.pkl")
