@@ -1,14 +1,18 @@
 """Runs with GeoD: what is built when, and that a cut run goes on as if nothing had happened."""
 
 import gzip
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from dnnlib import UserError
 from tests.tiny import tiny_config, write_photographs
 from tests.training.run.test_resume import assert_same_run, run, same
+from torch_utils import distributed
+from training import losses
 from training.config import Config
 from training.files.inverse_renderer_file import load_inverse_renderer_file
 from training.files.legacy_inverse_renderer import read_inverse_renderer
@@ -134,3 +138,62 @@ def test_a_run_s_network_files_hold_it_on_request(photographs, tmp_path):
 def test_a_file_without_geod_is_refused(photographs):
     with pytest.raises(UserError, match="--geod"):
         config_of(photographs, geod__weight_end=0.0, geod__pretrained="published.pkl")
+
+
+# Two processes of 4 samples against one of 2 x 4: the same latents, noise, photographs.
+
+
+def gradients_of(photographs: Path, indices: list[int], **changes) -> dict[str, torch.Tensor]:
+    """Of both phases that GeoD has a part in, averaged over micro-batches and processes."""
+    trainer = trainer_of(config_of(photographs, run__batch=8, **changes))
+    supervisor = trainer.supervisor
+    named = {"generator": trainer.generator, "IR": supervisor.network}
+    for index in indices:
+        torch.manual_seed(100 + index)
+        z = torch.randn(4, trainer.config.generator.z_dim)
+        inputs, term = trainer._inputs(z), supervisor.view_loss(images=5000, step=0)
+        transform = losses.DiscriminatorTransform()
+        phases = {
+            "generator": losses.generator_main(
+                trainer.generator, trainer.discriminator, inputs, transform, **term
+            ),
+            "IR": supervisor.main(torch.rand(4, 3, 32, 32) * 2 - 1),
+        }
+        for name, phase in phases.items():
+            (phase.loss / len(indices)).backward(inputs=list(named[name].parameters()))
+    for network in named.values():
+        distributed.average_gradients(network.parameters())
+    return {
+        f"{name}.{key}": parameter.grad
+        for name, network in named.items()
+        for key, parameter in network.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def one_of_two(rank: int, folder: Path, photographs: Path) -> None:
+    torch.set_num_threads(1)
+    store = (folder / "store").as_uri()
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    gradients = gradients_of(photographs, [rank], run__gpus=2)
+    torch.save(gradients, folder / f"gradients-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_compute_the_gradients_of_one(photographs, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    arguments = [(rank, tmp_path, photographs) for rank in range(2)]
+    processes = [spawn.Process(target=one_of_two, args=a) for a in arguments]
+    for process in processes:
+        process.start()
+    expected = gradients_of(photographs, [0, 1], run__batch_gpu=4)
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    for rank in range(2):
+        found = torch.load(tmp_path / f"gradients-{rank}.pt", weights_only=True)
+        assert found.keys() == expected.keys()
+        for network in ("generator", "IR"):
+            names = [name for name in expected if name.startswith(network)]
+            a, b = (torch.cat([part[n].flatten() for n in names]) for part in (found, expected))
+            assert ((a - b).norm() / b.norm()).item() < 1e-5
