@@ -7,24 +7,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers
+from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
 from metrics.context import Context
 from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
-from torch_utils.memory import keep_freed_memory
 from training import old_names
 from training.config import Config
 from training.data.dataset import ImageDataset
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
 from training.files.transfer import start_from
-from training.outputs import figures
+from training.outputs.figures import save_image_grid
+from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
@@ -34,6 +33,7 @@ from training.run.run_folder import (
     rename_unused,
     surplus_networks,
 )
+from training.run.snapshots import save_snapshot_pictures
 from training.step import Trainer
 
 PICTURED = 32  # latents and photographs in the pictures of a snapshot
@@ -76,9 +76,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     """
     if config.run.ops is not None:
         ops.set_mode(config.run.ops)
-    keep_freed_memory()
     is_first = distributed.rank() == 0
-    with StopSignals() as stop, locked(folder if is_first else None):
+    with StopSignals(say_now if is_first else None) as stop, locked(folder if is_first else None):
         trainer = Trainer(config, open_dataset(config), select_device(config.run.device))
         run = Run(trainer, folder, resume, is_first)
         try:
@@ -240,8 +239,8 @@ class Run:
         trainer, data = self.trainer, self.evaluation_data
         context = Context(
             EvaluatedNetwork(trainer.averaged_generator, trainer.discriminator, data.labels),
-            data.photographs,
-            data.shown,
+            data.all_images,
+            data.train_images,
             data.true_directions,
             Runner(trainer.device),
         )
@@ -294,31 +293,26 @@ class Run:
             temporary.write_text(self.config.model_dump_json(indent=2) + "\n")
 
     def _save_photographs(self) -> None:
-        figures.save_image_grid(self.folder / "reals.png", self._photographs())
+        save_image_grid(self.folder / "reals.png", self._photographs())
 
     def _save_pictures(self) -> None:
         trainer, config = self.trainer, self.config
-        z = np.random.RandomState(config.run.seed).randn(PICTURED, config.generator.z_dim)
         intrinsics = trainer.dataset.all_intrinsics
         if config.camera.intrinsics == "labels" and intrinsics is not None:
             intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
         else:
             intrinsics = None
-        tag = kimg_tag(trainer.kimg)
-        figures.save_snapshot_pictures(
+        pictures = save_snapshot_pictures(
             self.folder,
-            tag,
+            kimg_tag(trainer.kimg),
             trainer.averaged_generator,
             trainer.discriminator,
-            torch.from_numpy(z).float().to(trainer.device),
+            latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device),
             intrinsics,
             self._photographs().to(trainer.device),
         )
-        pictures = {
-            path.name.removesuffix(f"-{tag}.png"): np.asarray(Image.open(path).convert("RGB"))
-            for path in self.folder.glob(f"*-{tag}.png")
-        }
-        self.reporter.pictures(pictures, trainer.kimg)
+        arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
+        self.reporter.pictures(arrays, trainer.kimg)
 
     def _photographs(self) -> Tensor:
         """The same few in every snapshot, in [-1, 1]."""
