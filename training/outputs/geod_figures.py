@@ -5,19 +5,15 @@ of the generator elsewhere; depth from yellow (near) to violet (far).
 """
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib import atomic_write
-from torch_utils.images import resize
-from training.geod import normals_of_depth
 from training.networks.image_formation import SIZE, Frustum, corner_colors, grid_faces
 from training.networks.inverse_renderer import BORDER, InverseRenderer
-from training.outputs.figures import AT_ONCE, TURNED_FACES, TURNS, tile
 from training.outputs.meshes import Mesh
 
 
@@ -35,9 +31,7 @@ def depth_images(depth: Tensor, frustum: Frustum) -> Tensor:
 
 
 @torch.no_grad()
-def turned_images(
-    network: InverseRenderer, image: Tensor, yaws: tuple[float, ...] = TURNS
-) -> Tensor:
+def turned_images(network: InverseRenderer, image: Tensor, yaws: Sequence[float]) -> Tensor:
     """The object of each image [B, 3, 64, 64] from the front and turned, [B, V, 3, 64, 64].
 
     yaws: degrees; positive ones show the side that a camera to the right of the object sees.
@@ -72,40 +66,3 @@ def canonical_mesh(network: InverseRenderer, image: Tensor) -> Mesh:
     new_index = torch.cumsum(inner, dim=0) - 1
     vertices = points.flatten(0, 1)[inner]
     return Mesh(vertices.numpy().astype(np.float32), new_index[faces].numpy().astype(np.int32))
-
-
-@torch.no_grad()
-def save_geod_pictures(
-    folder: Path,
-    tag: str,
-    network: InverseRenderer,
-    image: Tensor,
-    depth: Tensor,
-    real_images: Tensor,
-) -> None:
-    """Write geod_normals-, normals_ir-, normals_ir_real- and turned_real-TAG.png.
-
-    image: [N, 3, R, R] and depth: [N, 1, r, r] of the generator, from the same views: its normals
-    as the loss takes them, and those that the inverse renderer finds. real_images: [M, 3, R, R].
-    """
-    geometry = [network.geometry(resize(some, SIZE)) for some in image.split(AT_ONCE)]
-    real_geometry = [network.geometry(resize(some, SIZE)) for some in real_images.split(AT_ONCE)]
-    turned = turned_images(network, resize(real_images[:TURNED_FACES], SIZE))
-    pictures = {
-        "geod_normals": normal_images(normals_of_depth(depth, network.frustum)),
-        "normals_ir": _own_normals(geometry),
-        "normals_ir_real": _own_normals(real_geometry),
-    }
-    for name, images in pictures.items():
-        _save_grid(folder / f"{name}-{tag}.png", images)
-    _save_grid(folder / f"turned_real-{tag}.png", turned.flatten(0, 1), columns=len(TURNS))
-
-
-def _own_normals(geometry: list) -> Tensor:
-    """Of the objects, not of their mirror images."""
-    return torch.cat([normal_images(part.normal.chunk(2)[0]) for part in geometry])
-
-
-def _save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
-    with atomic_write(path) as temporary:
-        tile(images.cpu(), columns).save(temporary, format="png")
