@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.naive import plain_bias_act, plain_upfirdn2d  # noqa: E402
 from dnnlib import Command  # noqa: E402
-from torch_utils.memory import keep_freed_memory  # noqa: E402
 from torch_utils.ops import bias_act, resample_filter, status, triplane_render, upfirdn2d  # noqa: E402
 from torch_utils.ops.triplane_render import DecoderWeights, triplane_render_torch  # noqa: E402
 
@@ -186,7 +185,6 @@ def sgemm_gflop_per_s(size: int = 1024) -> float:
 )
 def main(threads: int | None, repeats: int, json_file: str | None) -> None:
     """Time every operation against its plain torch twin, on the CPU."""
-    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -33,12 +33,12 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.naive import PUBLISHED_SCHEDULE, plain_operations
 from dnnlib import Command
-from torch_utils.memory import freed_memory_returned, keep_freed_memory
+from torch_utils.devices import select_device
 from torch_utils.ops import status
 from training.config import Config, parse_settings
 from training.losses import LOSSES, PhaseLosses
 from training.presets import build_config
-from training.run.loop import device_of, open_dataset
+from training.run.loop import open_dataset
 from training.step import Trainer
 
 FFHQ_128 = {"data.resolution": 128, "run.batch": 4}
@@ -56,16 +56,9 @@ class Contestant(NamedTuple):
     schedule: PhaseLosses
 
 
-@contextlib.contextmanager
-def plain_torch() -> Iterator[None]:
-    """Nothing that this code adds, neither operations nor its way with memory."""
-    with plain_operations(), freed_memory_returned():
-        yield
-
-
 OURS = Contestant("this code", contextlib.nullcontext, LOSSES)
-TWINS = Contestant("this schedule, plain torch", plain_torch, LOSSES)
-NAIVE = Contestant("published schedule, plain torch", plain_torch, PUBLISHED_SCHEDULE)
+TWINS = Contestant("this schedule, plain torch", plain_operations, LOSSES)
+NAIVE = Contestant("published schedule, plain torch", plain_operations, PUBLISHED_SCHEDULE)
 
 
 class MeteredTrainer(Trainer):
@@ -177,7 +170,7 @@ def measure(
     config: Config, contestants: list[Contestant], repeats: int, processor_time: bool
 ) -> list[dict[str, Any]]:
     """Times of all contestants, in turns; then the work of each."""
-    trainer = MeteredTrainer(config, open_dataset(config), device_of(config))
+    trainer = MeteredTrainer(config, open_dataset(config), select_device(config.run.device))
     read = processor_clock if processor_time else clock(trainer.device)
     trainer.iteration(read)  # warm-up: kernels, optimizer state, memory
     seconds: dict[str, list[float]] = {c.name: [] for c in contestants}
@@ -244,7 +237,6 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Seconds per training iteration, images per second, peak memory, and the bound."""
-    keep_freed_memory()
     if threads or processor_time:
         torch.set_num_threads(1 if processor_time else threads)
     contestants = [OURS, *[TWINS] * twins, *[NAIVE] * naive]
@@ -252,7 +244,7 @@ def main(
         config = configure(cfg, settings, Path(folder))
         write_noise(Path(folder), config.run.batch, config.data.resolution)
         rows = measure(config, contestants, repeats, processor_time)
-    rates, device = rates_of_the_machine(), device_of(config)
+    rates, device = rates_of_the_machine(), select_device(config.run.device)
     machine = (
         f"{status(device)}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
         f"{platform.machine()}"

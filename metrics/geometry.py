@@ -10,14 +10,14 @@ from torch import Tensor
 from .context import Views
 
 # In pixel widths. Where depth changes more among a pixel and its neighbors is a silhouette or a
-# fold, and the pixel a mixture of surfaces. A point that lies farther behind what the other camera
-# sees is hidden from it.
+# fold, and the pixel a mixture of surfaces. A point that lies farther behind the other
+# camera's surface is hidden from it.
 STEEPEST = 8.0
 _OPAQUE = 0.999  # of interpolated 0/1 masks: all four neighbors are set
 
 
 class WarpErrors(NamedTuple):
-    """Sums over the pixels that both cameras see, of each object, [B].
+    """Sums over the pixels that both cameras show, of each object, [B].
 
     color: mean absolute difference over channels, which go from 0 to 1. depth: absolute difference
     in widths of the object. unwarped: like color, but of the same pixel of the other view.
@@ -32,7 +32,11 @@ class WarpErrors(NamedTuple):
 
 
 def warp_errors(views: Views) -> WarpErrors:
-    """Carry the first view's pixels to the second camera by the first's depth; compare there."""
+    """Carry the first view's pixels to the second camera by the first's depth; compare there.
+
+    Args:
+        views: two of each object.
+    """
     size = views.image.shape[-1]
     image, other_image = views.image.unbind(1)
     depth, other_depth = views.depth.unbind(1)
@@ -48,13 +52,13 @@ def warp_errors(views: Views) -> WarpErrors:
         grid = place.pixel * 2 - 1
         return F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
 
-    seen_depth = look_up(other_depth)
-    tolerance = STEEPEST * _pixel_width(seen_depth, views.intrinsics, depth.shape[-1])
+    depth_there = look_up(other_depth)
+    tolerance = STEEPEST * _pixel_width(depth_there, views.intrinsics, depth.shape[-1])
     compared = (
         (_enlarge(sound.float(), size) > _OPAQUE)
         & (look_up(other_sound.float()) > _OPAQUE)
         & ((place.pixel >= 0) & (place.pixel <= 1)).all(dim=-1)[:, None]
-        & (place.distance <= seen_depth + tolerance)
+        & (place.distance <= depth_there + tolerance)
     )
     width = object_width(mask, depth, views.intrinsics).nan_to_num(1)  # no object, no pixels
 
@@ -63,7 +67,7 @@ def warp_errors(views: Views) -> WarpErrors:
 
     return WarpErrors(
         total((look_up(other_image) - image).abs().mean(dim=1, keepdim=True) / 2),
-        total((place.distance - seen_depth).abs()) / width,
+        total((place.distance - depth_there).abs()) / width,
         total((other_image - image).abs().mean(dim=1, keepdim=True) / 2),
         compared.sum(dim=(1, 2, 3)),
         inside.sum(dim=(1, 2, 3)),

@@ -1,4 +1,8 @@
-"""Viewing directions compared: unit vectors [N, 3] from the pivot to the camera, y up.
+"""Viewing directions compared: unit vectors [N, 3] against the camera's optical axis, y up.
+
+For cameras that look at a pivot, they point from there to the camera. Unlike directions from the
+origin of the world, they do not depend on where that lies, nor on the world's scale; nor can images
+tell.
 
 Unposed images fix the world only up to a rotation and a reflection, so directions are aligned
 before they are compared. Yaw is the longitude, zero toward +z and growing toward +x; pitch is the
@@ -37,7 +41,7 @@ class PoseErrors(NamedTuple):
 
 
 def align(source: Tensor, target: Tensor) -> Alignment:
-    """The rotation or reflection that brings source closest to target, in least squares.
+    """The rotation or reflection that brings source [N, 3] closest to target, in least squares.
 
     Kabsch 1976 would flip a sign to exclude reflections; without, the better of both determinants
     results (Schonemann 1966).
@@ -47,11 +51,11 @@ def align(source: Tensor, target: Tensor) -> Alignment:
     return Alignment(matrix, bool(torch.linalg.det(matrix) < 0))
 
 
-def pose_errors(seen: Tensor, true: Tensor) -> PoseErrors:
-    """Of directions that are aligned already."""
-    seen, true = seen.double(), true.double()
-    angle = angle_between(seen, true).rad2deg()
-    (yaw, pitch), (true_yaw, true_pitch) = yaw_and_pitch(seen), yaw_and_pitch(true)
+def pose_errors(estimated: Tensor, true: Tensor) -> PoseErrors:
+    """Errors of estimates [N, 3] that are aligned with the truth [N, 3] already."""
+    estimated, true = estimated.double(), true.double()
+    angle = angle_between(estimated, true).rad2deg()
+    (yaw, pitch), (true_yaw, true_pitch) = yaw_and_pitch(estimated), yaw_and_pitch(true)
     yaw_error = torch.remainder(yaw - true_yaw + math.pi, 2 * math.pi) - math.pi
     return PoseErrors(
         angle.quantile(0.5).item(),
@@ -64,18 +68,18 @@ def pose_errors(seen: Tensor, true: Tensor) -> PoseErrors:
 
 
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
-    """Radians [N]; accurate for small angles, where arccos is not."""
+    """Angles [N] in radians of directions [N, 3]; accurate for small ones, where arccos is not."""
     return torch.atan2(torch.linalg.cross(a, b).norm(dim=-1), (a * b).sum(dim=-1))
 
 
 def yaw_and_pitch(directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Radians [N] each, of unit vectors [N, 3]."""
+    """Longitude and latitude, radians [N] each, of unit vectors [N, 3]."""
     x, y, z = directions.unbind(-1)
     return torch.atan2(x, z), torch.asin(y.clamp(-1, 1))
 
 
 def circular_correlation(a: Tensor, b: Tensor) -> float:
-    """Of angles [N] in radians (Fisher & Lee 1983); Pearson's where they spread little.
+    """Correlation of angles [N] in radians (Fisher & Lee 1983); Pearson's where they spread little.
 
     sum sin(a_i - a_j) sin(b_i - b_j) over pairs, normalized; written with sums over i alone. Zero
     where one of them does not vary.
@@ -96,7 +100,8 @@ def pose_distance(a: Tensor, b: Tensor) -> float:
     """
     p, q = _histogram(a), _histogram(b)
     middle = (p + q) / 2
-    divergence = sum((torch.xlogy(x, x) - torch.xlogy(x, middle)).sum() for x in (p, q)) / 2
+    both = torch.stack([p, q])
+    divergence = (torch.xlogy(both, both) - torch.xlogy(both, middle)).sum() / 2
     return (divergence / math.log(2)).clamp(min=0).sqrt().item()
 
 

@@ -1,19 +1,21 @@
 """Image quality: FID and its kin, and which photographs and samples each of them looks at."""
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib import UserError
 from torch_utils.images import to_uint8
 
 from . import scores
-from .context import Context, ImageSet, Measured
+from .context import Context, ImageSet
 from .detectors import EFFICIENTNET, INCEPTION, Detector
+from .result import MetricResult
 from .runner import BATCH
-from .statistics import Moments, cached
+from .statistics import Moments, cached_on_disk
 
 _NAME = re.compile(r"(fid|fd|kid|kd|pr|is)(\d+(?:\.\d+)?)k3?(_full)?(?:-(inception|effnet))?")
 _DETECTORS = {"inception": INCEPTION, "effnet": EFFICIENTNET}
@@ -24,7 +26,8 @@ _NEIGHBORS = 3
 _MOST_PHOTOGRAPHS = 200_000  # whose features are held in memory at once
 
 
-class QualityName(NamedTuple):
+@dataclass(frozen=True)
+class QualityName:
     """The parts of a name such as fd50k_full-effnet.
 
     family: 'fid', 'kid', 'pr' or 'is'. count: of samples. full: against all photographs, without
@@ -61,12 +64,20 @@ class QualityName(NamedTuple):
         return f"{family}{self.count / 1000:g}k{neighbors}{full}"
 
 
-def measure_quality(name: QualityName, context: Context) -> Measured:
-    """context.count, where given, takes the place of the name's own."""
-    name = name._replace(count=context.count or name.count)
+def measure_quality(name: QualityName, context: Context) -> MetricResult:
+    """Image quality under this name.
+
+    Args:
+        name: says which; `context.count`, where given, takes the place of its own count.
+        context: the network and the photographs.
+
+    Raises:
+        UserError: where photographs or samples are too few.
+    """
+    name = replace(name, count=context.count or name.count)
     detector = context.load_detector(name.detector or context.detector)
     numbers = _MEASURES[name.family](name, detector, context)
-    return Measured(name.reported_name(detector.name), numbers)
+    return MetricResult.of(name.reported_name(detector.name), numbers)
 
 
 def _fid(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
@@ -77,6 +88,11 @@ def _fid(name: QualityName, detector: Detector, context: Context) -> dict[str, f
 
 def _kid(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
     real = _photograph_features(name, detector, context)
+    if min(len(real), name.count) < 2:
+        raise UserError(
+            f"{name.reported_name(detector.name)} needs at least 2 photographs and 2 samples, "
+            f"not {len(real)} and {name.count}"
+        )
     return {"": scores.kernel_distance(real, context.sample_features(detector, name.count))}
 
 
@@ -90,7 +106,7 @@ def _precision_recall(name: QualityName, detector: Detector, context: Context) -
 
 def _inception_score(name: QualityName, detector: Detector, context: Context) -> dict[str, float]:
     def probabilities(indices: range) -> Tensor:
-        return detector.probabilities(to_uint8(context.subject.sample(indices)))
+        return detector.probabilities(to_uint8(context.model.sample(indices)))
 
     classes = context.runner.map(probabilities, name.count, "classes of samples")
     mean, std = scores.inception_score(classes)
@@ -106,7 +122,7 @@ _MEASURES = {
 
 
 def _photograph_moments(name: QualityName, detector: Detector, context: Context) -> Moments:
-    photographs, chosen = _chosen(name, context, len(context.photographs.images))
+    photographs, chosen = _chosen(name, context, len(context.all_images.images))
 
     def compute() -> dict[str, np.ndarray]:
         moments = Moments.empty(detector.dim, context.runner.device)
@@ -122,7 +138,7 @@ def _photograph_moments(name: QualityName, detector: Detector, context: Context)
             "outer": moments.outer.cpu().numpy(),
         }
 
-    kept = cached(_key("moments", photographs, chosen, detector), compute)
+    kept = cached_on_disk(_key("moments", photographs, chosen, detector), compute)
     return Moments(
         float(kept["count"]), torch.from_numpy(kept["total"]), torch.from_numpy(kept["outer"])
     )
@@ -138,12 +154,12 @@ def _photograph_features(name: QualityName, detector: Detector, context: Context
         rows = context.runner.map(features, len(chosen), "features of photographs")
         return {"features": rows.numpy()}
 
-    kept = cached(_key("features", photographs, chosen, detector), compute)
+    kept = cached_on_disk(_key("features", photographs, chosen, detector), compute)
     return torch.from_numpy(kept["features"])
 
 
 def _chosen(name: QualityName, context: Context, most: int) -> tuple[ImageSet, np.ndarray]:
-    photographs = context.photographs if name.full else context.shown
+    photographs = context.all_images if name.full else context.train_images
     return photographs, photographs.choose(most if name.full else min(name.count, most))
 
 

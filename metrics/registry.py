@@ -1,18 +1,19 @@
-"""Names -> metrics, and the lines in which the tools of the field expect their results."""
+"""Names -> metrics."""
 
 import difflib
-import json
+import math
 import time
-from collections.abc import Iterable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from dnnlib import UserError, append_line
-from torch_utils import distributed
+import torch
+
+from dnnlib import UserError
 
 from .context import Context
 from .detectors import EFFICIENTNET
 from .quality import QualityName, measure_quality
+from .result import MetricResult
 from .views import (
     measure_identity,
     measure_pose_distribution,
@@ -23,7 +24,7 @@ from .views import (
 
 # Any number of samples can stand in their place: fid5k_full.
 _QUALITY = ("fid50k_full", "fid50k", "kid50k_full", "pr50k3_full", "is50k", "fd50k_full-effnet")
-_OTHERS = {
+_OTHERS: dict[str, Callable[[Context], MetricResult]] = {
     "pose_error": measure_pose_error,
     "pose_distribution": measure_pose_distribution,
     "view_consistency": measure_view_consistency,
@@ -32,38 +33,28 @@ _OTHERS = {
     "identity_consistency-effnet": lambda context: measure_identity(context, EFFICIENTNET),
 }
 NAMES = (*_QUALITY, *_OTHERS)
+NONE = "none"  # the field's way to ask for no metric
 
 
-class Result(NamedTuple):
-    """name: what was measured, with count and detector. values: by name. count: of samples that was
-    asked for, None for the metric's own. finished: seconds since 1970."""
+def parse_names(text: str) -> tuple[str, ...]:
+    """'fid50k_full, relief' -> ('fid50k_full', 'relief'), each once; 'none' and '' -> ().
 
-    name: str
-    values: dict[str, float]
-    seconds: float
-    count: int | None
-    finished: float
-
-    def json_line(self, network: str | None) -> str:
-        """In the format of the field. network: file name of the snapshot."""
-        record = {
-            "results": self.values,
-            "metric": self.name,
-            "total_time": self.seconds,
-            "num_gpus": distributed.world_size(),
-            "num_gen": self.count,
-            "snapshot_pkl": network,
-            "timestamp": self.finished,
-        }
-        return json.dumps(record)
-
-    def append_to(self, folder: Path, network: str | None) -> None:
-        """Add a line to the run folder's metric-NAME.jsonl."""
-        append_line(folder / f"metric-{self.name}.jsonl", self.json_line(network))
+    Raises:
+        UserError: for a name that is not a metric's.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if [name.lower() for name in names] == [NONE]:
+        return ()
+    check_names(names)
+    return names
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises UserError for a name that is not a metric's."""
+    """Do nothing if all names are metrics'.
+
+    Raises:
+        UserError: for a name that is not.
+    """
     for name in names:
         if name not in _OTHERS and QualityName.parse(name) is None:
             close = difflib.get_close_matches(name, NAMES, n=1)
@@ -71,16 +62,25 @@ def check_names(names: Iterable[str]) -> None:
             raise UserError(f"unknown metric '{name}'{hint}: there are {', '.join(NAMES)}")
 
 
-def compute(name: str, context: Context) -> Result:
-    """Called in all processes alike; all get the same result, or an error.
+def compute(name: str, context: Context) -> MetricResult:
+    """Measure one metric. Called in all processes alike; all get the same result, or an error.
 
-    Raises UserError for an unknown name, and where the network, the data or the detector lack what
-    the metric needs.
+    Raises:
+        UserError: for an unknown name; where the network, the data or the detector lack what the
+            metric needs; where the result is not a number.
     """
     check_names([name])
     started = time.time()
     quality = QualityName.parse(name)
-    found = measure_quality(quality, context) if quality else _OTHERS[name](context)
-    values = {found.name + suffix: number for suffix, number in found.numbers.items()}
+    try:
+        found = measure_quality(quality, context) if quality else _OTHERS[name](context)
+    except torch.linalg.LinAlgError as error:
+        raise UserError(f"{name} cannot be computed: {str(error).splitlines()[0]}") from error
+    for key, value in found.values.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{key} is {value}: there are too few images or samples, or the network's images "
+                "are not finite"
+            )
     finished = time.time()
-    return Result(found.name, values, finished - started, context.count, finished)
+    return replace(found, seconds=finished - started, count=context.count, finished=finished)

@@ -38,7 +38,11 @@ class Runner(NamedTuple):
     def map(self, work: Callable[[range], Tensor], count: int, label: str) -> Tensor:
         """The rows work(indices) [B, ...] of all range(count), in order, on the CPU."""
         parts: dict[int, Tensor] = {}
-        self.for_each(lambda i: parts.__setitem__(i.start, work(i).cpu()), count, label)
+
+        def keep(indices: range) -> None:
+            parts[indices.start] = work(indices).cpu()
+
+        self.for_each(keep, count, label)
         if distributed.world_size() > 1:
             everyone: list[dict[int, Tensor]] = [{}] * distributed.world_size()
             dist.all_gather_object(everyone, parts)
@@ -57,4 +61,6 @@ class Runner(NamedTuple):
             reasons: list[str | None] = [None] * distributed.world_size()
             if distributed.world_size() > 1:
                 dist.all_gather_object(reasons, None if failure is None else str(failure))
-            raise failure or UserError(next(reason for reason in reasons if reason is not None))
+            if failure is not None:
+                raise failure
+            raise UserError(next(reason for reason in reasons if reason is not None))

@@ -43,8 +43,20 @@ def kernel_distance(
     """Squared maximum mean discrepancy, unbiased, kernel (x . y / F + 1)^3.
 
     The KID of Binkowski et al. 2018; mean over random subsets of both sets, of equal size.
+
+    Args:
+        real: features [N, F].
+        fake: features [M, F].
+        subsets: their number.
+        subset_size: rows in each; as many as there are in sets that are smaller.
+        seed: of the choice of subsets.
+
+    Raises:
+        ValueError: for sets of fewer than two rows, which have no unbiased estimate.
     """
     size = min(subset_size, len(real), len(fake))
+    if size < 2:
+        raise ValueError(f"the kernel distance needs 2 rows of each set, not {size}")
     random = np.random.default_rng(seed)
 
     def draw(features: Tensor) -> Tensor:
@@ -108,12 +120,12 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
 
     probabilities: [N, K], cut into consecutive splits that are scored apart.
     """
-    scores = []
+    of_splits = []
     for part in probabilities.double().tensor_split(min(splits, len(probabilities))):
         marginal = part.mean(dim=0)
         divergence = torch.xlogy(part, part) - torch.xlogy(part, marginal)
-        scores.append(divergence.sum(dim=1).mean().exp())
-    scores = torch.stack(scores)
+        of_splits.append(divergence.sum(dim=1).mean().exp())
+    scores = torch.stack(of_splits)
     return InceptionScore(scores.mean().item(), scores.std(correction=0).item())
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +27,27 @@ class Moments:
 
     @classmethod
     def empty(cls, dim: int, device: torch.device | str = "cpu") -> "Moments":
+        """The moments of no rows of length `dim`."""
         total = torch.zeros(dim, dtype=torch.float64, device=device)
         return cls(0, total, torch.zeros(dim, dim, dtype=torch.float64, device=device))
 
     @classmethod
     def of(cls, rows: Tensor) -> "Moments":
+        """The moments of rows [B, F]."""
         moments = cls.empty(rows.shape[1], rows.device)
         for part in rows.split(_ROWS_AT_ONCE):
             moments.add(part)
         return moments
 
     def add(self, rows: Tensor) -> None:
+        """Count further rows [B, F]."""
         rows = rows.to(self.total)
         self.count += len(rows)
         self.total += rows.sum(dim=0)
         self.outer += rows.mT @ rows
 
     def sum_over_processes(self) -> None:
+        """Count the rows of all processes, in each of them."""
         count = torch.tensor(float(self.count), dtype=torch.float64, device=self.total.device)
         for tensor in (count, self.total, self.outer):
             distributed.all_reduce_sum(tensor)
@@ -51,23 +55,24 @@ class Moments:
 
     @property
     def mean(self) -> Tensor:
+        """[F], float64."""
         return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """Divided by N, as in the field's code."""
+        """[F, F], float64; divided by N, as in the field's code."""
         return self.outer / self.count - torch.outer(self.mean, self.mean)
 
 
 def content_hash(path: str | os.PathLike) -> str:
-    """Of the names and contents of a zip's or a folder's files; packing does not change it.
+    """A hash of the names and contents of a zip's or a folder's files; packing does not change it.
 
-    Contents count by CRC-32 and size, which a zip lists without being read.
+    Contents count by CRC-32 and size, which a zip lists without being read. Files that cannot be
+    read, as links to nowhere, count by their names alone.
     """
     path = Path(path)
     if path.is_dir():
-        files = (Path(root, name) for root, _, names in os.walk(path) for name in names)
-        entries = [(file.relative_to(path).as_posix(), *_checksum(file)) for file in files]
+        entries = [(file.relative_to(path).as_posix(), *_checksum(file)) for file in _files(path)]
     else:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
@@ -75,12 +80,27 @@ def content_hash(path: str | os.PathLike) -> str:
     return hashlib.sha256(repr(sorted(entries)).encode()).hexdigest()
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below, those of linked folders too; a folder that links to one above it, once."""
+    visited = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(root)
+        if place in visited:
+            folders.clear()
+            continue
+        visited.add(place)
+        yield from (Path(root, name) for name in names)
+
+
 def _checksum(file: Path) -> tuple[int, int]:
+    """Size and CRC-32. What is no file, as a link to nowhere or a pipe, has none."""
+    if not file.is_file():
+        return 0, 0
     data = file.read_bytes()
     return len(data), zlib.crc32(data)
 
 
-def cached(key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def cached_on_disk(key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """What compute() returns, from the cache when it was computed before under the same key.
 
     Called by all processes, as compute is; the first one writes. A damaged file is computed anew,
@@ -88,13 +108,14 @@ def cached(key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, 
     """
     path = cache_dir("metrics") / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
     found = _load(path)
-    if not distributed.any_process(found is None):
+    missing = distributed.any_process(found is None)
+    if found is not None and not missing:
         return found
     arrays = compute()
     if distributed.rank() == 0:
         try:
             with atomic_write(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, allow_pickle=False, **arrays)
         except OSError as error:
             message = f"WARNING: cannot keep {path} ({error.strerror or error})"
             print(message, file=sys.stderr)

@@ -8,9 +8,10 @@ from torch import Tensor
 from dnnlib import UserError
 from torch_utils.images import to_uint8
 
-from .context import Context, Measured
-from .geometry import WarpErrors, relief, warp_errors
+from .context import Context
+from .geometry import relief, warp_errors
 from .poses import align, pose_distance, pose_errors
+from .result import MetricResult
 from .scores import identity_scores
 
 POSES = 10_000
@@ -21,13 +22,23 @@ IDENTITY_YAWS = (-20.0, 20.0)
 _FORWARD = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
 
 
-def measure_pose_error(context: Context) -> Measured:
-    """Alignment is fitted to one half of the photographs and judged on the other."""
-    halves = _seen_and_true(context)
+def measure_pose_error(context: Context) -> MetricResult:
+    """Errors of the discriminator's poses of photographs, in degrees; see docs/metrics.md.
+
+    The alignment is fitted to one half of the photographs, and the errors are those of the other.
+
+    Returns:
+        pose_error (the median), _p90, _yaw, _pitch, _yaw_correlation, _pitch_correlation,
+        _constant, _constant_p90, _mirrored.
+
+    Raises:
+        UserError: where the poses are not known, or no discriminator estimates them.
+    """
+    halves = _estimated_and_true(context)
     alignment = align(*halves.fitted)
-    found = pose_errors(alignment(halves.held_out.seen), halves.held_out.true)
-    constants = [pairs._replace(seen=_FORWARD.expand_as(pairs.seen)) for pairs in halves]
-    constant = pose_errors(align(*constants[0])(constants[1].seen), halves.held_out.true)
+    found = pose_errors(alignment(halves.held_out.estimated), halves.held_out.true)
+    same = [pairs._replace(estimated=_FORWARD.expand_as(pairs.estimated)) for pairs in halves]
+    constant = pose_errors(align(*same[0])(same[1].estimated), halves.held_out.true)
     numbers = {
         "": found.median,
         "_p90": found.p90,
@@ -39,73 +50,112 @@ def measure_pose_error(context: Context) -> Measured:
         "_constant_p90": constant.p90,
         "_mirrored": float(alignment.mirrored),
     }
-    return Measured("pose_error", numbers)
+    return MetricResult.of("pose_error", numbers)
 
 
-def measure_pose_distribution(context: Context) -> Measured:
-    """The generator's poses are aligned as the discriminator's are: the two share one world."""
-    halves = _seen_and_true(context)
+def measure_pose_distribution(context: Context) -> MetricResult:
+    """Distance of the generator's viewing directions from the true ones, in [0, 1].
+
+    The generator's are aligned as the discriminator's are: the two share one world.
+
+    Returns:
+        pose_distribution, and _of_halves: of the true ones among themselves.
+
+    Raises:
+        UserError: as `measure_pose_error`; also where the generator has no poses of its own.
+    """
+    halves = _estimated_and_true(context)
     count = context.count or POSES
-    drawn = context.runner.map(context.subject.directions, count, "poses of samples").double()
+    drawn = context.runner.map(context.model.directions, count, "poses of samples").double()
     true = torch.cat([pairs.true for pairs in halves])
     numbers = {
         "": pose_distance(align(*halves.fitted)(drawn), true),
         "_of_halves": pose_distance(*(pairs.true for pairs in halves)),
     }
-    return Measured("pose_distribution", numbers)
+    return MetricResult.of("pose_distribution", numbers)
 
 
-def measure_view_consistency(context: Context) -> Measured:
-    """Means over the pixels that both views see, of all objects together."""
+def measure_view_consistency(context: Context) -> MetricResult:
+    """How far two views of an object contradict each other; see `geometry.warp_errors`.
+
+    Returns:
+        view_consistency_color (0 to 1), _depth (widths of the object), _color_unwarped and
+        _compared (a share): means over the pixels that both views show, of all objects together.
+
+    Raises:
+        UserError: where there is no such pixel.
+    """
 
     def errors(indices: range) -> Tensor:
-        views = context.subject.views(indices, WARP_YAWS)
+        views = context.model.views(indices, WARP_YAWS)
         return torch.stack([part.double() for part in warp_errors(views)], dim=1)
 
     rows = context.runner.map(errors, context.count or OBJECTS, "two views of samples")
-    sums = WarpErrors(*rows.sum(dim=0).tolist())
-    if not sums.compared:
+    color, depth, unwarped, compared, inside = rows.sum(dim=0).tolist()  # as in WarpErrors
+    if not compared:
         raise UserError("view_consistency: no sample shows a surface that two views share")
     numbers = {
-        "_color": sums.color / sums.compared,
-        "_depth": sums.depth / sums.compared,
-        "_color_unwarped": sums.unwarped / sums.compared,
-        "_compared": sums.compared / sums.inside,
+        "_color": color / compared,
+        "_depth": depth / compared,
+        "_color_unwarped": unwarped / compared,
+        "_compared": compared / inside,
     }
-    return Measured("view_consistency", numbers)
+    return MetricResult.of("view_consistency", numbers)
 
 
-def measure_relief(context: Context) -> Measured:
-    """Mean and spread over samples."""
+def measure_relief(context: Context) -> MetricResult:
+    """Depth of the visible surface by the object's width; see `geometry.relief`.
+
+    Returns:
+        relief and relief_std, mean and standard deviation over samples that show an object.
+
+    Raises:
+        UserError: where none does.
+    """
 
     def one_view(indices: range) -> Tensor:
-        return relief(context.subject.views(indices, (0.0,)))
+        return relief(context.model.views(indices, (0.0,)))
 
     values = context.runner.map(one_view, context.count or OBJECTS, "depth of samples")
     values = values[values.isfinite()]
     if not len(values):
         raise UserError("relief: no sample shows an object")
-    return Measured("relief", {"": values.mean().item(), "_std": values.std(correction=0).item()})
+    return MetricResult.of(
+        "relief", {"": values.mean().item(), "_std": values.std(correction=0).item()}
+    )
 
 
-def measure_identity(context: Context, which: str) -> Measured:
-    """Of two views of each sample, by the features of a detector."""
+def measure_identity(context: Context, which: str) -> MetricResult:
+    """Whether two views of a sample look more alike than views of two; see `identity_scores`.
+
+    Args:
+        context: the network and the number of samples.
+        which: the detector whose features are compared.
+
+    Returns:
+        identity_consistency-DETECTOR (a probability), _same and _other (cosines).
+
+    Raises:
+        UserError: for a single sample.
+    """
+    if context.count == 1:
+        raise UserError("identity_consistency needs at least 2 samples")
     detector = context.load_detector(which)
 
     def features(indices: range) -> Tensor:
-        images = context.subject.views(indices, IDENTITY_YAWS).image
+        images = context.model.views(indices, IDENTITY_YAWS).image
         return detector.features(to_uint8(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
     rows = context.runner.map(features, context.count or OBJECTS, "identity of samples")
     found = identity_scores(rows)
     numbers = {"": found.recognized, "_same": found.same, "_other": found.other}
-    return Measured(f"identity_consistency-{detector.name}", numbers)
+    return MetricResult.of(f"identity_consistency-{detector.name}", numbers)
 
 
 class _Pairs(NamedTuple):
-    """Directions [N, 3] of the same photographs: as D sees them, as they are."""
+    """Directions [N, 3] of the same photographs: D's estimates, and the truth."""
 
-    seen: Tensor
+    estimated: Tensor
     true: Tensor
 
 
@@ -114,19 +164,20 @@ class _Halves(NamedTuple):
     held_out: _Pairs
 
 
-def _seen_and_true(context: Context) -> _Halves:
+def _estimated_and_true(context: Context) -> _Halves:
     """Of up to `POSES` photographs, drawn at random."""
     true = context.known_directions()
-    chosen = context.photographs.choose(context.count or POSES)
+    chosen = context.all_images.choose(context.count or POSES)
     if len(chosen) < 4:
-        raise UserError(f"{len(chosen)} photographs are too few to compare poses")
+        raise UserError(f"{len(chosen)} photographs are too few to compare poses: 4 are needed")
 
-    def see(indices: range) -> Tensor:
-        return context.subject.see(context.photographs.batch(chosen[indices]))
+    def estimate(indices: range) -> Tensor:
+        return context.model.estimate_directions(context.all_images.batch(chosen[indices]))
 
-    seen = context.once(
-        ("seen",), lambda: context.runner.map(see, len(chosen), "poses of photographs")
+    estimated = context.cached(
+        ("estimated directions",),
+        lambda: context.runner.map(estimate, len(chosen), "poses of photographs"),
     )
-    pairs = seen.double(), true[torch.from_numpy(chosen)].double()
+    pairs = estimated.double(), true[torch.from_numpy(chosen)].double()
     middle = len(chosen) // 2
     return _Halves(_Pairs(*(x[:middle] for x in pairs)), _Pairs(*(x[middle:] for x in pairs)))

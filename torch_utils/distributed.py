@@ -1,18 +1,20 @@
 """Several processes, one device each: start them, and keep their networks in step.
 
-A process started by torchrun finds its place in the environment; `launch` starts processes itself.
-Alone, every function here does nothing.
+A process started by torchrun, or by a scheduler in its manner, finds its `Place` in the
+environment; `launch` starts processes itself. Alone, every function here does nothing.
 """
 
 import contextlib
 import multiprocessing
 import os
+import pickle
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,7 +25,7 @@ import torch.distributed.nn
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from dnnlib import EXIT_STATUS_BASE, StopSignals, UserError
+from dnnlib import EXIT_STATUS_BASE, StopSignals, UserError, escape_unencodable, out_of_memory
 
 GRACE_SECONDS = 10  # for the other processes to end when one has failed
 FIRST_FAULT = "first-fault"  # file with the traceback of the process that failed first
@@ -31,33 +33,138 @@ FIRST_FAULT = "first-fault"  # file with the traceback of the process that faile
 T = TypeVar("T")
 
 
+class Place(NamedTuple):
+    """A process among those of a run, on all machines, and of its own machine.
+
+    rank: number among all `world_size` processes. local_rank: number on its machine, which counts
+    the devices there; None where whoever started the process does not say.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int | None
+
+    @classmethod
+    def from_environment(cls) -> "Place | None":
+        """What torchrun, or a scheduler in its manner, says; None in a process started by hand.
+
+        Raises:
+            UserError: where it says half of it, or nonsense.
+        """
+        if "RANK" not in os.environ and "LOCAL_RANK" not in os.environ:
+            return None
+        needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in needed if not os.environ.get(name)]
+        if missing:
+            found = " and ".join(n for n in ("RANK", "LOCAL_RANK") if n in os.environ)
+            raise UserError(
+                f"the environment has {found} but not {', '.join(missing)}: start the processes "
+                f"with torchrun, or unset {found} for a single one"
+            )
+        _number("MASTER_PORT")
+        local = _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else None
+        place = cls(_number("RANK"), _number("WORLD_SIZE"), local)
+        if place.rank >= place.world_size:
+            raise UserError(f"RANK {place.rank} must be below WORLD_SIZE {place.world_size}")
+        return place
+
+    def device_index(self) -> int:
+        """The number of this process's CUDA device, among those that it sees.
+
+        Schedulers may give each process one GPU, which is then the only one that it sees.
+
+        Raises:
+            UserError: where there is no device for it.
+        """
+        available = torch.cuda.device_count()
+        local_rank = self.local_rank
+        own_only = available == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
+        if own_only or (local_rank is None and available == 1):
+            return 0
+        if local_rank is None:
+            raise UserError(
+                f"LOCAL_RANK is not set, and process {self.rank} sees {available} CUDA devices: "
+                "set it to the number of the process on its machine, as torchrun does"
+            )
+        if local_rank >= available:
+            raise UserError(
+                f"LOCAL_RANK {local_rank}, but this machine shows {available} CUDA device(s): "
+                "start as many processes on each machine as it has devices"
+            )
+        return local_rank
+
+
+def _number(name: str) -> int:
+    text = os.environ[name].strip()
+    if not (text.isascii() and text.isdecimal()):
+        raise UserError(f"{name}={text!r} in the environment is not a number: start with torchrun")
+    return int(text)
+
+
 def rank() -> int:
+    """Number of this process among all of the run; 0 is the one that writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Number of processes of the run, on all machines."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def launched_by_torchrun() -> bool:
-    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+def check_gpus(gpus: int, device_choice: str) -> str:
+    """Whether so many processes can run where this one was started.
+
+    Args:
+        gpus: processes of the whole run, on all machines, one device each.
+        device_choice: 'auto', 'cpu' or 'cuda'.
+
+    Returns:
+        'cuda' or 'cpu', for `launch`.
+
+    Raises:
+        UserError: where devices are missing, or torchrun started another number of processes.
+    """
+    available = 0 if device_choice == "cpu" else torch.cuda.device_count()
+    if device_choice == "cuda" and not available:
+        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+    place = Place.from_environment()
+    if place is None:
+        if available and gpus > available:
+            raise UserError(
+                f"--gpus {gpus}: only {available} CUDA devices are here; for several machines, "
+                "start the command on each with torchrun"
+            )
+    elif place.world_size != gpus:
+        raise UserError(
+            f"torchrun started {place.world_size} processes, but --gpus says {gpus}: "
+            f"add --gpus {place.world_size}"
+        )
+    elif available:
+        place.device_index()
+    return "cuda" if available else "cpu"
 
 
 def launch(function: Callable[..., T], processes: int, device: str, *args: Any) -> T:
     """Call function(*args) in `processes` processes that know each other; wait for all of them.
 
-    device: 'cpu' or 'cuda'. Returns what the function returns in the first process (no tensors); in
-    a process that torchrun started, what it returns there. Raises UserError when torchrun started
-    another number of processes, when a process was killed, and the UserError of any process.
+    Args:
+        function: called in each of them; a name of a module where new ones are started.
+        processes: of the whole run.
+        device: 'cpu' or 'cuda', see `check_gpus`.
+        args: what can be pickled.
+
+    Returns:
+        What the function returns in the first process (no tensors); in a process that torchrun
+        started, what it returns there.
+
+    Raises:
+        UserError: of any process; and where torchrun started another number of processes, they
+            cannot meet, or one was killed.
     """
-    if launched_by_torchrun():
-        started = int(os.environ["WORLD_SIZE"])
-        if started != processes:
-            raise UserError(
-                f"torchrun started {started} processes, but --gpus says {processes}: "
-                f"add --gpus {started}"
-            )
-        _join(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), started, device, "env://")
+    place = Place.from_environment()
+    if place is not None:
+        check_gpus(processes, device)
+        _join(place, device, None)
         result = function(*args)
         dist.destroy_process_group()
         return result
@@ -78,27 +185,50 @@ def _spawn(function: Callable[..., T], processes: int, device: str, *args: Any) 
         except (ProcessExitedException, ProcessRaisedException) as error:
             if stop.received:  # before there was anything to finish
                 sys.exit(EXIT_STATUS_BASE + stop.received)
-            for message in folder.glob("error-*"):
-                raise UserError(message.read_text()) from error
-            if isinstance(error, ProcessExitedException):
-                raise UserError(f"{error}, the others were stopped: try --resume latest") from error
-            if (fault := folder / FIRST_FAULT).exists():
-                raise RuntimeError(fault.read_text()) from None
-            raise
+            raise _first_failure(folder, error) from error
+        if results.empty():  # the first process was interrupted
+            sys.exit(EXIT_STATUS_BASE + (stop.received or signal.SIGINT))
         return results.get()
 
 
-def _work(index: int, processes: int, device: str, folder: Path, results, function, args) -> None:
+def _first_failure(folder: Path, error: Exception) -> Exception:
+    """What to raise for processes of which at least one has failed."""
+    for message in folder.glob("error-*"):
+        return pickle.loads(message.read_bytes())
+    if isinstance(error, ProcessExitedException):
+        return UserError(
+            f"{error}, the others were stopped: the system may have run out of memory; training "
+            "goes on with --resume latest"
+        )
+    if (fault := folder / FIRST_FAULT).exists():
+        return RuntimeError(fault.read_text())
+    return error
+
+
+def _work(
+    index: int,
+    processes: int,
+    device: str,
+    folder: Path,
+    results: Any,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> None:
     """What each spawned process does."""
+    escape_unencodable()
     if device == "cpu":  # each process would take all cores otherwise
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    _join(index, index, processes, device, (folder / "store").as_uri())
     try:
+        # As bytes, for folders may have any name. A URI would do for some of them only.
+        store = dist.FileStore(os.fsencode(folder / "store"), processes)  # type: ignore[arg-type]
+        _join(Place(index, processes, index), device, store)
         result = function(*args)
-    except UserError as error:  # hand over the one line, not a traceback
-        (folder / f"error-{index}").write_text(str(error))
-        sys.exit(1)
-    except Exception:  # the others fail too, as soon as they miss this one: the first one tells why
+    except Exception as error:
+        # The others fail too, as soon as they miss this one: the first one tells why.
+        mistake = out_of_memory(error) or (error if isinstance(error, UserError) else None)
+        if mistake is not None:  # hand over the one line, not a traceback
+            (folder / f"error-{index}").write_bytes(pickle.dumps(mistake))
+            sys.exit(1)
         with contextlib.suppress(FileExistsError), open(folder / FIRST_FAULT, "x") as file:
             file.write(f"process {index} failed:\n{traceback.format_exc()}")
         raise
@@ -107,11 +237,19 @@ def _work(index: int, processes: int, device: str, folder: Path, results, functi
     dist.destroy_process_group()  # not after an error: it would wait for those who still work
 
 
-def _join(index: int, local_index: int, processes: int, device: str, meeting_point: str) -> None:
+def _join(place: Place, device: str, store: dist.Store | None) -> None:
+    """Meet the other processes, in `store` or where the environment says."""
     if device == "cuda":
-        torch.cuda.set_device(local_index)
+        torch.cuda.set_device(place.device_index())
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=meeting_point, rank=index, world_size=processes)
+    try:
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size)
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the processes cannot meet at MASTER_ADDR:MASTER_PORT {where}: {reason}"
+        ) from error
 
 
 def from_first(make: Callable[[], T]) -> T:

@@ -13,9 +13,9 @@ from . import distributed
 
 
 class Stat(NamedTuple):
-    """Number of values reported, their mean, and their standard deviation."""
+    """`number` of values reported, their mean, and their standard deviation."""
 
-    count: int
+    number: int
     mean: float
     std: float
 

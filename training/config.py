@@ -232,7 +232,7 @@ class RunConfig(_Section):
     tick: PositiveFloat = Field(4, description="kimg between status lines")
     snap: PositiveInt = Field(50, description="ticks between snapshots")
     metrics: tuple[str, ...] = Field((), description="measured at snapshots (docs/metrics.md)")
-    seed: int = Field(0, ge=0, description="random seed")
+    seed: int = Field(0, ge=0, lt=2**32, description="random seed")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto", description="of D's largest blocks and super-resolution; auto: fp16 on CUDA"

@@ -1,10 +1,8 @@
-"""The native op against the torch reference, and how it is built."""
+"""The native kernels against the torch reference, and how one is chosen."""
 
 import ctypes
-import os
 import shutil
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -12,11 +10,11 @@ import pytest
 import torch
 
 import neural_renderer as nr
-from neural_renderer.ops import build, native
+from neural_renderer.ops import native
 
 HERE = Path(__file__).parent
 needs_compiler = pytest.mark.skipif(
-    native.problem(torch.device("cpu")) is not None, reason="the native op cannot be built here"
+    native.library(torch.device("cpu"), "auto") is None, reason="the native op cannot be built here"
 )
 
 
@@ -85,11 +83,11 @@ def test_cuda_kernels_run_as_loops_on_cpu(tmp_path, monkeypatch, dtype, toleranc
     """Where no GPU is at hand, this checks at least what the kernels compute."""
     library = tmp_path / "emulated.so"
     compile_ = ["g++", "-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared"]
-    header, source = HERE / "cuda_on_cpu.h", build.source("sm_80")
+    header, source = HERE / "cuda_on_cpu.h", native.KERNELS.sources / "rasterize.cu"
     subprocess.run([*compile_, "-include", header, source, "-o", library], check=True)
     handle = ctypes.CDLL(str(library))
     expected_images, expected_gradients = results("torch", dtype, perspective)
-    monkeypatch.setattr(build, "load", lambda target: build.Library(handle, None))
+    monkeypatch.setattr(native, "library", lambda device, mode: handle)
     images, gradients = results("native", dtype, perspective)
     assert_same(images, expected_images, 1e-6)
     assert_same(gradients, expected_gradients, tolerance)
@@ -97,11 +95,10 @@ def test_cuda_kernels_run_as_loops_on_cpu(tmp_path, monkeypatch, dtype, toleranc
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-def test_cuda_source_compiles(tmp_path, architecture):
-    output = tmp_path / "rasterize.o"
-    command = [*build.command(architecture), "-Werror", "all-warnings", "-c"]
-    subprocess.run([*command, build.source(architecture), "-o", output], check=True)
-    assert output.stat().st_size > 10_000
+def test_cuda_source_compiles(tmp_path, monkeypatch, architecture):
+    monkeypatch.setenv("NEURAL_RENDERER_CACHE", str(tmp_path))
+    options = (*native.CUDA_OPTIONS, f"-arch={architecture}", "-Werror", "all-warnings")
+    assert native.KERNELS.build("rasterize.cu", options).stat().st_size > 10_000
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -120,68 +117,17 @@ def test_native_on_cuda_agrees_with_torch_on_cpu(sphere):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-DRAW = """
-import warnings, torch, neural_renderer as nr
-faces = torch.tensor([[[[-1.0, -1, 1], [1, -1, 1], [0, 1, 1]]]])
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    for _ in range(2):
-        total = nr.rasterize_silhouettes(faces, 8).sum().item()
-print(int(total), len(caught), *(str(w.message) for w in caught))
-"""
-
-
-def start(cache, **environment):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("NEURAL_RENDERER_")}
-    return subprocess.Popen(
-        [sys.executable, "-c", DRAW],
-        env=clean | {"NEURAL_RENDERER_CACHE": str(cache)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def output_of(process):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out.strip()
-
-
-@needs_compiler
-def test_processes_that_build_at_once_all_succeed(tmp_path):
-    (tmp_path / "build-killed").mkdir()  # what a killed build leaves behind
-    processes = [start(tmp_path) for _ in range(2)]
-    assert {output_of(process) for process in processes} == {"32 0"}
-    assert len(list(tmp_path.glob("*.so"))) == 1
-    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["build-killed"]
-
-
-@pytest.mark.parametrize(
-    "environment, reason",
-    [
-        ({"CXX": "no-such-compiler"}, "No such file"),
-        ({"CXX": "false"}, "failed"),
-        ({"NEURAL_RENDERER_CACHE": "/dev/null/cache"}, "/dev/null/cache"),
-    ],
-)
-def test_without_a_build_torch_takes_over_with_one_line(tmp_path, environment, reason):
-    total, count, *message = output_of(start(tmp_path, **environment)).split(" ", 2)
-    assert (total, count) == ("32", "1")
-    assert "torch reference" in message[0] and reason in message[0] and "\n" not in message[0]
-
-
-def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", "")
-    build.load.cache_clear()
+def test_without_a_compiler_torch_takes_over_after_one_line(monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    faces = torch.tensor([[[[-1.0, -1, 1], [1, -1, 1], [0, 1, 1]]]])
+    native.KERNELS.forget()
     try:
-        with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler found"):
-            assert native.problem(torch.device("cpu"))
-        with pytest.raises(RuntimeError, match="no C\\+\\+ compiler found"):
-            nr.rasterize_silhouettes(torch.zeros(1, 1, 3, 3), 8, ops="native")
+        assert [nr.rasterize_silhouettes(faces, 8).sum().item() for _ in range(2)] == [32, 32]
+        assert len(caplog.records) == 1 and "no-such-compiler" in caplog.text
+        with pytest.raises(RuntimeError, match="no-such-compiler"):
+            nr.rasterize_silhouettes(faces, 8, ops="native")
     finally:
-        build.load.cache_clear()
+        native.KERNELS.forget()
 
 
 def test_the_environment_chooses(monkeypatch):

@@ -1,10 +1,24 @@
 """Options that several commands share, each stated once."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dnnlib import SeedList, finite
+
+
+class Preset(click.ParamType):
+    """The name of a preset; the list of them is imported only to check one."""
+
+    name = "preset"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Check the name as click.Choice does."""
+        from training.presets import PRESET_ALIASES, PRESETS
+
+        return click.Choice([*PRESETS, *PRESET_ALIASES]).convert(value, param, ctx)
+
 
 network = click.option(
     "--network",
@@ -33,3 +47,11 @@ def truncation(default: float):
         callback=finite,
         help="Truncation; below 1 it trades variety for quality.",
     )
+
+
+render_size = click.option(
+    "--render-size",
+    type=click.IntRange(4, 4096),
+    show_default="as trained",
+    help="Side of the rendering in pixels; of the image, too, where there is no super-resolution.",
+)

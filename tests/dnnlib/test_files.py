@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 
 import pytest
 
@@ -103,3 +104,57 @@ def test_cache_dir_obeys_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("POF3D_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(UserError, match="set POF3D_CACHE_DIR to a folder you can write to"):
         cache_dir("a")
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), atomic_write(path) as temporary:
+            temporary.write_text("more than the disk has room for")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_takes_the_longest_names(tmp_path):
+    path = tmp_path / ("ä" * 125 + ".txt")
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+@pytest.fixture
+def homeless(tmp_path, monkeypatch):
+    """Neither a home nor a choice; temporary files are in tmp_path."""
+    monkeypatch.setenv("POF3D_CACHE_DIR", "")  # put back afterwards, whatever is set meanwhile
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}["no such user"])
+    return tmp_path / f"pof3d-{os.getuid()}"
+
+
+def test_without_a_home_the_cache_is_a_private_temporary_folder(homeless, capfd):
+    assert cache_dir("a") == homeless / "a"
+    cache_dir("b")
+    assert stat.S_IMODE(homeless.stat().st_mode) == 0o700
+    warning = capfd.readouterr().err
+    assert warning.count("WARNING") == 1 and str(homeless) in warning
+    assert (homeless / "a").is_dir() and (homeless / "b").is_dir()
+
+
+def test_a_home_that_cannot_be_written_to_is_none(homeless, monkeypatch):
+    homeless.with_name("file").write_text("")
+    monkeypatch.setenv("HOME", str(homeless.with_name("file")))
+    assert cache_dir() == homeless
+
+
+def test_a_cache_that_others_can_write_to_is_refused(homeless):
+    homeless.mkdir()
+    homeless.chmod(0o777)
+    with pytest.raises(UserError, match="another user's: set POF3D_CACHE_DIR"):
+        cache_dir()

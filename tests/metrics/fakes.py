@@ -39,8 +39,8 @@ def colored_noise(count: int, seed: int, mean: float = 100.0, size: int = 16) ->
     return images.clamp(0, 255).to(torch.uint8)
 
 
-class FakeSubject:
-    """Draws `images`; its discriminator sees direction i in a picture that says i."""
+class FakeModel:
+    """Draws `images`; its discriminator estimates direction i of a picture that says i."""
 
     def __init__(self, images: Tensor, directions: Tensor):
         self.images, self.drawn = images, directions
@@ -51,7 +51,7 @@ class FakeSubject:
     def directions(self, indices: range) -> Tensor:
         return self.drawn[list(indices)]
 
-    def see(self, images: Tensor) -> Tensor:
+    def estimate_directions(self, images: Tensor) -> Tensor:
         return self.drawn[images[:, 0, 0, 0].long()]
 
     def views(self, indices: range, yaws: Sequence[float]) -> Views:
@@ -69,7 +69,7 @@ def directions(count: int, seed: int = 0) -> Tensor:
     return torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], dim=1)
 
 
-def make_context(subject, photographs: Tensor, true: Tensor | None = None, **changes) -> Context:
+def make_context(model, photographs: Tensor, true: Tensor | None = None, **changes) -> Context:
     taken = ImageSet(photographs, f"{photographs.double().sum().item()} {math.pi}")
     runner = Runner(torch.device("cpu"))
-    return Context(subject, taken, taken, true, runner, **changes)
+    return Context(model, taken, taken, true, runner, **changes)

@@ -1,5 +1,6 @@
-"""Metrics by name, from a subject and photographs whose scores are known."""
+"""Metrics by name, from a model and photographs whose scores are known."""
 
+import dataclasses
 import json
 import math
 
@@ -9,10 +10,11 @@ import torch
 from dnnlib import UserError
 from metrics import detectors, registry, scores
 from metrics.quality import QualityName
-from metrics.registry import compute
+from metrics.registry import compute, parse_names
+from metrics.result import MetricResult
 from metrics.statistics import Moments
 from tests.metrics.fakes import (
-    FakeSubject,
+    FakeModel,
     colored_noise,
     directions,
     make_context,
@@ -44,8 +46,8 @@ def images():
 
 
 def image_context(images, detector, **changes):
-    subject = FakeSubject(images["fake"], directions(200))
-    return make_context(subject, images["real"], detector=detector, **changes)
+    model = FakeModel(images["fake"], directions(200))
+    return make_context(model, images["real"], detector=detector, **changes)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_names_that_are_not(name, hint):
 def test_names_tell_the_detector_and_the_count():
     def reported_name(name, detector, count=None):
         parsed = QualityName.parse(name)
-        return parsed._replace(count=count or parsed.count).reported_name(detector)
+        return dataclasses.replace(parsed, count=count or parsed.count).reported_name(detector)
 
     assert reported_name("fid50k_full", "inception") == "fid50k_full"
     assert reported_name("fid50k_full", "inception", 5000) == "fid5k_full"
@@ -165,8 +167,8 @@ def test_statistics_of_photographs_are_kept_until_they_change(images, inception)
 
     def score(fingerprint):
         context = image_context(images, inception, count=50)
-        taken = context.photographs._replace(images=Counted(), fingerprint=fingerprint)
-        context.photographs = taken
+        taken = context.all_images._replace(images=Counted(), fingerprint=fingerprint)
+        context.all_images = taken
         return compute("fid50k_full", context).values["fid0.05k_full"]
 
     first = score("monday")
@@ -185,7 +187,7 @@ def test_pose_error_is_that_of_the_discriminator():
         [x * sign.cos() + z * sign.sin(), y, z * sign.cos() - x * sign.sin()], dim=1
     )
     mirrored = wrong * torch.tensor([-1.0, 1, 1])
-    context = make_context(FakeSubject(numbered_images(200), mirrored), numbered_images(200), true)
+    context = make_context(FakeModel(numbered_images(200), mirrored), numbered_images(200), true)
     values = compute("pose_error", context).values
     assert values["pose_error_mirrored"] == 1
     assert values["pose_error"] == pytest.approx(3, abs=0.5)
@@ -198,7 +200,7 @@ def test_pose_error_is_that_of_the_discriminator():
 def test_shuffled_poses_are_as_bad_as_they_should_be():
     true = directions(200)
     shuffled = true[torch.randperm(200, generator=torch.Generator().manual_seed(0))]
-    context = make_context(FakeSubject(numbered_images(200), shuffled), numbered_images(200), true)
+    context = make_context(FakeModel(numbered_images(200), shuffled), numbered_images(200), true)
     values = compute("pose_error", context).values
     assert values["pose_error"] > values["pose_error_constant"]
     assert abs(values["pose_error_yaw_correlation"]) < 0.3
@@ -207,21 +209,21 @@ def test_shuffled_poses_are_as_bad_as_they_should_be():
 def test_pose_distribution_is_measured_after_alignment():
     true = directions(200)
     turned = true[:, [2, 0, 1]]
-    context = make_context(FakeSubject(numbered_images(200), turned), numbered_images(200), true)
+    context = make_context(FakeModel(numbered_images(200), turned), numbered_images(200), true)
     context.count = 200
     values = compute("pose_distribution", context).values
     assert values["pose_distribution"] < 1e-6 < values["pose_distribution_of_halves"]
 
 
 def test_pose_metrics_without_truth_get_one_line():
-    context = make_context(FakeSubject(numbered_images(9), directions(9)), numbered_images(9))
+    context = make_context(FakeModel(numbered_images(9), directions(9)), numbered_images(9))
     for name in ("pose_error", "pose_distribution"):
         with pytest.raises(UserError, match="dataset.json"):
             compute(name, context)
 
 
 def test_json_line_is_what_the_fields_tools_read(tmp_path):
-    result = registry.Result("fid5k_full", {"fid5k_full": 12.3}, 4.5, 5000, 1e9)
+    result = MetricResult("fid5k_full", {"fid5k_full": 12.3}, 4.5, 5000, 1e9)
     for _ in range(2):
         result.append_to(tmp_path, "network-0012.pkl")
     lines = (tmp_path / "metric-fid5k_full.jsonl").read_text().splitlines()
@@ -236,3 +238,52 @@ def test_json_line_is_what_the_fields_tools_read(tmp_path):
         "snapshot_pkl": "network-0012.pkl",
         "timestamp": 1e9,
     }
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_kernel_distance_needs_two_images_of_each(images, inception, count):
+    few = {"real": images["real"][:count], "fake": images["fake"]}
+    context = image_context(few, inception, count=2)
+    if count == 2:
+        assert math.isfinite(compute("kid50k_full", context).values["kid0.002k_full"])
+        return
+    with pytest.raises(UserError, match="at least 2 photographs and 2 samples, not 1 and 2"):
+        compute("kid50k_full", context)
+
+
+@pytest.mark.parametrize("name", ["fid50k_full", "pr50k3_full", "is50k"])
+def test_one_photograph_gives_numbers_to_the_others(images, inception, name):
+    context = image_context(
+        {"real": images["real"][:1], "fake": images["fake"]}, inception, count=2
+    )
+    assert all(map(math.isfinite, compute(name, context).values.values()))
+
+
+def test_what_is_not_a_number_is_an_error_and_not_json(images, monkeypatch):
+    monkeypatch.setitem(
+        registry._OTHERS, "relief", lambda _: MetricResult("relief", {"relief": math.nan})
+    )
+    with pytest.raises(UserError, match="relief is nan: there are too few"):
+        compute("relief", image_context(images, "inception"))
+    with pytest.raises(ValueError, match="JSON"):
+        MetricResult("relief", {"relief": math.inf}).json_line(None)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("none", ()),
+        (" None ", ()),
+        ("", ()),
+        ("relief", ("relief",)),
+        ("fid50k_full, relief,,fid50k_full", ("fid50k_full", "relief")),
+    ],
+)
+def test_names_from_a_command_line(text, names):
+    assert parse_names(text) == names
+
+
+@pytest.mark.parametrize("text", ["none,relief", "releif"])
+def test_names_that_cannot_be_meant(text):
+    with pytest.raises(UserError, match="unknown metric"):
+        parse_names(text)

@@ -1,5 +1,6 @@
 """Moments, and a cache that is never trusted blindly."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from metrics import statistics
-from metrics.statistics import Moments, cached, content_hash
+from metrics.statistics import Moments, cached_on_disk, content_hash
 
 
 @pytest.fixture(autouse=True)
@@ -48,25 +49,25 @@ class Computation:
 
 def test_cached_statistics_are_computed_once_for_each_key(own_cache):
     compute = Computation()
-    first, again = (cached("a", compute) for _ in range(2))
+    first, again = (cached_on_disk("a", compute) for _ in range(2))
     assert compute.runs == 1 and np.array_equal(first["values"], again["values"])
-    cached("b", compute)
+    cached_on_disk("b", compute)
     assert compute.runs == 2 and len(list(own_cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "empty"])
 def test_damaged_cache_is_rebuilt(own_cache, damage):
     compute = Computation()
-    cached("a", compute)
+    cached_on_disk("a", compute)
     (path,) = own_cache.iterdir()
     data = bytearray(path.read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 0xFF
     damaged = {"truncated": data[:500], "flipped": data, "text": b"hello", "empty": b""}[damage]
     path.write_bytes(damaged)
-    assert np.array_equal(cached("a", compute)["values"], np.arange(1000.0))
+    assert np.array_equal(cached_on_disk("a", compute)["values"], np.arange(1000.0))
     assert compute.runs == 2
-    cached("a", compute)
+    cached_on_disk("a", compute)
     assert compute.runs == 2
 
 
@@ -75,7 +76,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(monkeypatch, caps
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(statistics, "atomic_write", full_disk)
-    assert len(cached("a", Computation())["values"]) == 1000
+    assert len(cached_on_disk("a", Computation())["values"]) == 1000
     captured = capsys.readouterr()
     assert captured.out == "" and "No space left" in captured.err
 
@@ -99,3 +100,17 @@ def test_content_hash_sees_content_and_nothing_else(tmp_path):
     assert content_hash(moved) == content_hash(packed)
     (moved / "a/x.png").write_bytes(b"One")
     assert content_hash(moved) != content_hash(packed)
+
+
+def test_content_hash_follows_links_once_and_waits_for_no_pipe(tmp_path):
+    folder = write_files(tmp_path / "folder", {"a.png": b"one"})
+    elsewhere = write_files(tmp_path / "elsewhere", {"b.png": b"two"})
+    plain = content_hash(folder)
+    (folder / ".#lock").symlink_to("user@host.1:2")
+    os.mkfifo(folder / "pipe")
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "loop").symlink_to(folder)
+    linked = content_hash(folder)
+    assert linked != plain and content_hash(folder) == linked
+    (elsewhere / "b.png").write_bytes(b"three")
+    assert content_hash(folder) != linked

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torch_utils.ops import bias_act, build, upfirdn2d
+from torch_utils.ops import bias_act, kernels, upfirdn2d
 from torch_utils.ops.triplane_render import (
     PLANE_AXES,
     DecoderWeights,
@@ -27,7 +27,7 @@ def host(tmp_path_factory):
         pytest.skip("no g++")
     library = tmp_path_factory.mktemp("host") / "host.so"
     source = Path(__file__).with_name("host_kernels.cpp")
-    flags = ["-std=c++17", "-O2", "-shared", "-fPIC", f"-I{build.SOURCES}"]
+    flags = ["-std=c++17", "-O2", "-shared", "-fPIC", f"-I{kernels.KERNELS.sources}"]
     subprocess.run(["g++", *flags, str(source), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
@@ -37,7 +37,7 @@ def host(tmp_path_factory):
 @pytest.mark.parametrize("name", ["bias_act", "upfirdn2d", "triplane_render"])
 def test_compiles_for_the_gpu(name, capability, tmp_path, monkeypatch):
     monkeypatch.setenv("POF3D_CACHE_DIR", str(tmp_path))
-    library = build.build(name, f"{name}.cu", build.cuda_command(*capability))
+    library = kernels.KERNELS.build(f"{name}.cu", kernels.cuda_options(*capability))
     assert library.stat().st_size > 0
 
 

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from dnnlib import UserError
+from dnnlib import OutOfMemory, UserError
 from torch_utils import distributed
 from torch_utils.training_stats import Stat, StatsCollector
 
@@ -119,11 +122,125 @@ def test_a_failure_of_one_ends_all(tmp_path, how, error, message):
     assert time.monotonic() - started < 45
 
 
-def test_another_number_than_torchrun_started_is_refused(monkeypatch):
-    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "4"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="torchrun started 4 processes.*add --gpus 4"):
-        distributed.launch(answers, 2, "cpu")
+class Diverged(UserError):
+    """A kind of UserError that callers tell apart."""
+
+
+def diverge() -> None:
+    raise Diverged("losses are not finite")
+
+
+def starve() -> None:
+    torch.empty(1 << 48, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "how, kind",
+    [pytest.param(diverge, Diverged, marks=pytest.mark.slow), (starve, OutOfMemory)],
+)
+def test_an_error_of_a_process_keeps_its_kind(how, kind):
+    with pytest.raises(kind):
+        distributed.launch(how, 2, "cpu")
+
+
+@pytest.mark.parametrize("name", ["my täglich %20 tmp", b"caf\xe9"])
+def test_any_name_of_the_temporary_folder_will_do(tmp_path, monkeypatch, name):
+    folder = os.path.join(os.fsencode(tmp_path), os.fsencode(name))
+    os.mkdir(folder)
+    monkeypatch.setattr(tempfile, "tempdir", os.fsdecode(folder))
+    assert distributed.launch(distributed.world_size, 2, "cpu") == 2
+
+
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend to be a process with this environment, that sees so many CUDA devices."""
+    for name in (*TORCHRUN, "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+    def pretend(devices: int, **environment: str) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    "devices, visible, local_rank, index",
+    [
+        (4, None, "1", 1),  # two machines of four; torchrun
+        (1, "3", "1", 0),  # a scheduler gives each process its own device
+        (1, None, "0", 0),  # one process on each machine
+        (1, None, None, 0),
+        (2, "4,5", "1", 1),
+    ],
+)
+def test_a_process_takes_the_device_of_its_place(machine, devices, visible, local_rank, index):
+    told = {"LOCAL_RANK": local_rank, "CUDA_VISIBLE_DEVICES": visible}
+    environment = TORCHRUN | told
+    machine(devices, **{name: value for name, value in environment.items() if value is not None})
+    place = distributed.Place.from_environment()
+    assert (place.rank, place.world_size) == (5, 8)
+    assert place.device_index() == index
+    assert distributed.check_gpus(8, "auto") == "cuda"
+
+
+@pytest.mark.parametrize(
+    "devices, gpus, choice, changes, message",
+    [
+        (4, 2, "auto", {}, "torchrun started 8 processes.*add --gpus 8"),
+        (1, 8, "auto", {}, "LOCAL_RANK 1, but this machine shows 1 CUDA device"),
+        (4, 8, "auto", {"LOCAL_RANK": None}, "LOCAL_RANK is not set, and process 5 sees 4"),
+        (4, 8, "cuda", {"LOCAL_RANK": "4"}, "LOCAL_RANK 4, but this machine shows 4"),
+        (4, 1, "auto", {"RANK": None}, "has LOCAL_RANK but not RANK: start .* with torchrun"),
+        (0, 8, "cpu", {"WORLD_SIZE": None}, "has RANK and LOCAL_RANK but not WORLD_SIZE"),
+        (0, 8, "cpu", {"MASTER_PORT": None}, "not MASTER_PORT"),
+        (0, 8, "cpu", {"MASTER_PORT": "http"}, "MASTER_PORT='http' .* is not a number"),
+        (0, 8, "cpu", {"RANK": "-1"}, "RANK='-1' .* is not a number"),
+        (0, 8, "cpu", {"RANK": "8"}, "RANK 8 must be below WORLD_SIZE 8"),
+        (0, 8, "cuda", {}, "no CUDA device here; use --device cpu"),
+        (2, 4, "auto", dict.fromkeys(TORCHRUN), "--gpus 4: only 2 CUDA devices are here"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line(machine, devices, gpus, choice, changes, message):
+    environment = TORCHRUN | changes
+    machine(devices, **{name: value for name, value in environment.items() if value is not None})
+    with pytest.raises(UserError, match=message):
+        distributed.check_gpus(gpus, choice)
+
+
+@pytest.mark.parametrize(
+    "devices, gpus, choice, kind",
+    [(0, 3, "auto", "cpu"), (2, 2, "auto", "cuda"), (2, 1, "cuda", "cuda"), (2, 5, "cpu", "cpu")],
+)
+def test_devices_that_are_enough(machine, devices, gpus, choice, kind):
+    machine(devices, WORLD_SIZE="1")  # which alone says nothing
+    assert distributed.check_gpus(gpus, choice) == kind
+
+
+def test_torchrun_starts_processes_that_know_each_other(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from torch_utils import distributed\n"
+        "def both(): return distributed.rank(), distributed.all_reduce_sum(torch.ones(1)).item()\n"
+        "import torch\n"
+        "print(distributed.launch(both, 2, distributed.check_gpus(2, 'cpu')), flush=True)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert sorted(done.stdout.splitlines()) == ["(0, 2.0)", "(1, 2.0)"], done.stderr
 
 
 def leave_no_thread() -> list[str]:

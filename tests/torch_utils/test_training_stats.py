@@ -15,7 +15,7 @@ def test_moments_are_those_of_all_values():
     stats.report("number", 2.5)
     found = stats.collect()
     assert list(found) == ["number", "values"]
-    assert found["values"].count == 60
+    assert found["values"].number == 60
     assert found["values"].mean == pytest.approx(values.mean(), rel=1e-12)
     assert found["values"].std == pytest.approx(values.std(), rel=1e-12)
     assert found["number"] == (1, 2.5, 0)

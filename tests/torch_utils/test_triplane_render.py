@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from torch_utils.ops import build, set_mode, triplane_render
+from torch_utils.ops import kernels, set_mode, triplane_render
 from torch_utils.ops.triplane_render import (
     PLANE_AXES,
     DecoderWeights,
@@ -223,7 +223,7 @@ def test_other_types_take_the_twin():
 CAPABILITY_SCRIPT = """
 import json, torch
 from tests.torch_utils.test_triplane_render import SIZES, _error, _inputs, _run
-from torch_utils.ops import build, set_mode, triplane_render
+from torch_utils.ops import kernels, set_mode, triplane_render
 from torch_utils.ops.triplane_render import triplane_render_torch
 
 set_mode("native")
@@ -232,7 +232,7 @@ for size in SIZES:
     actual = _run(triplane_render, _inputs(size, torch.float32))
     expected = _run(triplane_render_torch, _inputs(size))
     worst = max(worst, *(_error(a, e) for a, e in zip(actual, expected)))
-print(json.dumps([build.cpu_capability(), worst]))
+print(json.dumps([kernels.cpu_capability(), worst]))
 """
 
 
@@ -240,7 +240,7 @@ print(json.dumps([build.cpu_capability(), worst]))
 def test_older_processors_get_instructions_they_know(capability, tmp_path):
     order = ["baseline", "AVX2", "AVX512"]
     expected = "baseline" if capability == "default" else capability.upper()
-    if order.index(build.cpu_capability()) < order.index(expected):
+    if order.index(kernels.cpu_capability()) < order.index(expected):
         pytest.skip(f"this processor has no {capability}")
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
@@ -252,7 +252,7 @@ def test_older_processors_get_instructions_they_know(capability, tmp_path):
 
 
 def test_the_baseline_library_holds_no_wide_registers():
-    library = build.build("triplane_render", "triplane_render.cpp", build.cpu_command("baseline"))
+    library = kernels.KERNELS.build("triplane_render.cpp", kernels.cpu_options("baseline"))
     listing = subprocess.run(["objdump", "-d", library], capture_output=True, text=True).stdout
     assert "%xmm" in listing or not sys.platform.startswith("linux")
     assert "%ymm" not in listing and "%zmm" not in listing

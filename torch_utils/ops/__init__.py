@@ -2,9 +2,9 @@
 
 import torch
 
-from . import build
+from . import kernels
 from .bias_act import bias_act
-from .build import get_mode, set_mode, using
+from .kernels import get_mode, set_mode, using
 from .triplane_render import native_library, triplane_render
 from .upfirdn2d import resample_filter, upfirdn2d
 
@@ -24,10 +24,10 @@ def status(device: torch.device | str = "cpu") -> str:
     """One line for the log: which implementations are active there. Builds those that can be."""
     device = torch.device(device)
     on_cpu = device.type == "cpu"
-    native = f"native (cpu, {build.cpu_capability().lower()})" if on_cpu else "native (cuda)"
+    native = f"native (cpu, {kernels.cpu_capability().lower()})" if on_cpu else "native (cuda)"
     loaded = {"triplane_render": native_library(device)}
     for name in ("bias_act", "upfirdn2d"):  # on a CPU, stock torch in its fastest formulation
-        loaded[name] = None if on_cpu else build.load(name, device)
+        loaded[name] = None if on_cpu else kernels.load(name, device)
     return "ops: " + ", ".join(
         f"{name} {native if lib else 'torch'}" for name, lib in loaded.items()
     )

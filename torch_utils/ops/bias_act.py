@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import build, cuda
+from . import cuda, kernels
 
 
 class Activation(NamedTuple):
@@ -165,4 +165,4 @@ def _library(x: Tensor) -> ctypes.CDLL | None:
     """Stock torch is the implementation on the CPU."""
     if x.device.type != "cuda" or x.dtype not in cuda.TYPES or x.numel() == 0:
         return None
-    return build.load("bias_act", x.device)
+    return kernels.load("bias_act", x.device)

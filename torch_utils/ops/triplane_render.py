@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import build, cuda
+from . import cuda, kernels
 
 # The two axes of each plane; the first runs along the plane's width, the second along its height.
 # 'eg3d' repeats x-z with its axes swapped: a slip that released EG3D-style weights depend on.
@@ -105,7 +105,7 @@ def native_library(device: torch.device) -> ctypes.CDLL | None:
     """The compiled kernels, or None when plain torch is to be used."""
     if device.type not in ("cpu", "cuda"):
         return None
-    library = build.load("triplane_render", device)
+    library = kernels.load("triplane_render", device)
     return library if library is None or device.type == "cuda" else _declare(library)
 
 

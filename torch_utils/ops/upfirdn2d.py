@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import build, cuda
+from . import cuda, kernels
 
 
 def resample_filter(taps: Sequence[float] | Tensor) -> Tensor:
@@ -177,4 +177,4 @@ def _library(x: Tensor) -> ctypes.CDLL | None:
     """Stock torch is the implementation on the CPU."""
     if x.device.type != "cuda" or x.dtype not in cuda.TYPES or x.numel() == 0:
         return None
-    return build.load("upfirdn2d", x.device)
+    return kernels.load("upfirdn2d", x.device)

@@ -1,13 +1,13 @@
 """Inverse renderers from files: published checkpoints, and network files that hold one."""
 
 import os
-from pathlib import Path
 
 import torch
 
 from dnnlib import UserError
+from training.files.file_kinds import is_pickle
 from training.files.legacy_inverse_renderer import read_inverse_renderer
-from training.files.network_file import load_weights, read_network_file
+from training.files.network_file import find_network, load_weights, read_network_file
 from training.networks.image_formation import frustum_of
 from training.networks.inverse_renderer import InverseRenderer
 
@@ -22,8 +22,8 @@ def load_inverse_renderer_file(
     Raises:
         UserError: one line, where there is none or the file cannot be read.
     """
-    path = Path(path)
-    if path.suffix == ".pkl":
+    path = find_network(path)
+    if is_pickle(path):
         return read_inverse_renderer(path).to(device)
     contents = read_network_file(path)
     if not any(name.startswith(PREFIX) for name in contents.tensors):

@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from dnnlib import UserError
 from training.config import Config
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -17,3 +20,13 @@ class Network(NamedTuple):
     discriminator: Discriminator | None
     config: Config
     provenance: dict[str, Any]
+
+    def estimate_pose(self, images: Tensor) -> Tensor:
+        """See `Discriminator.estimate_pose`; raw images are of the generator's resolution.
+
+        Raises:
+            UserError: where the file has no discriminator.
+        """
+        if self.discriminator is None:
+            raise UserError("this network file has no discriminator, which estimates poses")
+        return self.discriminator.estimate_pose(images, self.generator.raw_resolution)

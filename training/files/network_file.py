@@ -20,6 +20,8 @@ from torch import nn
 from dnnlib import UserError, atomic_write
 from training import old_names
 from training.config import Config, config_from_dict
+from training.files.file_kinds import is_address, is_pickle, misfit
+from training.files.legacy import load_legacy
 from training.files.network import Network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -58,6 +60,32 @@ def save_network(
         temporary.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
+def find_network(path: str | os.PathLike) -> Path:
+    """The file that --network names: itself, or the newest network in a run folder.
+
+    Raises:
+        UserError: one line, where there is none, or where it is something else.
+    """
+    path = Path(path)
+    if is_address(path):
+        raise UserError(f"{path} is an address: download the file and name the copy")
+    if path.is_dir():
+        networks = sorted(path.glob("network-*.safetensors"))
+        if not networks:
+            raise UserError(
+                f"the folder {path} holds no network-*.safetensors: name a run folder after its "
+                "first snapshot, or a file"
+            )
+        return networks[-1]
+    if not path.exists():
+        raise UserError(f"network file {path} does not exist")
+    if not path.is_file():
+        raise UserError(f"network file {path} is a device or a pipe: name an ordinary file")
+    if what := misfit(path):
+        raise UserError(f"network file {path} {what}")
+    return path
+
+
 class Contents(NamedTuple):
     """What a network file says. metadata: its texts by name."""
 
@@ -67,9 +95,7 @@ class Contents(NamedTuple):
 
 
 def read_network_file(path: Path) -> Contents:
-    """Read a network file (.safetensors). Raises UserError, one line, for anything else."""
-    if not path.is_file():
-        raise UserError(f"network file {path} does not exist")
+    """Read a .safetensors file. Raises UserError, one line, for anything else."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -83,15 +109,13 @@ def read_network_file(path: Path) -> Contents:
 
 
 def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
-    """Read a network file, or an old .pkl. Raises UserError, one line, for anything else."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"network file {path} does not exist")
-    if path.suffix == ".pkl":
-        from training.files.legacy import (
-            load_legacy,  # which itself returns this module's `Network`
-        )
+    """Read a network file, the newest one of a run folder, or an old .pkl.
 
+    Raises:
+        UserError: one line, for anything else.
+    """
+    path = find_network(path)
+    if is_pickle(path):
         return load_legacy(path, device)
     tensors, config, metadata = read_network_file(path)
     generator = Generator(config)

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import torch
 
-from dnnlib import Command, UserError
-from training.files.network_file import load_network, save_network
+from dnnlib import Command, UserError, check_destination, write_destination
+from training.files.network_file import find_network, load_network, save_network
 
 
 @click.command(cls=Command)
@@ -24,12 +24,17 @@ def main(network: Path, dest: Path, notes: tuple[str, ...]) -> None:
     """
     if not all("=" in note for note in notes):
         raise UserError("write notes as --note KEY=VALUE")
+    check_destination(dest)
+    network = find_network(network)
     loaded = load_network(network)
     data = loaded.config.data.model_copy(update={"path": None})
     loaded.generator.config = loaded.config.model_copy(update={"data": data})
     provenance = loaded.provenance | dict(note.split("=", 1) for note in notes)
     provenance["metrics"] = measured(network)
-    save_network(dest, loaded.generator, loaded.discriminator, provenance, dtype=torch.float16)
+    with write_destination(dest) as temporary:
+        save_network(
+            *(temporary, loaded.generator, loaded.discriminator, provenance), dtype=torch.float16
+        )
     click.echo(f"{dest}: {dest.stat().st_size / 1e6:.2f} MB")
     click.echo(json.dumps(provenance, indent=1))
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torch_utils.images import resize
+from torch_utils.images import resize, to_float
 from training.config import Config
 from training.networks.backbone import channels_at
 from training.networks.layers import Conv2d, FullyConnected, at_least_float32, minibatch_std
@@ -116,3 +116,22 @@ class Discriminator(nn.Module):
         target = self.mapping(c=pose.detach() if condition is None else condition)
         score = (features * target).sum(dim=1, keepdim=True) / math.sqrt(features.shape[1])
         return DiscriminatorOutput(score, pose)
+
+    @torch.no_grad()
+    def estimate_pose(self, images: Tensor, raw_resolution: int | None = None) -> Tensor:
+        """Estimate from which poses images were taken.
+
+        The images of a batch have a small influence on each other's poses (minibatch statistics).
+
+        Args:
+            images: [B, 3, R, R], uint8, or float in [-1, 1].
+            raw_resolution: pixels a side of the raw renderings that accompanied generated images
+                in training, which dual discrimination imitates; None: the config's.
+
+        Returns:
+            (h, v) [B, 2] in radians, without gradient.
+        """
+        images = images.to(self.b4.cam_out2.weight.device)
+        images = images if images.is_floating_point() else to_float(images)
+        raw = resize(images, raw_resolution or self.config.rendering.raw_resolution)
+        return self(images, raw).pose

@@ -51,6 +51,8 @@ class View(NamedTuple):
 class Generator(nn.Module):
     """Build with a `Config`; parameter names are those of published checkpoints."""
 
+    intrinsics: Tensor
+
     def __init__(self, config: Config):
         super().__init__()
         sizes = config.generator
@@ -127,6 +129,14 @@ class Generator(nn.Module):
         settings = self.config.camera
         return cameras.cam2world_from_pose(pose, settings.radius, settings.pivot)
 
+    def pose_from_degrees(self, directions: Tensor) -> Tensor:
+        """(yaw, pitch) [..., 2] in degrees around the canonical view -> (h, v) [..., 2]."""
+        return cameras.pose_from_degrees(directions, self.config.camera.mean_h)
+
+    def degrees_from_pose(self, pose: Tensor) -> Tensor:
+        """The inverse of `pose_from_degrees`."""
+        return cameras.degrees_from_pose(pose, self.config.camera.mean_h)
+
     def planes(self, ws: Tensor, noise: str = "const") -> Tensor:
         """ws: [B, num_ws, w_dim] -> [B, 3, C, H, W]. noise: 'random', 'const' or 'none'."""
         return self.backbone.planes(ws, noise)
@@ -151,15 +161,17 @@ class Generator(nn.Module):
         *,
         stochastic: bool = False,
         draws: RayDraws | None = None,
+        resolution: int | None = None,
     ) -> View:
         """Render every object from V cameras.
 
         planes: [B, 3, C, H, W]; w: [B, w_dim], the last layer's; cam2world: [B, V, 4, 4];
         intrinsics: [B, 3, 3] or [3, 3] (None: the preset's). stochastic: depths along rays are
-        drawn at random, as training wants; `draws` fixes them instead.
+        drawn at random, as training wants; `draws` fixes them instead. resolution: pixels a side of
+        the rendering (None: `raw_resolution`); super-resolution makes the same image size of any.
         """
         batch, views = cam2world.shape[:2]
-        size, config = self.raw_resolution, self.config.rendering
+        size, config = resolution or self.raw_resolution, self.config.rendering
         intrinsics = self.intrinsics if intrinsics is None else intrinsics
         intrinsics = intrinsics.expand(batch, 3, 3).repeat_interleave(views, dim=0)
         rays = cameras.rays_from_cameras(cam2world.flatten(0, 1), intrinsics, size)

@@ -1,18 +1,15 @@
-"""From a generator's field to a shape: a grid of densities, its level set as a mesh, files.
+"""From a generator's field to a shape: a grid of densities, its level set as a mesh.
 
 The grid covers the cube of side `box_warp` round the world's origin, its faces included:
 density[i, j, k] lies at x_i, y_j, z_k, each running from -box_warp/2 to +box_warp/2.
 """
 
 import math
-import os
 from typing import NamedTuple
 
-import mrcfile
 import numpy as np
 import skimage.measure
 import torch
-from plyfile import PlyData, PlyElement
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,7 +19,6 @@ from training.outputs.coarse_to_fine import Field, SparseGrid, cells_to_march, s
 
 POINTS_AT_ONCE = 2**18  # bounds the memory of evaluating the field
 PUBLISHED_LEVEL = 10  # where published networks have their surface
-PREVIEW_ANGLE = 15  # degrees, half the field of view of a shaded picture
 
 
 class Mesh(NamedTuple):
@@ -130,7 +126,7 @@ def find_surface(
     field = density_field(generator, planes, resolution)
     grid = sparse_grid(field, resolution, level, torch.Generator().manual_seed(0))
     if grid.overlooked:
-        grid = grid._replace(padded=None)  # to be freed
+        grid = grid._replace(padded=np.empty((0, 0, 0), np.float32))  # to be freed
         mesh = extract_mesh(density_grid(generator, planes, resolution, progress), level, box_warp)
         return Surface(mesh, grid, is_dense=True)
     if not grid.lowest < level < grid.highest:
@@ -162,66 +158,3 @@ def _marching_cubes(
     )
     vertices = ((corners - 1) / (len(padded) - 3) - 0.5) * box_warp
     return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
-
-
-def can_shade() -> bool:
-    """Whether the optional package `neural_renderer` is installed.
-
-    Without it, a checkout's folder of that name is found as an empty namespace package: only what
-    is in it tells.
-    """
-    try:
-        from neural_renderer import Renderer  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def shade(mesh: Mesh, eye: Tensor) -> Tensor:
-    """A picture [1, 3, 256, 256] in [-1, 1] of a mesh that is not empty: gray, on white.
-
-    eye: [3], the direction from the mesh's middle in which the camera stands. The mesh fills the
-    picture whatever its size. Needs `neural_renderer`.
-    """
-    from neural_renderer import Renderer
-
-    vertices = torch.from_numpy(mesh.vertices)
-    vertices = vertices - (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2
-    vertices = vertices / vertices.norm(dim=1).max()
-    # The renderer's x grows to the left of a world whose axes are right-handed: mirror it.
-    mirror = vertices.new_tensor([-1.0, 1.0, 1.0])
-    eye = torch.nn.functional.normalize(eye.cpu(), dim=0) * mirror
-    up = vertices.new_tensor([0.0, 1.0, 0.0])
-    from_above_right = eye + 0.6 * (torch.linalg.cross(eye, up) + up)
-    renderer = Renderer(
-        background_color=(1, 1, 1),
-        camera_mode="look_at",
-        viewing_angle=PREVIEW_ANGLE,
-        light_intensity_ambient=0.25,
-        light_intensity_directional=0.7,
-        light_direction=torch.nn.functional.normalize(from_above_right, dim=0),
-    )
-    renderer.eye = eye / math.sin(math.radians(PREVIEW_ANGLE))  # sees the unit ball and no more
-    faces = torch.from_numpy(mesh.faces).flip(1)  # a mirrored face runs the other way round
-    return renderer((vertices * mirror)[None], faces[None], mode="rgb") * 2 - 1
-
-
-def save_ply(path: str | os.PathLike, mesh: Mesh) -> None:
-    """Write a binary PLY, which mesh viewers and 3D tools read."""
-    axes = [(name, "<f4") for name in "xyz"]
-    vertices = np.ascontiguousarray(mesh.vertices, "<f4").view(axes).reshape(-1)
-    faces = np.zeros(len(mesh.faces), [("vertex_indices", "<i4", (3,))])
-    faces["vertex_indices"] = mesh.faces
-    elements = [PlyElement.describe(vertices, "vertex"), PlyElement.describe(faces, "face")]
-    PlyData(elements, byte_order="<").write(os.fspath(path))
-
-
-def save_mrc(path: str | os.PathLike, density: Tensor, box_warp: float) -> None:
-    """Write densities as an MRC volume (Cheng et al. 2015), which ChimeraX opens.
-
-    Voxel size and origin are set, so that a surface drawn there lies in world units.
-    """
-    with mrcfile.new(path, overwrite=True) as file:
-        file.set_data(density.permute(2, 1, 0).contiguous().numpy())  # x runs fastest in MRC
-        file.voxel_size = box_warp / (len(density) - 1)
-        file.header.origin = (-box_warp / 2,) * 3

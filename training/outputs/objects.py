@@ -1,36 +1,172 @@
-"""The objects of a trained generator, by seed."""
+"""The objects of a trained generator: from seeds, latents or ws, to be rendered from any camera.
+
+objects = Objects.from_seeds(generator, range(4), truncation=0.7)
+view = objects.own_view()                                   # each from its own pose
+turned = objects.render(generator.pose_from_degrees(torch.tensor([[20.0, 0.0]])))
+"""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.networks.generator import Generator
+from dnnlib import UserError
+from training.networks.generator import Generator, Latent, View
+
+LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
+POINTS_AT_ONCE = 2**23  # on the rays of one rendering; bounds its memory
 
 
-class Objects(NamedTuple):
-    """The objects of B seeds. w: [B, w_dim], the last layer's; planes: [B, 3, C, H, W];
-    pose: [B, 2], (h, v) in radians, from which each is seen unless told otherwise."""
+def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
+    """The latents of seeds: seed N is the same object in samples, videos, metrics, pictures.
 
-    w: Tensor
+    Args:
+        seeds: whole numbers from 0 to 2^32 - 1.
+        z_dim: dimensions of z.
+
+    Returns:
+        z, float32 [len(seeds), z_dim], standard normal, in main memory.
+
+    Raises:
+        UserError: for a seed out of range.
+    """
+    for seed in seeds:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise UserError(f"seed {seed}: seeds go from 0 to {LARGEST_SEED}")
+    noise = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
+    return torch.from_numpy(np.stack(noise)).float() if noise else torch.empty(0, z_dim)
+
+
+def own_pose(generator: Generator, latent: Latent) -> Tensor:
+    """The pose [B, 2] of each latent; the frontal one for a generator that is given its poses."""
+    if latent.pose is not None:
+        return latent.pose
+    return _frontal_pose(generator).expand(len(latent.ws), 2)
+
+
+def _frontal_pose(generator: Generator) -> Tensor:
+    mean_h = generator.config.camera.mean_h
+    return generator.intrinsics.new_tensor([[mean_h, math.pi / 2]])
+
+
+def _frontal_label(generator: Generator) -> Tensor:
+    """[1, 25]: the camera that an EG3D generator is conditioned on unless told otherwise."""
+    cam2world = generator.cam2world(_frontal_pose(generator))
+    return torch.cat([cam2world.flatten(), generator.intrinsics.flatten()])[None]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """B objects of one generator.
+
+    ws: [B, num_ws, w_dim]. planes: [B, 3, C, H, W]. pose: [B, 2], (h, v) in radians, from which
+    each is seen unless told otherwise; the frontal one for a generator that is given its poses.
+    """
+
+    generator: Generator
+    ws: Tensor
     planes: Tensor
     pose: Tensor
 
+    @classmethod
+    @torch.no_grad()
+    def from_seeds(
+        cls,
+        generator: Generator,
+        seeds: Sequence[int],
+        truncation: float = 1,
+        cutoff: int | None = None,
+    ) -> "Objects":
+        """The objects of seeds; each depends on nothing but its seed, up to rounding.
 
-def objects_of_seeds(
-    generator: Generator, seeds: list[int], truncation: float, cutoff: int
-) -> Objects:
-    """Each seed's object depends on nothing but the seed, up to rounding."""
-    noise = [np.random.RandomState(seed).randn(generator.mapping.z_dim) for seed in seeds]
-    z = torch.from_numpy(np.stack(noise)).to(generator.intrinsics)
-    if generator.pose_source.label_dim:
-        pose = z.new_tensor([[generator.config.camera.mean_h, math.pi / 2]])
-        label = torch.cat([generator.cam2world(pose).flatten(), generator.intrinsics.flatten()])
-        label, pose = label.expand(len(z), -1), pose.expand(len(z), -1)
+        See `latents_of_seeds` and `from_latents`.
+        """
+        z = latents_of_seeds(seeds, generator.mapping.z_dim)
+        return cls.from_latents(generator, z, truncation, cutoff)
+
+    @classmethod
+    @torch.no_grad()
+    def from_latents(
+        cls,
+        generator: Generator,
+        z: Tensor,
+        truncation: float = 1,
+        cutoff: int | None = None,
+        label: Tensor | None = None,
+    ) -> "Objects":
+        """The objects of latents.
+
+        Args:
+            generator: the generator.
+            z: [B, z_dim].
+            truncation: psi; pulls ws toward their mean.
+            cutoff: how many of the ws it pulls; None: all.
+            label: [B, 25], the camera that a generator is conditioned on which is given its poses
+                (EG3D); None: the frontal one.
+        """
+        z = z.to(generator.intrinsics)
+        if generator.pose_source.label_dim and label is None:
+            label = _frontal_label(generator).expand(len(z), -1)
         latent = generator.latent(z, label, truncation=truncation, cutoff=cutoff)
-    else:
-        latent = generator.latent(z, truncation=truncation, cutoff=cutoff)
-        pose = latent.pose
-    return Objects(latent.ws[:, -1], generator.planes(latent.ws), pose)
+        return cls.from_ws(generator, latent.ws, own_pose(generator, latent))
+
+    @classmethod
+    def from_ws(cls, generator: Generator, ws: Tensor, pose: Tensor) -> "Objects":
+        """The objects of ws [B, num_ws, w_dim] and poses [B, 2]; differentiable in both."""
+        return cls(generator, ws, generator.planes(ws), pose)
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.ws)
+
+    def split(self) -> list["Objects"]:
+        """B times one object."""
+        parts = zip(self.ws.split(1), self.planes.split(1), self.pose.split(1), strict=True)
+        return [Objects(self.generator, *part) for part in parts]
+
+    def own_view(self, intrinsics: Tensor | None = None, resolution: int | None = None) -> View:
+        """Each object from its own pose: a `View` without the dimension V. See `render`."""
+        return self.render(self.pose[:, None], intrinsics, resolution).select(0)
+
+    def render(
+        self, cameras: Tensor, intrinsics: Tensor | None = None, resolution: int | None = None
+    ) -> View:
+        """Render every object from V cameras; differentiable.
+
+        Args:
+            cameras: poses [V, 2] or [B, V, 2] in radians, or cam2world [V, 4, 4] or [B, V, 4, 4].
+            intrinsics: [3, 3] or [B, 3, 3]; None: the preset's.
+            resolution: pixels a side of the rendering; None: as trained. It is the size of the
+                image as well where there is no super-resolution.
+        """
+        cam2world = self._cam2world(cameras)
+        size = resolution or self.generator.raw_resolution
+        rendering = self.generator.config.rendering
+        points = size**2 * cam2world.shape[1] * rendering.samples * rendering.sampling_multiplier
+        part = max(POINTS_AT_ONCE // points, 1)
+        views = [
+            self.generator.render(planes, ws[:, -1], some, lens, resolution=resolution)
+            for planes, ws, some, lens in zip(
+                self.planes.split(part),
+                self.ws.split(part),
+                cam2world.split(part),
+                self._intrinsics(intrinsics).split(part),
+                strict=True,
+            )
+        ]
+        return View(*(torch.cat(parts) for parts in zip(*views, strict=True)))
+
+    def _cam2world(self, cameras: Tensor) -> Tensor:
+        """[B, V, 4, 4] of what `render` takes."""
+        cameras = cameras.to(self.ws)
+        if cameras.shape[-1] == 2:
+            flat = self.generator.cam2world(cameras.reshape(-1, 2))
+            cameras = flat.reshape(*cameras.shape[:-1], 4, 4)
+        return cameras.expand(len(self.ws), *cameras.shape[-3:])
+
+    def _intrinsics(self, intrinsics: Tensor | None) -> Tensor:
+        own = self.generator.intrinsics if intrinsics is None else intrinsics
+        return own.to(self.ws).expand(len(self.ws), 3, 3)

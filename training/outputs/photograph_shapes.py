@@ -6,20 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib import UserError, atomic_write
+from dnnlib import UserError
 from torch_utils.images import resize, to_float
 from training.data.dataset import DatasetArchive, to_square
 from training.networks.image_formation import SIZE
 from training.networks.inverse_renderer import InverseRenderer
-from training.outputs.figures import TURNS, tile
+from training.outputs.figures import save_image, tile
 from training.outputs.geod_figures import (
     canonical_mesh,
     depth_images,
     normal_images,
     turned_images,
 )
-from training.outputs.meshes import save_ply
+from training.outputs.mesh_files import save_mesh
 
+TURNS = (-40, -20, 0, 20, 40)  # yaws of the objects, degrees
 TRAINED_AT = 256  # pixels of the photographs that published networks were trained with
 
 
@@ -74,9 +75,8 @@ def _save_shape(target: Path, network: InverseRenderer, image: Tensor) -> None:
         image,
         depth_images(geometry.depth[:1], network.frustum),
         normal_images(geometry.normal[:1]),
-        turned_images(network, image)[0],
+        turned_images(network, image, TURNS)[0],
     ]
-    with atomic_write(_beside(target, ".ply")) as temporary:
-        save_ply(temporary, canonical_mesh(network, image))
-    with atomic_write(_beside(target, ".png")) as temporary:
-        tile(torch.cat(row).cpu(), columns=3 + len(TURNS)).save(temporary, format="png")
+    save_mesh(_beside(target, ".ply"), canonical_mesh(network, image))
+    picture = tile(torch.cat(row).cpu(), columns=len(row) - 1 + len(TURNS))
+    save_image(_beside(target, ".png"), picture)

@@ -7,25 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers
+from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
 from metrics.context import Context
 from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
-from torch_utils.memory import keep_freed_memory
 from training import old_names
 from training.config import Config
 from training.data.dataset import ImageDataset
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
 from training.files.transfer import start_from
-from training.outputs import figures, geod_figures
+from training.outputs.figures import save_image_grid
+from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
+from training.run.geod_snapshots import save_geod_pictures
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
     checkpoints,
@@ -34,6 +34,7 @@ from training.run.run_folder import (
     rename_unused,
     surplus_networks,
 )
+from training.run.snapshots import save_snapshot_pictures
 from training.step import Trainer
 
 PICTURED = 32  # latents and photographs in the pictures of a snapshot
@@ -76,9 +77,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     """
     if config.run.ops is not None:
         ops.set_mode(config.run.ops)
-    keep_freed_memory()
     is_first = distributed.rank() == 0
-    with StopSignals() as stop, locked(folder if is_first else None):
+    with StopSignals(say_now if is_first else None) as stop, locked(folder if is_first else None):
         trainer = Trainer(config, open_dataset(config), select_device(config.run.device))
         run = Run(trainer, folder, resume, is_first)
         try:
@@ -240,8 +240,8 @@ class Run:
         trainer, data = self.trainer, self.evaluation_data
         context = Context(
             EvaluatedNetwork(trainer.averaged_generator, trainer.discriminator, data.labels),
-            data.photographs,
-            data.shown,
+            data.all_images,
+            data.train_images,
             data.true_directions,
             Runner(trainer.device),
         )
@@ -283,14 +283,15 @@ class Run:
             "torch": torch.__version__,
         }
         path = self.folder / self._network_name
-        supervisor = trainer.supervisor
-        stored = supervisor is not None and self.config.geod.in_network_files
+        inverse_renderer = None
+        if trainer.supervisor is not None and self.config.geod.in_network_files:
+            inverse_renderer = trainer.supervisor.network
         save_network(
             path,
             trainer.averaged_generator,
             trainer.discriminator,
             provenance,
-            inverse_renderer=supervisor.network if supervisor and stored else None,
+            inverse_renderer=inverse_renderer,
         )
         if run.keep_networks is not None:
             every = (run.keep_networks_every or 0) * run.tick * run.snap
@@ -302,38 +303,24 @@ class Run:
             temporary.write_text(self.config.model_dump_json(indent=2) + "\n")
 
     def _save_photographs(self) -> None:
-        figures.save_image_grid(self.folder / "reals.png", self._photographs())
+        save_image_grid(self.folder / "reals.png", self._photographs())
 
     def _save_pictures(self) -> None:
         trainer, config = self.trainer, self.config
-        z = np.random.RandomState(config.run.seed).randn(PICTURED, config.generator.z_dim)
         intrinsics = trainer.dataset.all_intrinsics
         if config.camera.intrinsics == "labels" and intrinsics is not None:
             intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
         else:
             intrinsics = None
-        tag = kimg_tag(trainer.kimg)
-        generator, latents = trainer.averaged_generator, torch.from_numpy(z).float()
-        latents, photographs = (x.to(trainer.device) for x in (latents, self._photographs()))
-        figures.save_snapshot_pictures(
-            self.folder,
-            tag,
-            generator,
-            trainer.discriminator,
-            latents,
-            intrinsics,
-            photographs,
-        )
+        folder, tag, generator = self.folder, kimg_tag(trainer.kimg), trainer.averaged_generator
+        z = latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device)
+        shown = z, intrinsics, self._photographs().to(trainer.device)
+        pictures = save_snapshot_pictures(folder, tag, generator, trainer.discriminator, *shown)
         if trainer.supervisor is not None:
             network = trainer.supervisor.network
-            geod_figures.save_geod_pictures(
-                self.folder, tag, network, generator, latents, intrinsics, photographs
-            )
-        pictures = {
-            path.name.removesuffix(f"-{tag}.png"): np.asarray(Image.open(path).convert("RGB"))
-            for path in self.folder.glob(f"*-{tag}.png")
-        }
-        self.reporter.pictures(pictures, trainer.kimg)
+            pictures |= save_geod_pictures(folder, tag, network, generator, *shown)
+        arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
+        self.reporter.pictures(arrays, trainer.kimg)
 
     def _photographs(self) -> Tensor:
         """The same few in every snapshot, in [-1, 1]."""

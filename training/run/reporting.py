@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from dnnlib import UserError, append_line, atomic_write, code_version
-from metrics.registry import Result
+from metrics.result import MetricResult
 from torch_utils.training_stats import Stat
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Reporter:
         self.guard(lambda: append_line(path, json.dumps(record)))
         self._write_events(record, {}, kimg)
 
-    def metric(self, result: Result, kimg: float, network: str) -> None:
+    def metric(self, result: MetricResult, kimg: float, network: str) -> None:
         """A line for people, one in metric-NAME.jsonl, and TensorBoard's scalars."""
         if self.folder is None:
             return

@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from dnnlib import UserError
+from pof3d.commands.convert import main
 from tests.data.legacy.old_layout import (
     Call,
     New,
@@ -18,7 +19,6 @@ from tests.data.legacy.old_layout import (
 )
 from training.files.legacy import load_legacy, read_legacy
 from training.files.network_file import load_network
-from training.legacy import main
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import build_config
@@ -346,7 +346,8 @@ def test_conversion_keeps_everything(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("new", "reason"), [("new.pkl", "safetensors"), ("no/folder/new.safetensors", "does not exist")]
+    ("new", "reason"),
+    [("new.pkl", "safetensors"), ("no/folder/new.safetensors", "there is no folder")],
 )
 def test_conversion_refuses_a_useless_target(tmp_path, new, reason):
     generator, _ = tiny_networks()

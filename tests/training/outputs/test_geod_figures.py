@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from tests.small import small_generator
 from training.cameras import intrinsics_from_focal
 from training.geod import normals_of_depth
 from training.networks.image_formation import Frustum
@@ -15,7 +13,6 @@ from training.outputs.geod_figures import (
     canonical_mesh,
     depth_images,
     normal_images,
-    save_geod_pictures,
     turned_images,
 )
 
@@ -88,14 +85,3 @@ def test_the_mesh_is_seen_from_the_front_and_runs_counter_clockwise(network):
     depth = network.geometry(torch.zeros(1, 3, 64, 64)).canonical_depth[0, :, 2:-2]
     expected = network.frustum.center - depth.flatten().numpy()
     np.testing.assert_allclose(mesh.vertices[:, 2], expected, atol=1e-5)
-
-
-def test_writes_the_pictures_of_a_snapshot(tmp_path, network):
-    generator = small_generator().eval()
-    z = torch.randn(6, generator.config.generator.z_dim)
-    photographs = torch.rand(3, 3, 128, 128)
-    save_geod_pictures(tmp_path, "000010", network, generator, z, None, photographs)
-    names = ("geod_normals", "normals_ir", "normals_ir_real", "turned_real")
-    assert {path.name for path in tmp_path.iterdir()} == {f"{name}-000010.png" for name in names}
-    with Image.open(tmp_path / "turned_real-000010.png") as picture:
-        assert picture.size == (5 * 64, 3 * 64)

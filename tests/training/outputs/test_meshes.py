@@ -1,24 +1,19 @@
 """From fields to meshes, on shapes that are known beforehand."""
 
-import mrcfile
 import numpy as np
 import pytest
 import torch
-from plyfile import PlyData
 
 from tests.tiny import tiny_config
 from training.networks.generator import Generator
 from training.outputs.meshes import (
     Mesh,
-    can_shade,
     density_grid,
     extract_mesh,
     has_surface,
-    save_mrc,
-    save_ply,
-    shade,
     surface_level,
 )
+from training.outputs.shading import shade
 
 CENTER = (0.05, -0.1, 0.02)
 
@@ -142,7 +137,6 @@ def test_field_of_a_ball_becomes_its_mesh():
     assert outward_volume(mesh) > 0
 
 
-@pytest.mark.skipif(not can_shade(), reason="neural_renderer is not installed")
 def test_shaded_picture_shows_the_mesh_as_a_camera_does():
     """A ball, with small ones above and at its right as seen from +z; light from above right."""
     parts = [ball(48, 0.2, 1.0, c) for c in ((0, 0, 0), (0.3, 0, 0), (0, 0.3, 0))]
@@ -158,27 +152,3 @@ def test_shaded_picture_shows_the_mesh_as_a_camera_does():
     assert widest[0] > (rows[0] + rows[-1]) / 2 and widest[1] < (columns[0] + columns[-1]) / 2
     inside = lambda x, y: picture[0, 0, widest[0] + y, widest[1] + x]  # noqa: E731
     assert inside(30, -30) > inside(-30, 30) + 0.1  # brighter above right than below left
-
-
-def test_ply_round_trip(tmp_path):
-    mesh = extract_mesh(ball(24, 0.3, 1.0), 10, 1.0)
-    save_ply(tmp_path / "ball.ply", mesh)
-    read = PlyData.read(tmp_path / "ball.ply")
-    assert not read.text
-    vertices = np.stack([read["vertex"][axis] for axis in "xyz"], axis=1)
-    np.testing.assert_array_equal(vertices, mesh.vertices)
-    np.testing.assert_array_equal(np.stack(read["face"]["vertex_indices"]), mesh.faces)
-
-
-def test_mrc_holds_densities_where_they_lie_in_the_world(tmp_path):
-    density = ball(17, 0.3, 1.6)
-    save_mrc(tmp_path / "ball.mrc", density, 1.6)
-    assert mrcfile.validate(tmp_path / "ball.mrc")
-    with mrcfile.open(tmp_path / "ball.mrc") as file:
-        header, spacing = file.header, float(file.voxel_size.x)
-        assert file.data.dtype == np.float32
-        columns = header.mapc.item(), header.mapr.item(), header.maps.item()
-        assert columns == (1, 2, 3)  # sections, rows, columns of the data are z, y, x
-        assert file.data[4, 5, 6] == density[6, 5, 4]
-        origin = [float(header.origin[axis]) for axis in "xyz"]
-    assert spacing == pytest.approx(0.1) and origin == pytest.approx([-0.8] * 3)

@@ -17,7 +17,7 @@ from training.config import Config
 from training.files.inverse_renderer_file import load_inverse_renderer_file
 from training.files.legacy_inverse_renderer import read_inverse_renderer
 from training.files.network_file import load_network
-from training.outputs import figures, geod_figures
+from training.run import loop
 from training.run.checkpoint import load_checkpoint
 from training.run.loop import open_dataset
 from training.run.run_folder import checkpoints
@@ -46,8 +46,8 @@ def photographs(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(figures, "save_snapshot_pictures", lambda *_: None)
-    monkeypatch.setattr(geod_figures, "save_geod_pictures", lambda *_: None)
+    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_: {})
+    monkeypatch.setattr(loop, "save_geod_pictures", lambda *_: {})
 
 
 def config_of(photographs: Path, **changes) -> Config:

@@ -31,9 +31,9 @@ from training.data.toy_heads import (
 from training.files.network_file import load_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.outputs.figures import TURNS
 
 AT_ONCE = 16
+TURNS = (-40, -20, 0, 20, 40)  # yaws from which samples are compared, degrees
 SAMPLES_TURNED, HEADS_TURNED = 64, 256
 
 

@@ -1,18 +1,46 @@
 """The kernels in C++ and CUDA, called through plain C functions (csrc/interface.h)."""
 
 import ctypes
+import logging
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import build
+from .build import BuildError, Kernels, Mode
 from .types import Fragments, View
 
+KERNELS = Kernels(
+    "neural_renderer",
+    Path(__file__).parent / "csrc",
+    cache_variable="NEURAL_RENDERER_CACHE",
+    mode_variable="NEURAL_RENDERER_OPS",
+    logger=logging.getLogger("neural_renderer"),
+)
 
-def problem(device: torch.device) -> str | None:
-    """Why the op cannot work on tensors of `device`, or None if it can."""
-    return build.load(_target(device)).problem
+# Fused multiply-adds would take from edge functions the symmetry that keeps meshes tight.
+CPU_OPTIONS = (
+    *("-pthread", "-fopenmp-simd", "-ffp-contract=off"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+)
+CUDA_OPTIONS = ("-fmad=false",)
+
+
+def library(device: torch.device, mode: Mode) -> ctypes.CDLL | None:
+    """The kernels for tensors of a device; None means that plain torch must do the work.
+
+    Raises:
+        BuildError: if the mode is 'native' and they cannot be had.
+    """
+    if device.type == "cpu":
+        return KERNELS.load("rasterize.cpp", CPU_OPTIONS, mode)
+    if device.type == "cuda":
+        architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+        return KERNELS.load("rasterize.cu", (*CUDA_OPTIONS, f"-arch={architecture}"), mode)
+    if mode == "native":
+        raise BuildError(f"there are no native kernels for {device.type} tensors")
+    return None
 
 
 def rasterize(faces: Tensor, view: View) -> Fragments:
@@ -99,17 +127,10 @@ class _Sample(torch.autograd.Function):
         return grad, None, None, None
 
 
-def _target(device: torch.device) -> str:
-    """What a library is built for: 'cpu', or a CUDA architecture such as 'sm_90'."""
-    if device.type != "cuda":
-        return device.type
-    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
-
-
 def _call(name: str, like: Tensor, *arguments: Tensor | int | float) -> None:
     """Call nr_NAME_DTYPE, with the dtype and the device of `like`."""
     dtype = str(like.dtype).removeprefix("torch.")
-    function = getattr(build.load(_target(like.device)).handle, f"nr_{name}_{dtype}")
+    function = getattr(library(like.device, "native"), f"nr_{name}_{dtype}")
     function.restype = ctypes.c_char_p
     if like.is_cuda:
         place, stream = like.device.index, torch.cuda.current_stream(like.device).cuda_stream

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from training.evaluation.toy_evaluation import ObjectViews, evaluate, nearest_match
 
 from tests.tiny import tiny_config
 from training.data.dataset import ImageDataset
@@ -16,7 +17,6 @@ from training.data.toy_heads import (
     render_head,
     toy_cameras,
 )
-from training.evaluation.toy_evaluation import ObjectViews, evaluate, nearest_match
 from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, Latent, View
 

@@ -1,0 +1,127 @@
+"""Options of EG3D's scripts and their kin that have other names here: a hint instead of a riddle."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from dnnlib import Command
+
+_TRUNCATION = dict.fromkeys(
+    ("--truncation-psi", "--truncation", "--trunc-psi", "--psi"), "write --trunc 0.7"
+) | {"--truncation-cutoff": "write --trunc-cutoff 14"}
+_INFERENCE = {
+    **_TRUNCATION,
+    "--nrr": "write --render-size PIXELS",
+    "--neural-rendering-resolution": "write --render-size PIXELS",
+    "--neural-rendering-resolution-initial": "write --render-size PIXELS",
+    "--sample-mult": "that factor is part of the network's settings (rendering.sampling_multiplier)",
+    "--sampling-multiplier": "that factor is part of the network's settings",
+    "--reload-modules": "leave it out: network files hold no code",
+    "--cfg": "leave it out: the network file knows its settings",
+    "--class": "leave it out: there are no classes",
+    "--network-pkl": "write --network FILE",
+    "--pkl": "write --network FILE",
+    "--ckpt": "write --network FILE",
+    "--checkpoint": "write --network FILE",
+    "--seed": "write --seeds 0-3,7",
+    "--noise-mode": "leave it out: the noise is constant, so that a seed is one object",
+    "--cpu": "write --device cpu",
+    "--gpu": "write --device cuda",
+}
+SAMPLES = _INFERENCE | {
+    "--dest": "write --outdir FOLDER",
+    "--output": "write --outdir FOLDER",
+    "--out": "write --outdir FOLDER",
+    "--fov": "write --fov-deg DEGREES",
+    "--shape-only-first": "write --seeds with the one seed",
+    "--grid": "contact_sheet.png shows all samples; see also `pof3d videos`",
+    "--shape": "write --shapes true",
+    "--image-mode": "write --depth or --raw",
+}
+VIDEOS = _INFERENCE | {
+    "--outdir": "write --dest FILE.mp4 or FILE.gif",
+    "--output": "write --dest FILE.mp4 or FILE.gif",
+    "--out": "write --dest FILE.mp4 or FILE.gif",
+    "--grid": "all --seeds are tiled into one picture; write --seeds 0-15 for 4 x 4",
+    "--num-keyframes": "objects turn but do not change here; write --frames",
+    "--w-frames": "write --frames, for one round",
+    "--num-frames": "write --frames",
+    "--shuffle-seed": "write --seeds in the order you want",
+    "--interpolate": "objects turn but do not change here; leave it out",
+    "--shapes": "write `pof3d samples --shapes true`",
+    "--image-mode": "the image alone is shown; depth: `pof3d samples --depth`",
+    "--fov": "write --fov-deg DEGREES",
+    "--yaw-range": "write --yaw DEGREES",
+    "--pitch-range": "write --pitch DEGREES",
+    "--trajectory-type": "write --trajectory swing or turntable",
+}
+TRAIN = {
+    "--neural-rendering-resolution-initial": "write --set rendering.raw_resolution=64",
+    "--neural-rendering-resolution-final": "write --set rendering.raw_resolution_end=128",
+    "--neural-rendering-resolution-fade-kimg": "write --set rendering.raw_growth_kimg=1000",
+    "--cbase": "write --set generator.channel_base=N --set discriminator.channel_base=N",
+    "--cmax": "write --set generator.channel_max=N --set discriminator.channel_max=N",
+    "--map-depth": "write --set generator.mapping_layers=N",
+    "--mbstd-group": "write --set discriminator.group_size=N",
+    "--freezed": "write --set discriminator.freeze_blocks=N",
+    "--glr": "write --set optim.g_lr=RATE",
+    "--dlr": "write --set optim.d_lr=RATE",
+    "--p": "write --aug fixed --set augment.p=P",
+    "--target": "write --set augment.target=T",
+    "--blur-fade-kimg": "write --set loss.blur_kimg=N",
+    "--density-reg": "write --set loss.density_weight=W",
+    "--density-reg-every": "write --set loss.density_every=N",
+    "--density-reg-p-dist": "write --set loss.density_step=LENGTH",
+    "--style-mixing-prob": "write --set generator.style_mixing=P",
+    "--fp32": "write --precision fp32",
+    "--cond": "poses are learned; for camera labels write --poses dataset",
+    "--gen-pose-cond": "poses are learned; for camera labels write --poses dataset",
+    "--gpc-reg-prob": "poses are learned; for camera labels write --poses dataset",
+    "--disc-c-noise": "poses are learned: there are no labels to perturb",
+    "--subset": "write --set data.max_images=N",
+    "--fov": "write --set camera.focal=F, in image widths",
+    "--sr-module": "super-resolution follows from the resolution of the data",
+    "--decoder-lr-mul": "there is no such factor here; leave it out",
+    "--resume-blur": "leave it out: a checkpoint knows",
+    "--nobench": "leave it out",
+    "--batch-size": "write --batch N",
+    "--max-kimg": "write --kimg N",
+    "--dataset": "write --data ZIP|DIR",
+    "--preset": "write --cfg NAME",
+    "--aug-p": "write --aug fixed --set augment.p=P",
+}
+METRICS = {
+    "--network-pkl": "write --network FILE",
+    "--verbose": "leave it out: progress is shown on a terminal",
+    "--dataset": "write --data ZIP|DIR",
+}
+DATASET = {
+    "--source": "write dataset_tool.py convert --data SOURCE --dest FILE.zip",
+    "--width": "write --resolution N",
+    "--height": "write --resolution N",
+    "--transform": "write --crop",
+}
+
+
+class HintingCommand(Command):
+    """A command that knows what options are called elsewhere.
+
+    Args:
+        elsewhere: by option, in dashes and lower case, what to write instead.
+    """
+
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.elsewhere = elsewhere or {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does, with hints for unknown options."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.lower().replace("_", "-")
+            if name not in self.elsewhere:
+                raise
+            message = f"there is no {error.option_name} here: {self.elsewhere[name]}"
+            raise click.UsageError(message, ctx) from error

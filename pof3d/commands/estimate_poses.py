@@ -1,0 +1,41 @@
+"""Label photographs with the camera poses that a trained discriminator estimates from them."""
+
+import json
+from pathlib import Path
+
+import click
+
+from dnnlib import UserError, check_destination, write_destination
+from pof3d.commands import options
+from pof3d.commands.eg3d_options import METRICS, HintingCommand
+
+
+@click.command(cls=HintingCommand, elsewhere=METRICS)
+@options.network
+@click.option("--data", metavar="ZIP|DIR", required=True, help="Square photographs.")
+@click.option(
+    "--dest",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The dataset.json to write; it must not exist yet.",
+)
+@options.device
+def main(network: Path, data: str, dest: Path, device: str) -> None:
+    """Write the camera of every photograph: 16 numbers of cam2world, 9 of the intrinsics."""
+    from torch_utils.devices import select_device
+    from torch_utils.out_of_memory import explain_out_of_memory
+    from training.files.network_file import load_network
+    from training.outputs.pose_labels import estimate_labels
+
+    if dest.exists():
+        raise UserError(f"{dest} exists: its labels may be true ones; choose another --dest")
+    check_destination(dest)
+    with explain_out_of_memory("use --device cpu, or free memory"):
+        labels = estimate_labels(load_network(network, select_device(device)), data)
+    with write_destination(dest) as temporary:
+        temporary.write_text(json.dumps({"labels": list(labels.items())}))
+    click.echo(f"{len(labels)} cameras in {dest}")
+
+
+if __name__ == "__main__":
+    main()

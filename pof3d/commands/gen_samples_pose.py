@@ -1,0 +1,107 @@
+"""Draw samples from a trained network: images, the poses they are seen from, shapes."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dnnlib import finite
+from pof3d.commands import options
+from pof3d.commands.eg3d_options import SAMPLES, HintingCommand
+
+
+class DegreeList(click.ParamType):
+    """'-20,0,20' -> [-20.0, 0.0, 20.0], none of them beyond the limit."""
+
+    name = "degrees"
+
+    def __init__(self, limit: float):
+        self.limit = limit
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[float]:
+        """Parse a list of degrees."""
+        try:
+            degrees = [float(part) + 0.0 for part in value.split(",")]  # + 0.0: no negative zero
+        except ValueError:
+            self.fail(f"'{value}' is not a list of degrees; write -20,0,20", param, ctx)
+        if not all(abs(angle) <= self.limit for angle in degrees):
+            self.fail(f"{value}: angles go from -{self.limit:g} to {self.limit:g}", param, ctx)
+        return degrees
+
+
+@click.command(cls=HintingCommand, elsewhere=SAMPLES, context_settings={"show_default": True})
+@options.network
+@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Made when missing.")
+@options.seeds
+@click.option(
+    "--dataset",
+    type=options.Preset(),
+    help="What the network was trained on. The file knows; a contradiction gets a warning.",
+)
+@options.truncation(1.0)
+@click.option(
+    "--trunc-cutoff", type=click.IntRange(min=0), default=14, help="Layers that are truncated."
+)
+@click.option(
+    "--fov-deg",
+    type=click.FloatRange(0, 180, min_open=True, max_open=True),
+    callback=finite,
+    show_default="the network's",
+    help="Field of view in degrees.",
+)
+@click.option(
+    "--yaw",
+    type=DegreeList(360),
+    help="Further views of each seed: degrees around the canonical one, as -20,0,20.",
+)
+@click.option(
+    "--pitch", type=DegreeList(90), help="Likewise, upward; every yaw is joined with every pitch."
+)
+@options.render_size
+@click.option("--raw", is_flag=True, help="Also write the rendering before super-resolution.")
+@click.option("--depth", is_flag=True, help="Also write depth: near is yellow, far is violet.")
+@click.option("--shapes", type=bool, default=False, help="Also write the shape of each seed.")
+@click.option("--shape-res", type=click.IntRange(2, 1024), default=128, help="Grid points a side.")
+@click.option(
+    "--shape-format",
+    type=click.Choice([".mrc", ".ply", ".obj", ".glb", ".stl"]),
+    default=".mrc",
+    help="A volume of densities, or the mesh of their surface.",
+)
+@click.option("--shape-preview", is_flag=True, help="Also write a shaded picture of each shape.")
+@click.option(
+    "--level",
+    type=float,
+    callback=finite,
+    show_default="10, or what is as opaque at the network's density scale",
+    help="Density at the surface, as it is before the renderer's softplus.",
+)
+@click.option("--batch", type=click.IntRange(min=1), default=4, help="Seeds at a time.")
+@options.device
+def main(network: Path, dataset: str | None, device: str, **chosen: Any) -> None:
+    """Draw samples from a trained network: images, the poses they are seen from, shapes."""
+    from torch_utils.devices import select_device
+    from training.files.network_file import load_network
+    from training.outputs.samples import SampleOptions, write_samples
+
+    if chosen["shape_preview"] and not chosen["shapes"]:
+        raise click.UsageError("--shape-preview is of shapes; add --shapes true")
+    generator = load_network(network, select_device(device)).generator
+    _warn_of_other_preset(network, dataset, generator.config.preset)
+    for line in write_samples(generator, SampleOptions(**chosen)):
+        click.echo(line)
+
+
+def _warn_of_other_preset(network: Path, claimed: str | None, trained: str) -> None:
+    from training.presets import PRESET_ALIASES
+
+    if claimed is not None and PRESET_ALIASES.get(claimed, claimed) != trained:
+        click.echo(
+            f"warning: --dataset {claimed}, but {network} was trained as {trained}; "
+            "the file's settings are used",
+            err=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What a file is that was given for a network file but is none: one clause for the user."""
+
+import re
+from pathlib import Path
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+_BYTES_READ = 512
+PICKLE_START = b"\x80"
+
+# Beginnings of files, and what they are; the first that fits counts.
+_BEGINNINGS = (
+    (
+        b"version https://git-lfs",
+        "is a git-LFS pointer, not the file that it stands for: run `git lfs pull`",
+    ),
+    (b"PK\x03\x04", "is a zip archive or a training checkpoint: name a network-*.safetensors"),
+    (b"\x1f\x8b", "is compressed (gzip): unpack it"),
+    (b"\xfd7zXZ", "is compressed (xz): unpack it"),
+    (b"BZh", "is compressed (bzip2): unpack it"),
+    (b"7z\xbc\xaf", "is compressed (7z): unpack it"),
+    (b"Rar!", "is compressed (rar): unpack it"),
+    (b"\x89PNG", "is a picture"),
+    (b"\xff\xd8\xff", "is a picture"),
+    (b"\x89HDF", "is an HDF5 file, not a network of PyTorch"),
+)
+
+
+def is_address(path: Path) -> bool:
+    """Whether a path is an address, of the web or of a store: 'https://…', 's3://…'."""
+    return bool(_ADDRESS.match(str(path)))
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is a pickle, as published checkpoints are, by its name or its content."""
+    return path.suffix.lower() == ".pkl" or _start(path).startswith(PICKLE_START)
+
+
+def misfit(path: Path) -> str | None:
+    """What a file is that can be no network, as 'is empty…'; None where nothing tells."""
+    start = _start(path)
+    if not start:
+        return "is empty: copying or downloading it was cut off; fetch it again"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")):
+        return "is a web page, which some sites send instead of a download: fetch the file in a browser"
+    if text.startswith((b"{", b"[")):
+        return "is JSON text, not a network"
+    return next((what for beginning, what in _BEGINNINGS if start.startswith(beginning)), None)
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_BYTES_READ)
+    except OSError:  # whoever reads it in earnest will say so
+        return b"?"

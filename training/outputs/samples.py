@@ -1,0 +1,266 @@
+"""Samples of a trained network as files: images, the poses they are seen from, shapes.
+
+For each seed OUTDIR receives
+
+    seed0000.png                    the image from the object's own pose
+    seed00000_pose.npy              that camera: cam2world, float32 [4, 4]
+    seed0000.mrc .ply .glb …        its densities or their surface (--shapes true)
+    seed0000_shape.png              a shaded picture of the surface (--shape-preview)
+    seed0000_yaw+20_pitch+00.png    further views (--yaw, --pitch)
+    …_raw.png, …_depth.png          beside every image (--raw, --depth)
+
+and for all of them together contact_sheet.png and poses.json. A generator that is given its poses
+(an EG3D network) is conditioned on the frontal camera, from which its objects are seen as well.
+Files are written whole or not at all.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dnnlib import UserError, atomic_write
+from torch_utils.out_of_memory import explain_out_of_memory
+from training.cameras import focal_from_fov, intrinsics_from_focal
+from training.networks.generator import Generator, View
+from training.outputs.figures import depth_colors, enlarge, save_image_grid
+from training.outputs.mesh_files import VOLUME_FORMAT, save_mesh, save_mrc
+from training.outputs.meshes import (
+    Mesh,
+    density_grid,
+    extract_mesh,
+    find_surface,
+    surface_level,
+)
+from training.outputs.objects import Objects
+from training.outputs.shading import shade
+
+SHEET_PICTURES = 400  # at most: the contact sheet must fit in memory
+SHEET_PIXELS = 128  # side of each; smaller images are enlarged by a whole factor
+PREVIEW_DIRECTION = (30.0, 15.0)  # yaw and pitch in degrees, from which shapes are shown
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What to draw and to write; the fields are the options of `pof3d samples`."""
+
+    outdir: Path
+    seeds: Sequence[int]
+    trunc: float = 1.0
+    trunc_cutoff: int | None = None
+    fov_deg: float | None = None
+    yaw: Sequence[float] | None = None
+    pitch: Sequence[float] | None = None
+    render_size: int | None = None
+    raw: bool = False
+    depth: bool = False
+    shapes: bool = False
+    shape_res: int = 128
+    shape_format: str = VOLUME_FORMAT
+    shape_preview: bool = False
+    level: float | None = None
+    batch: int = 4
+
+    @property
+    def directions(self) -> list[tuple[float, float]]:
+        """(yaw, pitch) in degrees of the further views."""
+        if self.yaw is None and self.pitch is None:
+            return []
+        return list(itertools.product(self.yaw or [0.0], self.pitch or [0.0]))
+
+
+@torch.no_grad()
+def write_samples(generator: Generator, options: SampleOptions) -> list[str]:
+    """Write everything that `options` ask for, batch by batch.
+
+    Returns:
+        What to tell the user about it, in lines.
+
+    Raises:
+        UserError: where files cannot be written, or memory runs out.
+    """
+    seeds, batch = options.seeds, options.batch
+    columns = 1 + len(options.directions)
+    sheet = _ContactSheet(columns, max(SHEET_PICTURES // columns, 1))
+    poses: list[Tensor] = []
+    with _faults_explained(generator, options):
+        options.outdir.mkdir(parents=True, exist_ok=True)
+        with tqdm(total=len(seeds), desc="samples", unit="seed", disable=None) as bar:
+            for start in range(0, len(seeds), batch):
+                some = seeds[start : start + batch]
+                objects = Objects.from_seeds(generator, some, options.trunc, options.trunc_cutoff)
+                poses.append(objects.pose.cpu())
+                _write_poses(options.outdir, some, objects)
+                sheet.add(_write_views(options, some, objects))
+                for seed, each in zip(some, objects.split(), strict=True):
+                    if options.shapes:
+                        _write_shape(options, seed, each)
+                    bar.update()
+        sheet.save(options.outdir / "contact_sheet.png")
+        line = _write_statistics(options.outdir / "poses.json", seeds, generator, torch.cat(poses))
+    shown = "them" if len(seeds) <= sheet.rows else f"the first {sheet.rows}"
+    return [
+        line,
+        f"{len(seeds)} samples in {options.outdir}; contact_sheet.png shows {shown}",
+    ]
+
+
+@contextlib.contextmanager
+def _faults_explained(generator: Generator, options: SampleOptions) -> Iterator[None]:
+    size = options.render_size or generator.raw_resolution
+    remedy = f"lower --batch (now {options.batch}) or --render-size (now {size})"
+    if options.shapes:
+        remedy += f" or --shape-res (now {options.shape_res})"
+    try:
+        with explain_out_of_memory(remedy):
+            yield
+    except BrokenPipeError:  # whoever read the messages has gone; the files are fine
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write samples to {options.outdir}: {reason}; choose another --outdir"
+        ) from error
+
+
+def _write_poses(outdir: Path, seeds: Sequence[int], objects: Objects) -> None:
+    for seed, cam2world in zip(seeds, objects.generator.cam2world(objects.pose), strict=True):
+        encoded = io.BytesIO()
+        np.save(encoded, cam2world.cpu().numpy())
+        with atomic_write(outdir / f"seed{seed:05d}_pose.npy") as temporary:
+            temporary.write_bytes(encoded.getbuffer())
+
+
+def _write_views(options: SampleOptions, seeds: Sequence[int], objects: Objects) -> Tensor:
+    """Write all views of each object; returns thumbnails [B, V, 3, r, r]."""
+    lens, size = None, options.render_size
+    if options.fov_deg is not None:
+        lens = intrinsics_from_focal(focal_from_fov(options.fov_deg))
+    views = [_write_view(options, seeds, objects.own_view(lens, size), objects.generator, "")]
+    for yaw, pitch in options.directions:
+        pose = objects.generator.pose_from_degrees(torch.tensor([[yaw, pitch]]))
+        view = objects.render(pose, lens, size).select(0)
+        suffix = f"_yaw{yaw:+03g}_pitch{pitch:+03g}"
+        views.append(_write_view(options, seeds, view, objects.generator, suffix))
+    return torch.stack(views, dim=1)
+
+
+def _write_view(
+    options: SampleOptions, seeds: Sequence[int], view: View, generator: Generator, suffix: str
+) -> Tensor:
+    """Write one view of each object; returns its thumbnails [B, 3, r, r]."""
+    view = View(*(part.cpu() for part in view))
+    pictures = {"": view.image}
+    if options.raw:
+        pictures["_raw"] = view.raw
+    if options.depth:
+        pictures["_depth"] = depth_colors(view.depth, view.opacity, generator.config)
+    for kind, images in pictures.items():
+        for seed, image in zip(seeds, images.split(1), strict=True):
+            save_image_grid(options.outdir / f"seed{seed:04d}{suffix}{kind}.png", image)
+    return _thumbnail(view.image)
+
+
+def _thumbnail(image: Tensor) -> Tensor:
+    size = image.shape[-1]
+    if size >= SHEET_PIXELS:
+        return torch.nn.functional.adaptive_avg_pool2d(image, SHEET_PIXELS)
+    return enlarge(image, SHEET_PIXELS // size)
+
+
+class _ContactSheet:
+    """Keeps thumbnails of the first seeds, whatever number follows."""
+
+    def __init__(self, columns: int, rows: int):
+        self.columns, self.rows = columns, rows
+        self._thumbnails: list[Tensor] = []
+
+    def add(self, views: Tensor) -> None:
+        """views: [B, V, 3, r, r]."""
+        if sum(map(len, self._thumbnails)) < self.rows:
+            self._thumbnails.append(views)
+
+    def save(self, path: Path) -> None:
+        """With further views, a row for each seed."""
+        shown = torch.cat(self._thumbnails)[: self.rows]
+        save_image_grid(path, shown.flatten(0, 1), self.columns if self.columns > 1 else None)
+
+
+def _write_shape(options: SampleOptions, seed: int, objects: Objects) -> None:
+    """Write the shape of one object; where there is none, say so."""
+    scale = objects.generator.config.rendering.density_scale
+    level = surface_level(scale) if options.level is None else options.level
+    write = _write_volume if options.shape_format == VOLUME_FORMAT else _write_mesh
+    write(options, seed, objects, level)
+
+
+def _write_volume(options: SampleOptions, seed: int, objects: Objects, level: float) -> None:
+    box_warp = objects.generator.config.rendering.box_warp
+    density = density_grid(objects.generator, objects.planes, options.shape_res, progress=True)
+    path = options.outdir / f"seed{seed:04d}{VOLUME_FORMAT}"
+    if _has_surface(path, seed, level, density.min().item(), density.max().item()):
+        save_mrc(path, density, box_warp)
+        if options.shape_preview:
+            _write_preview(options, seed, objects, extract_mesh(density, level, box_warp))
+
+
+def _write_mesh(options: SampleOptions, seed: int, objects: Objects, level: float) -> None:
+    surface = find_surface(
+        objects.generator, objects.planes, options.shape_res, level, progress=True
+    )
+    if surface.is_dense:
+        tqdm.write(f"seed {seed}: took the dense grid, for the coarse one misses surface")
+    path = options.outdir / f"seed{seed:04d}{options.shape_format}"
+    if _has_surface(path, seed, level, surface.search.lowest, surface.search.highest):
+        save_mesh(path, surface.mesh)
+        if options.shape_preview:
+            _write_preview(options, seed, objects, surface.mesh)
+
+
+def _has_surface(path: Path, seed: int, level: float, lowest: float, highest: float) -> bool:
+    """Whether densities lie on both sides of the level; said where they do not."""
+    if lowest < level < highest:
+        return True
+    tqdm.write(
+        f"seed {seed}: no surface at level {level:g}, no {path.name} written "
+        f"(densities go from {lowest:.4g} to {highest:.4g})"
+    )
+    return False
+
+
+def _write_preview(options: SampleOptions, seed: int, objects: Objects, mesh: Mesh) -> None:
+    generator = objects.generator
+    pose = generator.pose_from_degrees(torch.tensor([PREVIEW_DIRECTION]))
+    picture = shade(mesh, generator.cam2world(pose)[0, :3, 3])
+    save_image_grid(options.outdir / f"seed{seed:04d}_shape.png", picture)
+
+
+def _write_statistics(path: Path, seeds: Sequence[int], generator: Generator, poses: Tensor) -> str:
+    """Write each seed's pose in radians and in degrees around the canonical view, and the mean and
+    standard deviation of the latter; returns them as a line."""
+    degrees = generator.degrees_from_pose(poses)
+    mean, std = degrees.mean(dim=0), degrees.std(dim=0, correction=0)
+    names = ("yaw_degrees", "pitch_degrees")
+    statistics: dict[str, object] = {
+        name: {"mean": m, "std": s}
+        for name, m, s in zip(names, mean.tolist(), std.tolist(), strict=True)
+    }
+    rows = torch.cat([poses, degrees], dim=1).tolist()
+    statistics["seeds"] = {
+        seed: dict(zip(("h", "v", *names), row, strict=True))
+        for seed, row in zip(seeds, rows, strict=True)
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(statistics, indent=1) + "\n")
+    return (
+        f"poses (mean ± spread): yaw {mean[0]:+.1f} ± {std[0]:.1f}, "
+        f"pitch {mean[1]:+.1f} ± {std[1]:.1f} degrees around the canonical view"
+    )
