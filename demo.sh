@@ -27,6 +27,6 @@ network=$(ls "$out"/*/network-*.safetensors | tail -n 1)
 echo "4/5 drawing images and meshes"
 draw "$network" "$out/fresh"
 echo "5/5 measuring against the ground truth, which training never saw"
-.venv/bin/python -m training.evaluation.toy_evaluation --network "$network"
+.venv/bin/python -m training.evaluation.ground_truth --network "$network"
 echo "done: look at contact_sheet.png, orbit.gif and the meshes in $out/trained and $out/fresh, and at"
 echo "the run folder in $out"

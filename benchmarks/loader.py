@@ -1,6 +1,6 @@
 """Images per second of the training loader alone, from zips and folders.
 
-    python benchmarks/loader.py [--resolution 256] [--workers 0,1,2] [--json FILE]
+    python -m benchmarks.loader [--resolution 256] [--workers 0,1,2] [--json FILE]
 
 Each turn opens a loader (`training.dataset.training_batches`), lets it come to speed, and takes its
 time; cases take turns, so that what else the machine does befalls all alike. Medians, and ratios to
@@ -24,7 +24,6 @@ import json
 import math
 import os
 import statistics
-import sys
 import tempfile
 import time
 import zipfile
@@ -37,16 +36,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from dnnlib import Command  # noqa: E402
-from training.data.dataset import (  # noqa: E402
-    DatasetArchive,
-    ImageDataset,
-    dataset_writer,
-    png_bytes,
-    training_batches,
-)
+from dnnlib import Command
+from training.data.archive import DatasetArchive
+from training.data.dataset import ImageDataset
+from training.data.loader import training_batches
+from training.data.writer import dataset_writer, png_bytes
 
 BATCH = 32
 QUEUED = 2  # batches that each worker has ready (torch's prefetch_factor)

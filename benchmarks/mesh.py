@@ -1,32 +1,23 @@
 """Time neural_renderer's native op against its torch reference, in alternation.
 
-    python benchmarks/mesh.py --json mesh.json
+    python -m benchmarks.mesh --json mesh.json
 
-prints a table of medians and of the median ratio torch / native, and writes the same as JSON. It
-needs the package: pip install ./neural_renderer
+prints a table of medians and of the median ratio torch / native, and writes the same as JSON.
 """
 
 import argparse
 import json
 import math
-import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-# Threads that wait by spinning would take the cores from the op whose turn it is.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import torch
+from torch import Tensor
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-try:
-    from neural_renderer import Renderer, get_points_from_angles
-except ImportError:
-    sys.exit("neural_renderer is not installed; try: pip install ./neural_renderer")
+from neural_renderer import Renderer, get_points_from_angles
 
 
 def torus(rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -99,7 +90,7 @@ def measure(case: Callable[[str], Callable[[], None]], repeats: int) -> dict[str
 
 def main() -> None:
     """Run all cases."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Time neural_renderer's native op.")
     parser.add_argument("--repeats", type=int, default=7, help="pairs of runs (default: 7)")
     parser.add_argument("--json", type=Path, help="write the results here, too")
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """Time of sampling: an image, further views of the same object, its mesh; A and B in alternation.
 
-    python benchmarks/sample.py [--network FILE] [--json FILE]
+    python -m benchmarks.sample [--network FILE] [--json FILE]
 
 The network is that of the paper's faces at 128 px, full capacity, 48 + 48 samples along a ray; its
 weights are random, on which times do not depend. Its mesh would be noise: a bumpy ball in planes of
@@ -15,40 +15,33 @@ large copy in the same run.
 
 import json
 import math
-import os
 import platform
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-# Threads that wait by spinning would take the cores from whoever's turn it is.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import click
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-import click  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from dnnlib import Command  # noqa: E402
-from torch_utils import ops  # noqa: E402
-from training.cameras import pose_from_degrees  # noqa: E402
-from training.config import parse_settings  # noqa: E402
-from training.networks.generator import Generator  # noqa: E402
-from training.outputs.meshes import (  # noqa: E402
+from dnnlib import Command
+from torch_utils import ops
+from training.config import parse_settings
+from training.files.network_file import load_network
+from training.networks.generator import Generator
+from training.networks.layers import FullyConnected
+from training.outputs.meshes import (
     PUBLISHED_LEVEL,
     density_grid,
     extract_mesh,
     find_surface,
     surface_level,
 )
-from training.outputs.objects import Objects, objects_of_seeds  # noqa: E402
+from training.outputs.objects import Objects
 from training.presets import build_config
-from training.run.checkpoint import load_network  # noqa: E402
 
 FACES = {"data.resolution": 128}
 TOGETHER = 4  # seeds or views in one call
@@ -107,29 +100,25 @@ def flop_of(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def views_of(generator: Generator, objects: Objects, views: int) -> Callable[[], Tensor]:
+def views_of(objects: Objects, views: int) -> Callable[[], Tensor]:
     """Images of every object from `views` sides."""
     directions = torch.stack([torch.linspace(-30, 30, views), torch.zeros(views)], dim=1)
-    pose = pose_from_degrees(directions, generator.config.camera.mean_h)
-    cam2world = generator.cam2world(pose.to(objects.w)).expand(len(objects.w), -1, 4, 4)
-    return lambda: generator.render(objects.planes, objects.w, cam2world).image
+    poses = objects.generator.pose_from_degrees(directions)
+    return lambda: objects.render(poses).image
 
 
 def image_cases(generator: Generator) -> list[Case]:
     weights = sum(p.nbytes for p in generator.parameters())
 
-    def images(seeds: list[int]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            objects = objects_of_seeds(generator, seeds, truncation=0.7, cutoff=14)
-            return views_of(generator, objects, 1)()
+    def images(seeds: Sequence[int]) -> Callable[[], Tensor]:
+        return lambda: views_of(Objects.from_seeds(generator, seeds, truncation=0.7), 1)()
 
-        return run
-
-    one, together = images([0]), images(list(range(TOGETHER)))
-    objects = objects_of_seeds(generator, [0], truncation=0.7, cutoff=14)
-    view, views = (views_of(generator, objects, count) for count in (1, TOGETHER))
+    one, together = images([0]), images(range(TOGETHER))
+    objects = Objects.from_seeds(generator, [0], truncation=0.7)
+    view, views = (views_of(objects, count) for count in (1, TOGETHER))
     planes = objects.planes.nbytes
-    rendering = sum(p.nbytes for p in generator.superresolution.parameters()) + planes
+    upsampling = generator.superresolution or torch.nn.Identity()
+    rendering = sum(p.nbytes for p in upsampling.parameters()) + planes
     of_image, of_view = flop_of(one), flop_of(view)
     return [
         Case(
@@ -161,7 +150,7 @@ def bumpy_ball(generator: Generator) -> tuple[Generator, Tensor]:
     squares = texels**2 + 0.004 * torch.cos(2 * math.pi * 5 * texels)
     planes[0, :, 0] = squares + squares[:, None]
     network = Generator(config).eval().requires_grad_(False)
-    first, second = network.decoder.net["0"], network.decoder.net["2"]
+    first, second = (cast(FullyConnected, network.decoder.net[index]) for index in "02")
     for parameter in network.decoder.parameters():
         parameter.zero_()
     first.weight[0, 0] = -60 / first.weight_gain  # 40 - 40 r^2, so large that softplus keeps it
@@ -265,7 +254,7 @@ def main(
     cases.append(mesh_case("a bumpy ball", ball.to(device), planes.to(device), shape_res))
     if network:
         trained = load_network(network, torch.device(device)).generator
-        planes = objects_of_seeds(trained, [0], truncation=0.7, cutoff=14).planes
+        planes = Objects.from_seeds(trained, [0], truncation=0.7).planes
         cases.append(mesh_case("the network's seed 0", trained, planes, shape_res))
     results = []
     for case in cases:

@@ -35,10 +35,12 @@ class Command(click.Command):
         self.memory_hint = memory_hint
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the command line, as click does; mistakes in it can be printed."""
         escape_unencodable()
         return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises click's exceptions in place of those in the class's list."""
         try:
             with _signals_unwind():
                 result = super().invoke(ctx)
@@ -73,6 +75,7 @@ class SeedList(click.ParamType):
     name = "seeds"
 
     def convert(self, value: str | Seeds, param: Any, ctx: Any) -> Seeds:
+        """Read a list of seeds and ranges; a mistake fails as click's own types do."""
         if isinstance(value, Seeds):
             return value
         return Seeds([self._range(part.strip(), param, ctx) for part in value.split(",")])

@@ -111,12 +111,12 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def append_line(path: str | os.PathLike, line: str) -> None:
-    """Add a line to a text file, whole or not at all.
+    """Add a line to a text file, whole or not at all; file names that are no UTF-8 are escaped.
 
     Raises:
         OSError: where the file cannot be written; it is then as it was.
     """
-    append_bytes(path, f"{line}\n".encode())
+    append_bytes(path, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def append_bytes(path: str | os.PathLike, data: bytes) -> None:

@@ -86,4 +86,4 @@ class StopSignals:
 def say_now(line: str) -> None:
     """Write a line to stderr from within a signal handler, where a stream may be in use."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"{line}\n".encode(errors="backslashreplace"))

@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 
 def curve(folder: Path, metric: str) -> list[tuple[float, float]]:
     """(kimg, value) of the metric, in order; the newest measurement of each snapshot counts."""
-    values = {}
+    values: dict[float, float] = {}
     for path in sorted(folder.glob("metric-*.jsonl")):
         for record in map(json.loads, path.read_text().splitlines()):
             if metric in record["results"]:
-                kimg = float(re.search(r"network-(\d+\.\d+)", record["snapshot_pkl"])[1])
-                values[kimg] = record["results"][metric]
+                snapshot = re.search(r"network-(\d+\.\d+)", record["snapshot_pkl"] or "")
+                if snapshot:
+                    values[float(snapshot[1])] = record["results"][metric]
     return sorted(values.items())
 
 

@@ -69,10 +69,19 @@ class EvaluatedModel(Protocol):
         """
 
 
-class ImageSet(NamedTuple):
-    """images: len() and [i] -> uint8 [3, R, R]. fingerprint: of content and preparation."""
+class Images(Protocol):
+    """Numbered images."""
 
-    images: Sequence[Tensor]
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        """uint8 [3, R, R]."""
+
+
+class ImageSet(NamedTuple):
+    """Images, and a fingerprint of their content and preparation."""
+
+    images: Images
     fingerprint: str
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:

@@ -25,12 +25,16 @@ class Alignment(NamedTuple):
     mirrored: bool
 
     def __call__(self, directions: Tensor) -> Tensor:
+        """Directions [N, 3] of the source's world in the target's."""
         return directions @ self.matrix.mT
 
 
 class PoseErrors(NamedTuple):
-    """Angles in degrees: median and 90th percentile of the angle between directions, median errors
-    of yaw and pitch; and the circular correlations of yaw and pitch, in [-1, 1]."""
+    """Errors of viewing directions.
+
+    median, p90: of the angle between directions, degrees. yaw, pitch: median absolute errors,
+    degrees. yaw_correlation, pitch_correlation: circular, in [-1, 1].
+    """
 
     median: float
     p90: float

@@ -31,7 +31,7 @@ class QualityName:
     """The parts of a name such as fd50k_full-effnet.
 
     family: 'fid', 'kid', 'pr' or 'is'. count: of samples. full: against all photographs, without
-    mirroring, instead of `count` of those that training sees. detector: None for the context's.
+    mirroring, instead of `count` of `train_images`. detector: None for the context's.
     """
 
     family: str

@@ -83,8 +83,16 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(real: Tensor, fake: Tensor, neighbors: int = 3) -> PrecisionRecall:
-    """Kynkaanniemi et al. 2019: a set covers the balls round its points that reach to the k-th
-    neighbor; precision is the share of fakes that the reals cover, recall the reverse."""
+    """Improved precision and recall (Kynkaanniemi et al. 2019).
+
+    A set covers the balls round its points that reach to the k-th neighbor; precision is the share
+    of fakes that the reals cover, recall the reverse.
+
+    Args:
+        real: features [N, F].
+        fake: features [M, F].
+        neighbors: k.
+    """
     return PrecisionRecall(
         _covered(fake, real, neighbors).double().mean().item(),
         _covered(real, fake, neighbors).double().mean().item(),
@@ -116,9 +124,11 @@ class InceptionScore(NamedTuple):
 
 
 def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
-    """exp of the mean KL divergence of p(class | image) from p(class) (Salimans et al. 2016).
+    """Inception score (Salimans et al. 2016): exp of the mean KL(p(class | image) | p(class)).
 
-    probabilities: [N, K], cut into consecutive splits that are scored apart.
+    Args:
+        probabilities: of K classes for N images, [N, K].
+        splits: consecutive parts of the images, which are scored apart.
     """
     of_splits = []
     for part in probabilities.double().tensor_split(min(splits, len(probabilities))):
@@ -130,8 +140,11 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
 
 
 class IdentityScores(NamedTuple):
-    """recognized: probability that two views of one identity look more alike than views of two;
-    0.5 is chance. same, other: mean cosine similarity within and across identities."""
+    """How well identities are told from two views.
+
+    recognized: probability that two views of one identity look more alike than views of two; 0.5
+    is chance. same, other: mean cosine similarity within and across identities.
+    """
 
     recognized: float
     same: float
@@ -139,7 +152,12 @@ class IdentityScores(NamedTuple):
 
 
 def identity_scores(features: Tensor) -> IdentityScores:
-    """features: [N, 2, F], two views of N identities; what all images share is taken away first."""
+    """Compare two views of each identity with views of the others.
+
+    Args:
+        features: [N, 2, F], two views of N >= 2 identities; their mean over all images is taken
+            away first.
+    """
     features = features.double()
     centered = torch.nn.functional.normalize(features - features.mean(dim=(0, 1)), dim=-1)
     similarity = centered[:, 0] @ centered[:, 1].mT

@@ -22,7 +22,7 @@ class Moments:
     """Mean and covariance of rows [B, F], in float64, without keeping the rows."""
 
     def __init__(self, count: float, total: Tensor, outer: Tensor):
-        """count of rows, their sum [F], and the sum of their outer products [F, F]."""
+        """Take the count of rows, their sum [F], and the sum of their outer products [F, F]."""
         self.count, self.total, self.outer = count, total, outer
 
     @classmethod

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ops.registration import is_traced
+
 Vector = Tensor | Sequence[float]
 
 _SMALLEST_Z = 1e-6
@@ -61,10 +63,11 @@ def projection(
     Args:
         K: [B or 1, 3, 3] intrinsics.
         R: [B or 1, 3, 3] rotation.
-        t: [B or 1, 1, 3] translation.
+        t: [B or 1, 1, 3] translation; [B or 1, 3] and [3] mean the same.
         dist_coeffs: [B or 1, 5] k1, k2, p1, p2, k3 (as in OpenCV), None for no distortion.
     """
     K, R, t = (torch.as_tensor(m).to(vertices) for m in (K, R, t))
+    t = t.reshape(-1, 1, 3) if t.shape[-1:] == (3,) and t.ndim < 3 else t
     batch = len(vertices)
     for name, matrix, shape in (("K", K, (3, 3)), ("R", R, (3, 3)), ("t", t, (1, 3))):
         if matrix.ndim != 3 or matrix.shape[1:] != shape or len(matrix) not in (1, batch):
@@ -102,7 +105,7 @@ def get_points_from_angles(distance, elevation, azimuth, degrees: bool = True):
 def _turn(vertices: Tensor, eye: Tensor, forward: Tensor, up: Tensor) -> Tensor:
     forward, up = torch.broadcast_tensors(F.normalize(forward, dim=-1), F.normalize(up, dim=-1))
     right = torch.linalg.cross(up, forward)
-    if bool((right.detach().norm(dim=-1) < 1e-6).any()):
+    if not is_traced(right) and bool((right.detach().norm(dim=-1) < 1e-6).any()):
         raise ValueError("the camera must not look along `up`, nor at its own position")
     right = F.normalize(right, dim=-1)
     rotation = torch.stack((right, torch.linalg.cross(forward, right), forward), -2)

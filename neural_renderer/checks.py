@@ -25,3 +25,14 @@ def check_textures(textures: Tensor, faces: Tensor) -> None:
             f"textures ({textures.dtype}, {textures.device}) must match faces "
             f"({faces.dtype}, {faces.device})"
         )
+
+
+def whole_numbers(faces: Tensor) -> Tensor:
+    """Indices of any type of whole numbers as int64, for which torch has all functions.
+
+    Raises:
+        ValueError: if they are of another type.
+    """
+    if faces.is_floating_point() or faces.is_complex() or faces.dtype == torch.bool:
+        raise ValueError(f"faces must be whole numbers, not {faces.dtype}")
+    return faces.long()

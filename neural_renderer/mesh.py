@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .checks import whole_numbers
 from .obj import load_obj, save_obj
+from .ops.registration import is_traced
 
 
 def vertices_to_faces(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -21,16 +23,14 @@ def vertices_to_faces(vertices: Tensor, faces: Tensor) -> Tensor:
     batch, count = vertices.shape[:2]
     if faces.ndim != 3 or faces.shape[2] != 3 or len(faces) != batch:
         raise ValueError(f"faces must be [batch={batch}, faces, 3], not {list(faces.shape)}")
-    if faces.is_floating_point():
-        raise ValueError(f"faces must be whole numbers, not {faces.dtype}")
-    faces = faces.long()
-    if faces.numel():
+    faces = whole_numbers(faces)
+    if not is_traced(faces) and faces.numel():
         low, high = (int(x) for x in faces.aminmax())
         if low < 0 or high >= count:
             raise ValueError(f"faces use vertices {low} to {high}, but there are only {count}")
     offset = count * torch.arange(batch, device=faces.device)[:, None, None]
     picked = vertices.reshape(-1, 3).index_select(0, (faces + offset).reshape(-1))
-    return picked.view(batch, -1, 3, 3)
+    return picked.view(*faces.shape, 3)
 
 
 class Mesh:

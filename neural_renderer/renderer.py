@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .camera import Vector, look, look_at, perspective, projection
+from .checks import whole_numbers
 from .lights import lighting
 from .mesh import vertices_to_faces
 from .rasterizer import rasterize, rasterize_depth, rasterize_rgbad, rasterize_silhouettes
@@ -36,7 +37,8 @@ class Renderer(torch.nn.Module):
         background_color: three numbers.
         fill_back: draw faces from both sides; else only where they run counter-clockwise.
         camera_mode: 'projection' (K, R, t, dist_coeffs and orig_size, see `projection`), 'look'
-            (from `eye` in `camera_direction`) or 'look_at' (from `eye` to the origin).
+            (from `eye` in `camera_direction`) or 'look_at' (from `eye` to the origin). With any
+            other name, such as 'none', vertices are taken to be on the screen already.
         perspective: for the look modes; if off, x and y are taken as they are.
         viewing_angle: for the look modes; half the field of view, in degrees.
         near, far: faces are drawn between these depths; `far` is the depth of the background.
@@ -162,7 +164,7 @@ class Renderer(torch.nn.Module):
     def _mesh(self, vertices: Array, faces: Array) -> tuple[Tensor, Tensor]:
         """As tensors, with the back of each face behind its front if `fill_back`."""
         vertices = _floating(vertices)
-        faces = torch.as_tensor(faces, device=vertices.device)
+        faces = whole_numbers(torch.as_tensor(faces, device=vertices.device))
         if self.fill_back:
             faces = torch.cat((faces, faces.flip(-1)), 1)
         return vertices, faces
@@ -202,9 +204,7 @@ class Renderer(torch.nn.Module):
         elif self.camera_mode == "look":
             vertices = look(vertices, self.eye, self.camera_direction, self.up)
         else:
-            raise ValueError(
-                f"camera_mode must be 'projection', 'look' or 'look_at', not {self.camera_mode!r}"
-            )
+            return vertices
         return perspective(vertices, self.viewing_angle) if self.perspective else vertices
 
     def _drawing(self) -> dict:

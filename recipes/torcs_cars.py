@@ -1,7 +1,7 @@
 """Photograph the racing cars of Debian's package torcs-data from random, unrecorded cameras.
 
     apt-get download torcs-data && dpkg -x torcs-data_*.deb torcs
-    python recipes/torcs_cars.py --source torcs/usr/share/games/torcs --dest cars/
+    python -m recipes.torcs_cars --source torcs/usr/share/games/torcs --dest cars/
 
 docs/real_pictures.md has the whole way, and the licence of the models, which stay where they are:
 no part of them is in this repository.
@@ -15,7 +15,6 @@ import functools
 import math
 import multiprocessing
 import os
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,20 +26,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "neural_renderer" / "src")]
-
-import neural_renderer as nr  # noqa: E402
-from dnnlib import Command, UserError  # noqa: E402
-from training.cameras import focal_from_fov, pose_from_degrees  # noqa: E402
-from training.data.toy_heads import (  # noqa: E402
-    BACKGROUND_DEPTH,
-    FOV_DEGREES,
-    GROUND_TRUTH,
-    POSE_MEAN,
-    GroundTruth,
-    toy_cameras,
-)
+import neural_renderer as nr
+from dnnlib import Command, UserError
+from training.cameras import focal_from_fov, pose_from_degrees
+from training.data.archive import GROUND_TRUTH
+from training.data.ground_truth import GroundTruth
+from training.data.toy_heads import BACKGROUND_DEPTH, FOV_DEGREES, POSE_MEAN, toy_cameras
 
 # Thin parts that networks of the toy's size have no chance with.
 LEFT_OUT = {"buggy", "car1-ow1"}

@@ -1,6 +1,7 @@
 """calc_metrics.py: real networks, real data, one process and two."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,16 @@ from click.testing import CliRunner
 
 from calc_metrics import main
 from metrics.detectors import INCEPTION_URL
+from metrics.registry import NAMES
 from tests.metrics.fakes import save_stand_in
 from tests.tiny import tiny_config, write_photographs
-from training.data.toy_heads import make_toy_dataset
+from training.data.toy_set import make_toy_dataset
 from training.files.network_file import save_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
 ROOT = Path(__file__).parents[1]
+HELP = CliRunner().invoke(main, ["--help"]).output
 OF_VIEWS = "pose_error,pose_distribution,view_consistency,relief"
 
 
@@ -151,6 +154,7 @@ def test_options_change_what_is_measured(run, tmp_path):
         (["--data", "nowhere.zip"], "no such data set"),
         (["--detector", "nothing.pt"], "no detector nothing.pt"),
         (["--device", "cuda"], "no CUDA device"),
+        (["--metrics", "none,relief"], "unknown metric 'none'"),
     ],
 )
 def test_mistakes_get_one_line(run, arguments, message):
@@ -185,3 +189,55 @@ def test_outside_a_run_folder_nothing_is_written(run, tmp_path):
     copy.write_bytes(run.network.read_bytes())
     assert calc(run, "--metrics", "relief", "--num-gen", 4, network=copy).exit_code == 0
     assert list(tmp_path.iterdir()) == [copy]
+
+
+def test_a_run_folder_stands_for_its_newest_network(run):
+    found = calc(run, "--metrics", "relief", "--num-gen", 4, network=run.folder)
+    assert found.exit_code == 0, found.stderr
+    assert json.loads(found.stdout)["snapshot_pkl"] == "network-0001.safetensors"
+
+
+def test_none_measures_nothing(run):
+    found = calc(run, "--metrics", "none")
+    assert (found.exit_code, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_a_run_folder_that_cannot_be_written_costs_a_warning(run, tmp_path):
+    network = tmp_path / "network-0001.safetensors"
+    network.write_bytes(run.network.read_bytes())
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metric-relief.jsonl").mkdir()  # for root, permissions are none
+    found = calc(run, "--metrics", "relief", "--num-gen", 4, network=network)
+    assert found.exit_code == 0 and "relief" in results(found.stdout)
+    assert found.stderr == f"WARNING: no relief in {tmp_path} (Is a directory)\n"
+
+
+def test_numbers_of_too_few_images_are_refused_and_not_nan(run, tmp_path):
+    one = write_photographs(tmp_path / "one", count=1)
+    found = calc(run, "--metrics", "kid50k_full,fid50k_full", "--num-gen", 8, "--data", one)
+    assert found.exit_code == 1 and "needs at least 2 photographs and 2 samples" in found.stderr
+    (line,) = found.stdout.splitlines()
+    assert all(math.isfinite(value) for value in json.loads(line)["results"].values())
+
+
+def test_out_of_memory_names_the_options_that_help(run, monkeypatch):
+    def starve(*_):
+        return torch.empty(1 << 48, dtype=torch.uint8)
+
+    monkeypatch.setattr("training.evaluation.measuring.load_network", starve)
+    found = calc(run, "--metrics", "relief")
+    assert found.exit_code == 1 and found.stderr == (
+        "Error: out of memory (256 TiB more were asked for); a lower --num-gen or --device cpu "
+        "needs less\n"
+    )
+
+
+def test_help_names_every_metric_and_imports_nothing_heavy():
+    text = "".join(HELP.split())
+    assert all(name in text for name in NAMES if not name.startswith("identity_consistency-"))
+    program = (
+        "import sys, pof3d.commands.calc_metrics\n"
+        "print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

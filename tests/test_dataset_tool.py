@@ -11,10 +11,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dataset_tool import main
-from training.data.dataset import ImageDataset, to_square
-from training.data.toy_heads import load_ground_truth
+from training.data.dataset import ImageDataset
+from training.data.geometry import to_square
+from training.data.ground_truth import load_ground_truth
 
 CAMERA = np.eye(4).flatten().tolist()
+INTRINSICS = [4.0, 0, 0.5, 0, 4.0, 0.5, 0, 0, 1]
 
 
 def run(*arguments) -> Result:
@@ -158,8 +160,8 @@ def test_toy_options_change_the_images(tmp_path):
 def test_check_lists_all_faults_at_once(source):
     break_file(source / "b.jpg")
     (source / "more" / "f.png").write_bytes(b"")
-    labels = [[name, CAMERA + [1.0] * 9] for name in ("a.png", "b.jpg", "d.webp", "more/f.png")]
-    labels += [["c.bmp", [1.0]], ["gone.png", CAMERA + [1.0] * 9]]
+    labels = [[name, CAMERA + INTRINSICS] for name in ("a.png", "b.jpg", "d.webp", "more/f.png")]
+    labels += [["c.bmp", [1.0]], ["gone.png", CAMERA + INTRINSICS]]
     (source / "dataset.json").write_text(json.dumps({"labels": labels}))
     result = run("check", source)
     assert result.exit_code == 1

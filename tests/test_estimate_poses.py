@@ -11,7 +11,10 @@ from PIL import Image
 
 from estimate_poses import main
 from tests.tiny import tiny_config, write_photographs
-from training.data.dataset import DatasetArchive, ImageDataset, read_labels
+from training.data.archive import DatasetArchive
+from training.data.dataset import ImageDataset
+from training.data.labels import read_labels
+from training.files.network import Network
 from training.files.network_file import save_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -84,3 +87,34 @@ def test_mistakes_get_one_line_and_leave_no_file(made):
     Image.new("RGB", (32, 20)).save(made.photographs / "oblong.png")
     one_line(estimate(made), "oblong.png is 32 x 20")
     assert not (made.folder / "estimated.json").exists()
+
+
+def test_destinations_are_checked_before_the_work(made, monkeypatch):
+    (made.folder / "folder").mkdir()
+    monkeypatch.setattr("training.files.network_file.load_network", None)  # not even loaded
+    for dest in ("folder", "no/where.json", "network.safetensors/labels.json"):
+        done = estimate(made, dest=made.folder / dest)
+        assert done.exit_code == 1 and done.output.count("Error:") == 1, done.output
+        assert "Traceback" not in done.output
+
+
+def test_a_run_folder_is_a_network(made):
+    (made.folder / "network.safetensors").rename(made.folder / "network-000001.00.safetensors")
+    assert estimate(made, network=".").exit_code == 0
+
+
+def test_dual_discrimination_has_its_raw_images(tmp_path):
+    """It judges an image beside its raw rendering, of the generator's present resolution."""
+    torch.manual_seed(0)
+    changes = {"discriminator__dual": True, "data__resolution": 128}
+    config = tiny_config(**changes, rendering__raw_resolution=16, rendering__raw_resolution_end=32)
+    network = Network(Generator(config), Discriminator(config).eval(), config, {})
+    network.generator.raw_resolution = 24
+    pixels = torch.randint(0, 256, (4, 3, 128, 128), dtype=torch.uint8)
+    images = pixels / 127.5 - 1
+    raw = torch.nn.functional.interpolate(images, size=24, mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        expected = network.discriminator(images, raw).pose
+    torch.testing.assert_close(network.estimate_pose(pixels), expected)
+    torch.testing.assert_close(network.estimate_pose(images), expected)
+    assert not torch.equal(network.discriminator.estimate_pose(images), expected)  # 16, at first

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -312,11 +314,12 @@ def test_contradicting_dataset_is_one_warning(super_resolved, tmp_path, dataset,
         (["--seeds", "0-x"], "'0-x' is neither a seed nor a range"),
         (["--seeds", "5-2"], "runs backwards; write 2-5"),
         (["--seeds", "1,,2"], "'' is neither"),
-        (["--seeds", "4294967296"], "neither a seed"),
+        (["--seeds", "4294967296"], "the largest seed"),
         (["--network", "absent.safetensors"], "absent.safetensors does not exist"),
         (["--network", __file__], "is not a readable network file"),
         (["--network", "/dev/null"], "is a device or a pipe"),
         (["--outdir", __file__], "cannot write samples"),
+        (["--outdir", __file__, "--seeds", "0-4294967295"], "cannot write samples"),
         (["--outdir", "/dev/null/out"], "cannot write samples"),
         (["--level", "nan"], "nan is not a finite number"),
         (["--level", "high"], "'high' is not a valid float"),
@@ -347,11 +350,77 @@ def test_absent_cuda_is_said(toy, tmp_path):
     assert result.exit_code == 1 and "no CUDA device" in result.output
 
 
-def test_real_command_reports_a_full_disk_in_one_line(toy, tmp_path):
+def script_with_limits(toy, outdir, limits: str, *options: str, **how):
+    """The real command under a shell's limits, and seed 0."""
+    command = f"{limits}; exec {sys.executable} {gen_samples_pose.__file__} --network {toy.path} "
+    command += f"--outdir {outdir} --seeds 0 {' '.join(options)}"
+    return subprocess.run(["bash", "-c", command], text=True, stderr=subprocess.PIPE, **how)
+
+
+def test_real_command_reports_a_full_disk_in_one_line_and_leaves_whole_files(toy, tmp_path):
     """A limit on the size of files stands in for the disk."""
-    script = Path(gen_samples_pose.__file__)
-    command = f"ulimit -f 1; trap '' XFSZ; exec {sys.executable} {script} --network {toy.path} "
-    command += f"--outdir {tmp_path / 'out'} --seeds 0 --shapes true --shape-res 32"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    shapes = ("--shapes true", "--shape-res 32")
+    done = script_with_limits(toy, tmp_path / "out", "ulimit -f 8; trap '' XFSZ", *shapes)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("Error: cannot write samples")
+    assert names(tmp_path / "out") == {"seed0000.png", "seed00000_pose.npy"}
+    assert read(tmp_path / "out/seed0000.png").shape == (32, 32, 3)
+
+
+def test_out_of_memory_names_what_lowers_it(toy, tmp_path):
+    """A limit on the address space, a little above what the libraries take."""
+    code = (
+        "import resource, sys, gen_samples_pose, torch, training.outputs.samples\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**30,) * 2)\n"
+        "gen_samples_pose.main(sys.argv[1:])"
+    )
+    arguments = f"--network {toy.path} --outdir {tmp_path / 'out'} --seeds 0 --shapes true"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments.split(), "--shape-res", "1024"],
+        capture_output=True, text=True, cwd=Path(gen_samples_pose.__file__).parent,
+    )  # fmt: skip
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("Error: out of memory (4 GiB more were asked for)")
+    assert "--shape-res" in line
+
+
+def test_a_reader_that_has_gone_does_not_blame_the_folder(toy, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = script_with_limits(toy, tmp_path / "out", "trap '' PIPE", stdout=closed)
+    assert "outdir" not in done.stderr and "Traceback" not in done.stderr
+    assert {"seed0000.png", "contact_sheet.png", "poses.json"} <= names(tmp_path / "out")
+
+
+def test_render_size_is_the_size_of_the_rendering(toy, super_resolved, tmp_path):
+    sample(toy, tmp_path / "toy", "--render-size", 80, "--depth")
+    assert read(tmp_path / "toy/seed0000.png").shape == (80, 80, 3)
+    assert read(tmp_path / "toy/seed0000_depth.png").shape == (80, 80, 3)
+    sample(super_resolved, tmp_path / "cats", "--render-size", 24, "--raw")
+    assert read(tmp_path / "cats/seed0000.png").shape == (128, 128, 3)
+    assert read(tmp_path / "cats/seed0000_raw.png").shape == (24, 24, 3)
+
+
+@pytest.mark.parametrize("extension", [".obj", ".glb", ".stl"])
+def test_meshes_come_in_the_formats_of_other_tools(toy, tmp_path, extension):
+    options = ("--shapes", "true", "--shape-res", 16, "--shape-format", extension)
+    sample(toy, tmp_path, *options)
+    assert len(trimesh.load(tmp_path / f"seed0000{extension}", force="mesh").faces) > 0
+
+
+def test_network_may_be_its_run_folder(toy, tmp_path):
+    shutil.copy(toy.path, tmp_path / "network-000004.00.safetensors")
+    (tmp_path / "network-000001.00.safetensors").write_text("broken, and older")
+    result = run("--network", tmp_path, "--outdir", tmp_path / "out", "--seeds", "0")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("option", ["--truncation_psi", "--psi", "--nrr", "--class", "--dest",
+                                    "--sample_mult", "--network_pkl"])  # fmt: skip
+def test_options_of_eg3d_get_a_hint(toy, option):
+    result = run("--network", toy.path, option, "1")
+    last = result.output.strip().splitlines()[-1]
+    assert result.exit_code == 2 and f"there is no {option} here: " in last

@@ -73,8 +73,9 @@ def test_render_size_is_that_of_the_option(network, tmp_path):
     assert large.shape == (4, 48, 48, 3)
 
 
-def test_more_seeds_than_a_frame_holds_are_refused_at_once(network, tmp_path):
-    result = run("--network", network, "--dest", tmp_path / "a.gif", "--seeds", "0-99999")
+@pytest.mark.parametrize("seeds", ["0-99999", "0-4294967295"])
+def test_more_seeds_than_a_frame_holds_are_refused_at_once(seeds, network, tmp_path):
+    result = run("--network", network, "--dest", tmp_path / "a.gif", "--seeds", seeds)
     assert result.exit_code == 1 and "lower the number of --seeds" in result.output
     assert not list(tmp_path.iterdir())
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from training.evaluation.toy_evaluation import draw_images, evaluate
 
 import calc_metrics
-from training.data.toy_heads import toy_dataset_path
+from training.data.toy_set import toy_dataset_path
+from training.evaluation.ground_truth import draw_images, evaluate
 from training.files.network_file import load_network
 
 SHIPPED = Path(__file__).parents[1] / "models" / "toy.safetensors"

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 import train
 from tests.tiny import tiny_arguments, write_photographs
-from training.data.toy_heads import load_ground_truth, make_toy_dataset
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_set import make_toy_dataset
 from training.files.network_file import load_network
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +77,7 @@ def test_stats_and_log_agree(finished):
     records = [json.loads(line) for line in (finished / "stats.jsonl").read_text().splitlines()]
     assert [record["tick"] for record in records] == [1, 2]
     assert [record["kimg"] for record in records] == [0.008, 0.012]
-    for key in ("G/loss_own_view", "D/loss_real", "G/relief", "pose/generated_h_std"):
+    for key in ("G/loss_own_view", "D/loss_real", "G/depth_spread", "pose/generated_h_std"):
         assert all(isinstance(record[key], float) for record in records)
     log = (finished / "log.txt").read_text()
     assert log.count("s/kimg") == 2 and "kimg 0.01/0.012" in log
@@ -194,6 +195,10 @@ def test_mistakes_get_one_clear_line(photographs, tmp_path):
         ("--data", photographs, "--resume", "latest"): "no run 'toy-discs",
         ("--data", photographs, "--resume", tmp_path / "gone"): "not a run folder",
         ("--data", photographs, "--precision", "fp16"): "needs CUDA",
+        ("--data", ""): "--data is empty",
+        ("--data", photographs, "--seed", 2**32): "run.seed",
+        ("--data", photographs, "--seed", -1): "run.seed",
+        ("--data", photographs, "--metrics", "releif"): "did you mean relief",
     }
     if not torch.cuda.is_available():
         expected[("--data", photographs, "--device", "cuda")] = "sees no CUDA device"
@@ -222,10 +227,10 @@ def test_poses_from_elsewhere(poses, toy_heads, tmp_path):
     assert folder.name.endswith(f"-{poses}_poses")
     record = json.loads((folder / "stats.jsonl").read_text().splitlines()[0])
     assert ("G/loss_mirrored" in record) == (poses == "prior")
-    assert "G/pose_pull" not in record
-    prior = load_network(str(folder / "network-000000.01.safetensors")).generator.prior
+    assert "G/pose_consistency" not in record
+    source = load_network(folder / "network-000000.01.safetensors").generator.pose_source
     expected = load_ground_truth(labeled).pose.std(axis=0) if poses == "dataset" else (0.3, 0.1)
-    assert prior.std.tolist() == pytest.approx(list(expected), rel=0.05)
+    assert source.std.tolist() == pytest.approx(list(expected), rel=0.05)
 
 
 @pytest.mark.parametrize("ops", ["torch", "native"])
@@ -242,7 +247,7 @@ def test_at_most_thirty_options():
     assert names == {
         *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
         *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
-        *("desc", "settings", "dry_run", "metrics", "poses", "ops"),
+        *("desc", "settings", "dry_run", "metrics", "poses", "ops", "help_settings"),
     }
 
 
@@ -292,3 +297,50 @@ def test_unknown_metrics_are_refused(toy_heads, tmp_path):
     arguments = ["--outdir", tmp_path, "--cfg", "toy", "--data", toy_heads]
     assert "did you mean relief" in complaint(*arguments, "--metrics", "releif")
     assert not list(tmp_path.iterdir())
+
+
+def test_metrics_none_measures_nothing(toy_heads, tmp_path):
+    arguments = ["--outdir", tmp_path, "--cfg", "toy", "--data", toy_heads, "--dry-run"]
+    result = CliRunner().invoke(train.main, list(map(str, [*arguments, "--metrics", "none"])))
+    assert json.loads(result.output)["run"]["metrics"] == []
+
+
+def test_pictures_of_runs_are_never_trained_on(tmp_path):
+    photographs = write_photographs(tmp_path / "photographs")
+    arguments = ["--cfg", "toy", "--data", photographs, *tiny_arguments(), "--kimg", "0.004"]
+    inside = complaint("--outdir", photographs / "runs", *arguments)
+    assert "is inside --data" in inside and not (photographs / "runs").exists()
+
+
+def test_resume_auto_starts_and_then_resumes(photographs, tmp_path):
+    """One line for the first job of a chain and for all others."""
+    arguments = ["--cfg", "toy", "--data", photographs, *tiny_arguments(), "--resume", "auto"]
+    for kimg, steps in ((0.004, 1), (0.008, 2)):
+        result = run("--outdir", tmp_path, *arguments, "--kimg", kimg)
+        assert result.returncode == 0, result.stderr
+        (folder,) = tmp_path.iterdir()
+        state = torch.load(sorted(folder.glob("*.pt"))[-1], weights_only=True)
+        assert state["trainer"]["steps"] == steps
+
+
+def test_the_log_says_at_once_how_long_it_will_take(photographs, tmp_path):
+    arguments = ["--cfg", "toy", "--data", photographs, *tiny_arguments(), "--kimg", "0.028"]
+    result = run("--outdir", tmp_path, *arguments, "--tick", "0.028")
+    assert result.returncode == 0, result.stderr
+    (folder,) = tmp_path.iterdir()
+    lines = (folder / "log.txt").read_text().splitlines()
+    (estimate,) = (i for i, line in enumerate(lines) if "s per step: about" in line)
+    (tick,) = (i for i, line in enumerate(lines) if "tick 1" in line)
+    assert estimate < tick
+    assert any("command line: " in line and "--kimg 0.028" in line for line in lines)
+    assert any("12 images are few" in line and "--aug ada" in line for line in lines)
+
+
+def test_help_settings_describes_every_setting():
+    result = CliRunner().invoke(train.main, ["--help-settings"])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    names = [line for line in lines if not line.startswith(" ")]
+    assert len(names) == len(lines) / 2 > 80
+    assert all(len(text.strip()) > 5 for text in lines[1::2])
+    assert "loss.gamma=1.0" in names

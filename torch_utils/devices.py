@@ -15,7 +15,7 @@ def select_device(choice: str) -> torch.device:
     """
     available = torch.cuda.is_available()
     if choice == "cuda" and not available:
-        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
     if choice == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())

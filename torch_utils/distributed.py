@@ -28,7 +28,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from dnnlib import EXIT_STATUS_BASE, StopSignals, UserError, escape_unencodable, out_of_memory
 
 GRACE_SECONDS = 10  # for the other processes to end when one has failed
-FIRST_FAULT = "first-fault"  # file with the traceback of the process that failed first
+FIRST_FAULT = "first-fault"  # file with the error of the process that failed first
 
 T = TypeVar("T")
 
@@ -69,9 +69,9 @@ class Place(NamedTuple):
         return place
 
     def device_index(self) -> int:
-        """The number of this process's CUDA device, among those that it sees.
+        """The number of this process's CUDA device, among those visible to it.
 
-        Schedulers may give each process one GPU, which is then the only one that it sees.
+        Schedulers may give each process one GPU, which is then the only visible one.
 
         Raises:
             UserError: where there is no device for it.
@@ -83,7 +83,7 @@ class Place(NamedTuple):
             return 0
         if local_rank is None:
             raise UserError(
-                f"LOCAL_RANK is not set, and process {self.rank} sees {available} CUDA devices: "
+                f"LOCAL_RANK is not set, and process {self.rank} has {available} CUDA devices: "
                 "set it to the number of the process on its machine, as torchrun does"
             )
         if local_rank >= available:
@@ -126,7 +126,7 @@ def check_gpus(gpus: int, device_choice: str) -> str:
     """
     available = 0 if device_choice == "cpu" else torch.cuda.device_count()
     if device_choice == "cuda" and not available:
-        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
     place = Place.from_environment()
     if place is None:
         if available and gpus > available:
@@ -160,6 +160,7 @@ def launch(function: Callable[..., T], processes: int, device: str, *args: Any) 
     Raises:
         UserError: of any process; and where torchrun started another number of processes, they
             cannot meet, or one was killed.
+        OSError: of any process.
     """
     place = Place.from_environment()
     if place is not None:
@@ -193,15 +194,13 @@ def _spawn(function: Callable[..., T], processes: int, device: str, *args: Any) 
 
 def _first_failure(folder: Path, error: Exception) -> Exception:
     """What to raise for processes of which at least one has failed."""
-    for message in folder.glob("error-*"):
-        return pickle.loads(message.read_bytes())
-    if isinstance(error, ProcessExitedException):
+    if isinstance(error, ProcessExitedException) and error.signal_name is not None:
         return UserError(
             f"{error}, the others were stopped: the system may have run out of memory; training "
             "goes on with --resume latest"
         )
     if (fault := folder / FIRST_FAULT).exists():
-        return RuntimeError(fault.read_text())
+        return pickle.loads(fault.read_bytes())
     return error
 
 
@@ -224,13 +223,15 @@ def _work(
         _join(Place(index, processes, index), device, store)
         result = function(*args)
     except Exception as error:
+        mistake = out_of_memory(error) or (
+            error if isinstance(error, UserError | OSError) else None
+        )
+        fault = mistake or RuntimeError(f"process {index} failed:\n{traceback.format_exc()}")
         # The others fail too, as soon as they miss this one: the first one tells why.
-        mistake = out_of_memory(error) or (error if isinstance(error, UserError) else None)
-        if mistake is not None:  # hand over the one line, not a traceback
-            (folder / f"error-{index}").write_bytes(pickle.dumps(mistake))
+        with contextlib.suppress(FileExistsError), open(folder / FIRST_FAULT, "xb") as file:
+            pickle.dump(fault, file)
+        if mistake is not None:  # one line, no traceback
             sys.exit(1)
-        with contextlib.suppress(FileExistsError), open(folder / FIRST_FAULT, "x") as file:
-            file.write(f"process {index} failed:\n{traceback.format_exc()}")
         raise
     if index == 0:
         results.put(result)

@@ -1,11 +1,17 @@
-"""Cameras: pose -> cam2world, mirrors, intrinsics, rays. Pure functions.
+"""Cameras: pose -> cam2world, mirrors, orbits, intrinsics, rays. Pure functions.
 
 A pose is a pair (h, v) of angles in radians on a sphere round the origin: h turns left and right,
 v up and down, and equal steps of v cover equal areas. h = v = pi/2 stands at (0, 0, +radius) and
 looks down -z. Camera axes are OpenCV's: x right, y down, z forward; the world's y axis points up.
+
+Two unit vectors belong to a camera. Its *direction* goes from the origin to where it stands; poses
+and their degrees are counted by it. Its *viewing direction* goes against the optical axis, from the
+pivot that it looks at to the camera; it does not depend on where a world has its origin, so worlds
+are compared by it (metrics). The two differ where the pivot is not the origin (preset ffhq).
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,10 +32,15 @@ class Rays(NamedTuple):
 
 
 def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, float]) -> Tensor:
-    """Cameras on the sphere of `radius` round `pivot`, looking at it.
+    """Cameras on the sphere of `radius` round the world's origin, looking at `pivot`.
 
-    pose: [B, 2], (h, v) in radians. Returns [B, 4, 4] with columns (right, down, forward, origin).
-    The sphere is centered at the world's origin; only the viewing direction aims at the pivot.
+    Args:
+        pose: [B, 2], (h, v) in radians.
+        radius: world units.
+        pivot: world units.
+
+    Returns:
+        [B, 4, 4] with columns (right, down, forward, origin).
     """
     h, v = pose.unbind(-1)
     v = v.clamp(POLE_MARGIN, math.pi - POLE_MARGIN)
@@ -58,6 +69,52 @@ def pose_from_direction(direction: Tensor, mean_h: float) -> Tensor:
     h = math.pi - torch.atan2(z, x)
     h = torch.remainder(h - mean_h + math.pi, 2 * math.pi) - math.pi + mean_h
     return torch.stack([h, (1 - y) * (math.pi / 2)], dim=-1)
+
+
+def viewing_directions(cam2world: Tensor) -> Tensor:
+    """Unit vectors [..., 3] against the optical axes of cameras [..., 4, 4]."""
+    return -cam2world[..., :3, 2]
+
+
+def pose_from_viewing_direction(
+    direction: Tensor, radius: float, pivot: Sequence[float], mean_h: float
+) -> Tensor:
+    """Poses of the cameras that `cam2world_from_pose` would place in these viewing directions.
+
+    Args:
+        direction: unit vectors [B, 3] from the pivot to the cameras.
+        radius: of the sphere of cameras, world units; the pivot lies within.
+        pivot: world units.
+        mean_h: h lies within pi of it.
+
+    Returns:
+        (h, v) [B, 2] in radians.
+    """
+    center = direction.new_tensor(pivot)
+    along = direction @ center
+    distance = (along.square() + radius**2 - center.square().sum()).sqrt() - along
+    origin = center + distance[:, None] * direction
+    return pose_from_direction(origin / radius, mean_h)
+
+
+def orbit(cam2world: Tensor, yaw: float, pivot: Sequence[float]) -> Tensor:
+    """Cameras turned round the vertical through the pivot, at the same distance from it.
+
+    Args:
+        cam2world: [B, 4, 4].
+        yaw: degrees, from +z toward +x.
+        pivot: world units.
+
+    Returns:
+        A new [B, 4, 4].
+    """
+    cos, sin = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
+    turn = cam2world.new_tensor([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+    center = cam2world.new_tensor(pivot)
+    turned = cam2world.clone()
+    turned[:, :3, :3] = turn @ cam2world[:, :3, :3]
+    turned[:, :3, 3] = (cam2world[:, :3, 3] - center) @ turn.mT + center
+    return turned
 
 
 def pose_from_degrees(directions: Tensor, mean_h: float) -> Tensor:
@@ -103,6 +160,11 @@ def focal_from_fov(fov_degrees: float) -> float:
 def intrinsics_from_focal(focal: float) -> Tensor:
     """[3, 3] pinhole intrinsics, normalized by image size, principal point in the middle."""
     return torch.tensor([[focal, 0.0, 0.5], [0.0, focal, 0.5], [0.0, 0.0, 1.0]])
+
+
+def intrinsics_from_fov(fov_degrees: float) -> Tensor:
+    """[3, 3]; see `focal_from_fov` and `intrinsics_from_focal`."""
+    return intrinsics_from_focal(focal_from_fov(fov_degrees))
 
 
 def rays_from_cameras(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> Rays:

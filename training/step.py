@@ -17,7 +17,8 @@ from torch_utils.training_stats import StatsCollector
 from training import geod, losses, old_names, schedules
 from training.augment import AdaController, Augmentation
 from training.config import Config, OptimConfig
-from training.data.dataset import Batch, ImageDataset, training_batches
+from training.data.dataset import ImageDataset
+from training.data.loader import Batch, training_batches
 from training.geod_supervisor import Supervisor
 from training.losses import (
     LOSSES,
@@ -84,6 +85,7 @@ class Trainer:
         torch.manual_seed(config.run.seed * 1_000_003 + 1 + distributed.rank())
         self._batches: Iterator[Batch] | None = None
         self._fetched: Batch | None = None
+        self.stop_waiting: Callable[[], bool] = lambda: False  # asked while photographs do not come
         self._first_non_finite = ""
 
     @property
@@ -298,6 +300,7 @@ class Trainer:
                 world_size=distributed.world_size(),
                 workers=self.config.data.workers,
                 pin_memory=self.device.type == "cuda",
+                stop=lambda: self.stop_waiting(),
             )
         return self._batches
 

@@ -24,4 +24,4 @@ def select(choice: str | None, device: torch.device) -> ModuleType:
         RuntimeError: if 'native' is asked for and cannot be had.
     """
     mode = parse_mode(choice) if choice else native.KERNELS.mode()
-    return reference if native.library(device, mode) is None else native
+    return native if native.available(device, mode) else reference

@@ -2,13 +2,15 @@
 
 import ctypes
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .build import BuildError, Kernels, Mode
+from .registration import register
 from .types import Fragments, View
 
 KERNELS = Kernels(
@@ -43,88 +45,173 @@ def library(device: torch.device, mode: Mode) -> ctypes.CDLL | None:
     return None
 
 
+@torch.compiler.assume_constant_result
+def available(device: torch.device, mode: Mode) -> bool:
+    """Whether there are kernels (see `library`); tensors without values need none.
+
+    Raises:
+        BuildError: if the mode is 'native' and they cannot be had.
+    """
+    if device.type == "meta" or (device.type == "cuda" and not torch.cuda.is_available()):
+        return mode != "torch"
+    return library(device, mode) is not None
+
+
 def rasterize(faces: Tensor, view: View) -> Fragments:
     """See `reference.rasterize`."""
-    return Fragments(*_Rasterize.apply(faces, view))
+    return Fragments(*_rasterize(faces, *view))
 
 
 def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor:
     """See `reference.sample`."""
-    return _Sample.apply(textures, fragments.index, fragments.weights, background)
+    return _sample(textures, fragments.index, fragments.weights, background)
 
 
 def sweep(
     faces: Tensor, fragments: Fragments, image: Tensor, grad: Tensor, view: View, eps: float
 ) -> Tensor:
     """See `reference.sweep`."""
+    index, _, depth = fragments
+    return _sweep(faces, index, depth, image, grad, view.size, view.perspective, eps)
+
+
+def _draw(
+    faces: Tensor, size: int, near: float, far: float, perspective: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    faces = faces.contiguous()
+    fragments = _empty_fragments(faces, size, near, far, perspective)
+    _call(
+        "rasterize", faces, faces, *faces.shape[:2], size, int(perspective), near, far, *fragments
+    )
+    return fragments
+
+
+def _empty_fragments(
+    faces: Tensor, size: int, near: float, far: float, perspective: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch = faces.shape[0]
+    return (
+        faces.new_empty(batch, size, size, dtype=torch.int32),
+        faces.new_empty(batch, 3, size, size),
+        faces.new_empty(batch, size, size),
+    )
+
+
+def _keep_drawing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    faces, ctx.size, _, _, ctx.perspective = inputs
+    index, weights, _ = output
+    ctx.save_for_backward(faces, index)
+    ctx.mark_non_differentiable(index, weights)
+    ctx.set_materialize_grads(False)
+
+
+def _draw_backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    grad_depth, grad = gradients[2], None
+    if grad_depth is not None:
+        grad = _depth_gradient(*ctx.saved_tensors, grad_depth, ctx.size, ctx.perspective)
+    return grad, None, None, None, None
+
+
+def _depth_to_faces(
+    faces: Tensor, index: Tensor, grad: Tensor, size: int, perspective: bool
+) -> Tensor:
+    faces = faces.contiguous()
+    total = torch.zeros_like(faces, dtype=torch.float64)
+    _call(
+        "depth_backward", faces, faces, index, grad.contiguous(), *faces.shape[:2], size,
+        int(perspective), total,
+    )  # fmt: skip
+    return total.to(faces.dtype)
+
+
+def _look_up(textures: Tensor, index: Tensor, weights: Tensor, background: Tensor) -> Tensor:
+    textures = textures.contiguous()
+    rgb = torch.empty_like(weights)
+    _call(
+        "sample", rgb, textures, index, weights, background.contiguous(),
+        *_sizes(textures.shape, index), rgb,
+    )  # fmt: skip
+    return rgb
+
+
+def _empty_colors(textures: Tensor, index: Tensor, weights: Tensor, background: Tensor) -> Tensor:
+    return torch.empty_like(weights)
+
+
+def _keep_lookup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    textures, index, weights, _ = inputs
+    ctx.save_for_backward(index, weights)
+    ctx.shape = textures.shape
+
+
+def _look_up_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _texture_gradient(*ctx.saved_tensors, grad, ctx.shape), None, None, None
+
+
+def _colors_to_textures(
+    index: Tensor, weights: Tensor, grad: Tensor, shape: Sequence[int]
+) -> Tensor:
+    total = grad.new_zeros(shape)
+    _call(
+        "sample_backward", weights, index, weights, grad.contiguous(), *_sizes(shape, index), total
+    )
+    return total
+
+
+def _empty_textures(index: Tensor, weights: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
+    return grad.new_empty(shape)
+
+
+def _sizes(textures: Sequence[int], index: Tensor) -> tuple[int, int, int, int]:
+    """Batch, faces, pixels and cube of a lookup."""
+    batch, count, cube = textures[:3]
+    return batch, count, index.shape[1] * index.shape[2], cube
+
+
+def _sweep_edges(
+    faces: Tensor,
+    index: Tensor,
+    depth: Tensor,
+    image: Tensor,
+    grad: Tensor,
+    size: int,
+    perspective: bool,
+    eps: float,
+) -> Tensor:
     faces = faces.contiguous()
     moved = torch.zeros_like(faces)
     _call(
-        "sweep", faces, faces, fragments.index, fragments.depth, image, grad, *faces.shape[:2],
-        image.shape[1], view.size, int(view.perspective), eps, moved,
+        "sweep", faces, faces, index, depth, image.contiguous(), grad.contiguous(),
+        *faces.shape[:2], image.shape[1], size, int(perspective), eps, moved,
     )  # fmt: skip
     return moved
 
 
-class _Rasterize(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, faces, view):
-        faces = faces.contiguous()
-        batch, count, size = *faces.shape[:2], view.size
-        index = faces.new_empty(batch, size, size, dtype=torch.int32)
-        weights = faces.new_empty(batch, 3, size, size)
-        depth = faces.new_empty(batch, size, size)
-        _call(
-            "rasterize", faces, faces, batch, count, size, int(view.perspective), view.near,
-            view.far, index, weights, depth,
-        )  # fmt: skip
-        ctx.save_for_backward(faces, index)
-        ctx.view = view
-        ctx.mark_non_differentiable(index, weights)
-        ctx.set_materialize_grads(False)
-        return index, weights, depth
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_index, grad_weights, grad_depth):
-        if grad_depth is None:
-            return None, None
-        faces, index = ctx.saved_tensors
-        grad = torch.zeros_like(faces, dtype=torch.float64)
-        _call(
-            "depth_backward", faces, faces, index, grad_depth.contiguous(), *faces.shape[:2],
-            ctx.view.size, int(ctx.view.perspective), grad,
-        )  # fmt: skip
-        return grad.to(faces.dtype), None
+def _empty_faces(faces: Tensor, *_: Any) -> Tensor:
+    return faces.new_empty(faces.shape)
 
 
-class _Sample(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, textures, index, weights, background):
-        textures = textures.contiguous()
-        batch, count, cube = textures.shape[:3]
-        pixels = index[0].numel() if batch else 0
-        rgb = torch.empty_like(weights)
-        _call(
-            "sample", rgb, textures, index, weights, background.contiguous(), batch, count, pixels,
-            cube, rgb,
-        )  # fmt: skip
-        ctx.save_for_backward(index, weights)
-        ctx.shape = textures.shape
-        return rgb
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_rgb):
-        index, weights = ctx.saved_tensors
-        batch, count, cube = ctx.shape[:3]
-        grad = grad_rgb.new_zeros(ctx.shape)
-        pixels = index[0].numel() if batch else 0
-        _call(
-            "sample_backward", weights, index, weights, grad_rgb.contiguous(), batch, count, pixels,
-            cube, grad,
-        )  # fmt: skip
-        return grad, None, None, None
+_rasterize = register(
+    "neural_renderer::rasterize",
+    _draw,
+    fake=_empty_fragments,
+    setup_context=_keep_drawing,
+    backward=_draw_backward,
+    once=True,
+)
+_depth_gradient = register("neural_renderer::depth_gradient", _depth_to_faces, fake=_empty_faces)
+_sample = register(
+    "neural_renderer::sample",
+    _look_up,
+    fake=_empty_colors,
+    setup_context=_keep_lookup,
+    backward=_look_up_backward,
+    once=True,
+)
+_texture_gradient = register(
+    "neural_renderer::texture_gradient", _colors_to_textures, fake=_empty_textures
+)
+_sweep = register("neural_renderer::sweep", _sweep_edges, fake=_empty_faces)
 
 
 def _call(name: str, like: Tensor, *arguments: Tensor | int | float) -> None:

@@ -116,11 +116,29 @@ def test_projection_takes_numpy_and_refuses_wrong_shapes():
     as_numpy = nr.projection(point, *(m.numpy() for m in (K, R, t)), np.zeros((1, 5)), 1024)
     torch.testing.assert_close(as_numpy, nr.projection(point, K, R, t, None, 1024))
     with pytest.raises(ValueError, match="t must be"):
-        nr.projection(point, K, R, t[0], None, 1024)
+        nr.projection(point, K, R, t[..., :2], None, 1024)
     with pytest.raises(ValueError, match="K must be"):
         nr.projection(point, K[0], R, t, None, 1024)
     with pytest.raises(ValueError, match="dist_coeffs must be"):
         nr.projection(point, K, R, t, torch.zeros(1, 4), 1024)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (1, 1, 3)])
+def test_a_translation_may_lack_dimensions(shape):
+    K, R, t = calibrated()
+    point = torch.rand(2, 4, 3)
+    expected = nr.projection(point, K, R, t, None, 1024)
+    assert torch.equal(nr.projection(point, K, R, t.reshape(shape), None, 1024), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 1, 3)])
+def test_each_mesh_may_have_its_own_translation(shape):
+    K, R, t = calibrated()
+    point, ts = torch.rand(2, 4, 3), torch.cat((t, t + 1))
+    both = nr.projection(point, K, R, ts.reshape(shape), None, 1024)
+    for i in range(2):
+        alone = nr.projection(point[i : i + 1], K, R, ts[i : i + 1], None, 1024)
+        torch.testing.assert_close(both[i : i + 1], alone)
 
 
 def test_points_from_angles():

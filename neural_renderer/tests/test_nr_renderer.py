@@ -136,7 +136,40 @@ def test_bad_input_is_refused_in_words(arguments, message):
         nr.Renderer(8, camera_mode="look_at")(**(good | arguments))
 
 
-def test_an_unknown_camera_is_refused():
-    vertices, faces = np.zeros((1, 3, 3)), np.array([[[0, 1, 2]]])
-    with pytest.raises(ValueError, match="camera_mode must be"):
-        nr.Renderer(8, camera_mode="orbit")(vertices, faces)
+@pytest.mark.parametrize("mode", ["none", None, "identity"])
+def test_another_camera_mode_leaves_vertices_where_they_are(mode):
+    vertices = torch.tensor([[[-1.0, -1, 1], [1, -1, 1], [0, 1, 1]]])
+    faces = torch.tensor([[[0, 1, 2]]])
+    picture = nr.Renderer(16, camera_mode=mode)(vertices, faces, mode="silhouettes")
+    assert torch.equal(picture, nr.rasterize_silhouettes(vertices[:, None], 16))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "uint64"])
+def test_faces_may_be_any_whole_numbers(dtype, ops):
+    vertices = torch.tensor([[[-1.0, -1, 1], [1, -1, 1], [0, 1, 1]]])
+    faces = np.array([[[0, 1, 2]]])
+    renderer = nr.Renderer(16, camera_mode="none", ops=ops)
+    expected = renderer(vertices, faces, mode="rgb")
+    for given in (faces.astype(dtype), torch.from_numpy(faces.astype(dtype))):
+        assert torch.equal(renderer(vertices, given, mode="rgb"), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bool", "complex64"])
+def test_faces_that_are_no_whole_numbers_are_refused(dtype):
+    faces = np.array([[[0, 1, 2]]]).astype(dtype)
+    with pytest.raises(ValueError, match="must be whole numbers"):
+        nr.Renderer(16, camera_mode="none")(torch.zeros(1, 3, 3), faces)
+
+
+@pytest.mark.parametrize("mode", ["look_at", "look", "projection"])
+@pytest.mark.parametrize("batch, count", [(0, 2), (2, 0), (0, 0)])
+def test_nothing_is_drawn_of_nothing(batch, count, mode, ops):
+    camera = {"K": torch.eye(3)[None], "R": torch.eye(3)[None], "t": torch.zeros(1, 3)}
+    renderer = nr.Renderer(8, camera_mode=mode, ops=ops, **camera)
+    vertices = torch.rand(batch, 3, 3, requires_grad=True)
+    faces = torch.zeros(batch, count, 3, dtype=torch.int64)
+    textures = torch.rand(batch, count, 2, 2, 2, 3, requires_grad=True)
+    rgb, depth, alpha = renderer(vertices, faces, textures)
+    assert rgb.shape == (batch, 3, 8, 8) and depth.shape == alpha.shape == (batch, 8, 8)
+    (rgb.sum() + depth.sum() + alpha.sum()).backward()
+    assert vertices.grad.abs().sum() == 0 and textures.grad.shape == textures.shape

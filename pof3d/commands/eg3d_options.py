@@ -1,4 +1,4 @@
-"""Options of EG3D's scripts and their kin that have other names here: a hint instead of a riddle."""
+"""Options of EG3D's scripts and their kin that have other names here: a hint names ours."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ _INFERENCE = {
     "--nrr": "write --render-size PIXELS",
     "--neural-rendering-resolution": "write --render-size PIXELS",
     "--neural-rendering-resolution-initial": "write --render-size PIXELS",
-    "--sample-mult": "that factor is part of the network's settings (rendering.sampling_multiplier)",
+    "--sample-mult": "that factor is part of the network's settings",
     "--sampling-multiplier": "that factor is part of the network's settings",
     "--reload-modules": "leave it out: network files hold no code",
     "--cfg": "leave it out: the network file knows its settings",

@@ -10,7 +10,7 @@ from pof3d.commands import options
 from pof3d.commands.eg3d_options import METRICS, HintingCommand
 
 
-@click.command(cls=HintingCommand, elsewhere=METRICS)
+@click.command(cls=HintingCommand, elsewhere=METRICS, memory_hint="--device cpu")
 @options.network
 @click.option("--data", metavar="ZIP|DIR", required=True, help="Square photographs.")
 @click.option(
@@ -23,15 +23,13 @@ from pof3d.commands.eg3d_options import METRICS, HintingCommand
 def main(network: Path, data: str, dest: Path, device: str) -> None:
     """Write the camera of every photograph: 16 numbers of cam2world, 9 of the intrinsics."""
     from torch_utils.devices import select_device
-    from torch_utils.out_of_memory import explain_out_of_memory
     from training.files.network_file import load_network
     from training.outputs.pose_labels import estimate_labels
 
     if dest.exists():
         raise UserError(f"{dest} exists: its labels may be true ones; choose another --dest")
     check_destination(dest)
-    with explain_out_of_memory("use --device cpu, or free memory"):
-        labels = estimate_labels(load_network(network, select_device(device)), data)
+    labels = estimate_labels(load_network(network, select_device(device)), data)
     with write_destination(dest) as temporary:
         temporary.write_text(json.dumps({"labels": list(labels.items())}))
     click.echo(f"{len(labels)} cameras in {dest}")

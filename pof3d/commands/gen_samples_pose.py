@@ -29,7 +29,12 @@ class DegreeList(click.ParamType):
         return degrees
 
 
-@click.command(cls=HintingCommand, elsewhere=SAMPLES, context_settings={"show_default": True})
+@click.command(
+    cls=HintingCommand,
+    elsewhere=SAMPLES,
+    memory_hint="a smaller --batch, --render-size or --shape-res",
+    context_settings={"show_default": True},
+)
 @options.network
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Made when missing.")
 @options.seeds
@@ -39,16 +44,8 @@ class DegreeList(click.ParamType):
     help="What the network was trained on. The file knows; a contradiction gets a warning.",
 )
 @options.truncation(1.0)
-@click.option(
-    "--trunc-cutoff", type=click.IntRange(min=0), default=14, help="Layers that are truncated."
-)
-@click.option(
-    "--fov-deg",
-    type=click.FloatRange(0, 180, min_open=True, max_open=True),
-    callback=finite,
-    show_default="the network's",
-    help="Field of view in degrees.",
-)
+@options.trunc_cutoff
+@options.fov_deg
 @click.option(
     "--yaw",
     type=DegreeList(360),

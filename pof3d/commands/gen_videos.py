@@ -10,11 +10,18 @@ from pof3d.commands import options
 from pof3d.commands.eg3d_options import VIDEOS, HintingCommand
 
 
-@click.command(cls=HintingCommand, elsewhere=VIDEOS, context_settings={"show_default": True})
+@click.command(
+    cls=HintingCommand,
+    elsewhere=VIDEOS,
+    memory_hint="a smaller --render-size or fewer --seeds",
+    context_settings={"show_default": True},
+)
 @options.network
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help=".gif or .mp4 file.")
 @click.option("--seeds", type=SeedList(), default="0-7", help="List and ranges, as 0-3,7.")
 @options.truncation(0.7)
+@options.trunc_cutoff
+@options.fov_deg
 @click.option("--frames", type=click.IntRange(min=2), default=48, help="Of one round.")
 @click.option("--fps", type=click.IntRange(1, 60), default=16, help="Frames per second.")
 @click.option(
@@ -38,6 +45,8 @@ def main(
     dest: Path,
     seeds: Sequence[int],
     trunc: float,
+    trunc_cutoff: int,
+    fov_deg: float | None,
     frames: int,
     fps: int,
     trajectory: str | None,
@@ -51,12 +60,15 @@ def main(
     from torch_utils.devices import select_device
     from training.files.network_file import load_network
     from training.outputs import videos
+    from training.outputs.objects import Objects
 
     videos.check_video(dest)
     generator = load_network(network, select_device(device)).generator
+    videos.check_frames(generator, len(seeds), render_size, enlarge)
+    objects = Objects.from_seeds(generator, seeds, trunc, trunc_cutoff)
     path = videos.TRAJECTORIES[trajectory or ("turntable" if yaw == 180 else "swing")]
     directions = path(frames, yaw, pitch)
-    pictures = videos.orbit_frames(generator, seeds, directions, trunc, render_size, enlarge)
+    pictures = videos.orbit_frames(objects, directions, fov_deg, render_size, enlarge)
     videos.save_video(dest, pictures, frames, fps)
     click.echo(f"{dest}: {len(seeds)} objects, {frames} frames")
 

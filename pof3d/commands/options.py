@@ -55,3 +55,17 @@ render_size = click.option(
     show_default="as trained",
     help="Side of the rendering in pixels; of the image, too, where there is no super-resolution.",
 )
+fov_deg = click.option(
+    "--fov-deg",
+    type=click.FloatRange(0, 180, min_open=True, max_open=True),
+    callback=finite,
+    show_default="the network's",
+    help="Field of view in degrees.",
+)
+trunc_cutoff = click.option(
+    "--trunc-cutoff",
+    type=click.IntRange(min=0),
+    default=14,
+    show_default=True,
+    help="Layers that are truncated.",
+)

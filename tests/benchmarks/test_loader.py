@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.loader import main, photograph, table_row
-from training.data.dataset import png_bytes
+from training.data.writer import png_bytes
 
 
 def test_pictures_are_as_hard_to_compress_as_photographs():

@@ -71,9 +71,9 @@ def test_remove_leftovers_takes_nothing_else(tmp_path):
 
 
 def test_append_line_makes_the_file_and_goes_on(tmp_path):
-    for line in ("first", "zweite Zeile ±"):
+    for line in ("first", "zweite Zeile ±", "caf\udce9"):
         append_line(tmp_path / "log.txt", line)
-    assert (tmp_path / "log.txt").read_text() == "first\nzweite Zeile ±\n"
+    assert (tmp_path / "log.txt").read_text() == "first\nzweite Zeile ±\ncaf\\udce9\n"
 
 
 def test_append_line_takes_back_half_a_line(tmp_path):

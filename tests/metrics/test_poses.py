@@ -10,7 +10,7 @@ from metrics import poses
 
 
 def random_directions(count: int = 400, spread: float = 0.4, seed: int = 0) -> Tensor:
-    """Directions round +z, as faces are seen from."""
+    """Directions round +z, as faces are photographed."""
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.randn(2, count, generator=generator, dtype=torch.float64) * spread
     return torch.nn.functional.normalize(torch.stack([x, y, torch.ones_like(x)], dim=1), dim=1)
@@ -26,9 +26,9 @@ def random_rotation(seed: int = 0) -> Tensor:
 def test_alignment_undoes_rotations_and_reflections(sign):
     true = random_directions()
     world = random_rotation() @ torch.diag(torch.tensor([sign, 1, 1], dtype=torch.float64))
-    seen = true @ world.mT
-    alignment = poses.align(seen[::2], true[::2])
-    errors = poses.pose_errors(alignment(seen[1::2]), true[1::2])
+    estimated = true @ world.mT
+    alignment = poses.align(estimated[::2], true[::2])
+    errors = poses.pose_errors(alignment(estimated[1::2]), true[1::2])
     assert alignment.mirrored == (sign < 0)
     assert errors.p90 < 1e-5
     assert errors.yaw_correlation == pytest.approx(1)
@@ -41,8 +41,8 @@ def test_error_is_the_noise_that_was_added():
     axis = torch.linalg.cross(true, random_directions(seed=1), dim=1)
     axis = torch.nn.functional.normalize(axis, dim=1)
     angle = math.radians(5)
-    seen = math.cos(angle) * true + math.sin(angle) * torch.linalg.cross(axis, true, dim=1)
-    errors = poses.pose_errors(seen, true)
+    estimated = math.cos(angle) * true + math.sin(angle) * torch.linalg.cross(axis, true, dim=1)
+    errors = poses.pose_errors(estimated, true)
     assert errors.median == pytest.approx(5) and errors.p90 == pytest.approx(5)
 
 
@@ -50,8 +50,10 @@ def test_shuffled_poses_are_no_better_than_a_constant():
     true = random_directions(2000)
     shuffled = true[torch.randperm(2000, generator=torch.Generator().manual_seed(0))]
 
-    def errors(seen):
-        return poses.pose_errors(poses.align(seen[::2], true[::2])(seen[1::2]), true[1::2])
+    def errors(estimated):
+        return poses.pose_errors(
+            poses.align(estimated[::2], true[::2])(estimated[1::2]), true[1::2]
+        )
 
     wrong = errors(shuffled)
     constant = errors(torch.tensor([[0.0, 0, 1]]).double().expand(2000, 3))

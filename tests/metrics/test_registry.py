@@ -178,7 +178,7 @@ def test_statistics_of_photographs_are_kept_until_they_change(images, inception)
 
 
 def test_pose_error_is_that_of_the_discriminator():
-    """It sees a mirrored and turned world, and is wrong by 3 degrees about the vertical."""
+    """It estimates poses of a mirrored, turned world, and is wrong by 3 degrees of yaw."""
     true = directions(200)
     turn = math.radians(3)
     sign = torch.where(torch.arange(200) % 2 == 0, 1.0, -1.0).double() * turn

@@ -13,7 +13,8 @@ from recipes import torcs_cars
 from recipes.torcs_cars import Mesh
 from training.cameras import degrees_from_pose, pose_from_degrees
 from training.data.dataset import ImageDataset
-from training.data.toy_heads import RADIUS, load_ground_truth, toy_cameras
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_heads import RADIUS, toy_cameras
 
 # A square in the plane z = 0 as a polygon, the same as a strip, and a line, which draws nothing.
 SQUARE = """AC3Db

@@ -97,6 +97,8 @@ def fail(how: str, folder: Path) -> None:
     if distributed.rank() == 1:
         if how == "mistake":
             raise UserError("a mistake of the user: mend it")
+        if how == "refused":
+            open(folder / "none" / "file")
         if how == "fault":
             raise ZeroDivisionError("a fault of the program")
         if how == "stopped":  # as by a scheduler, before there is anything to finish
@@ -110,7 +112,10 @@ def fail(how: str, folder: Path) -> None:
     "how, error, message",
     [
         ("mistake", UserError, "^a mistake of the user: mend it$"),
-        pytest.param("fault", Exception, "ZeroDivisionError: a fault of", marks=pytest.mark.slow),
+        ("refused", FileNotFoundError, "No such file or directory: .*none/file"),
+        pytest.param(
+            "fault", RuntimeError, "ZeroDivisionError: a fault of", marks=pytest.mark.slow
+        ),
         ("death", UserError, "process 1 terminated with signal SIGKILL, the others were stopped"),
         pytest.param("stopped", SystemExit, "143", marks=pytest.mark.slow),
     ],
@@ -199,7 +204,7 @@ def test_a_process_takes_the_device_of_its_place(machine, devices, visible, loca
     [
         (4, 2, "auto", {}, "torchrun started 8 processes.*add --gpus 8"),
         (1, 8, "auto", {}, "LOCAL_RANK 1, but this machine shows 1 CUDA device"),
-        (4, 8, "auto", {"LOCAL_RANK": None}, "LOCAL_RANK is not set, and process 5 sees 4"),
+        (4, 8, "auto", {"LOCAL_RANK": None}, "LOCAL_RANK is not set, and process 5 has 4"),
         (4, 8, "cuda", {"LOCAL_RANK": "4"}, "LOCAL_RANK 4, but this machine shows 4"),
         (4, 1, "auto", {"RANK": None}, "has LOCAL_RANK but not RANK: start .* with torchrun"),
         (0, 8, "cpu", {"WORLD_SIZE": None}, "has RANK and LOCAL_RANK but not WORLD_SIZE"),

@@ -149,3 +149,36 @@ def test_pose_of_a_camera_inverts_the_camera_of_a_pose(mean_h):
     poses = random * torch.tensor([2 * math.pi, 3.0]) + torch.tensor([mean_h - math.pi, 0.05])
     cam2world = cameras.cam2world_from_pose(poses, 1.7, (0.0, 0.0, 0.2))
     torch.testing.assert_close(cameras.pose_from_cam2world(cam2world, mean_h), poses)
+
+
+@pytest.mark.parametrize("pivot", [(0.0, 0.0, 0.0), (0.0, 0.1, 0.2)])
+def test_orbit_turns_round_the_pivot(pivot):
+    pose = torch.tensor([[1.4, 1.3], [2.0, 1.8]])
+    before = cameras.cam2world_from_pose(pose, RADIUS, pivot)
+    turned = cameras.orbit(before, 30, pivot)
+    center = torch.tensor(pivot)
+    distances = [(c[:, :3, 3] - center).norm(dim=1) for c in (turned, before)]
+    torch.testing.assert_close(*distances)
+    to_pivot = torch.nn.functional.normalize(center - turned[:, :3, 3], dim=1)
+    torch.testing.assert_close(turned[:, :3, 2], to_pivot)
+    longitude = [torch.atan2(*cameras.viewing_directions(c)[:, ::2].T) for c in (turned, before)]
+    torch.testing.assert_close(longitude[0] - longitude[1], torch.full((2,), math.radians(30)))
+    if pivot == (0.0, 0.0, 0.0):  # the same as a larger h
+        larger = pose + torch.tensor([math.radians(30), 0])
+        expected = cameras.cam2world_from_pose(larger, RADIUS, pivot)
+        torch.testing.assert_close(turned, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("radius, pivot", [(1.7, (0.0, 0.0, 0.0)), (2.7, (0.0, 0.0, 0.2))])
+def test_viewing_directions_start_at_the_pivot_and_poses_at_the_origin(radius, pivot):
+    """For ffhq's pivot the two are up to some degrees apart; each has its way back to the pose."""
+    cam2world = cameras.cam2world_from_pose(POSES, radius, pivot)
+    viewing = cameras.viewing_directions(cam2world)
+    from_pivot = cam2world[:, :3, 3] - torch.tensor(pivot, dtype=torch.float64)
+    torch.testing.assert_close(viewing, torch.nn.functional.normalize(from_pivot, dim=1))
+    back = cameras.pose_from_viewing_direction(viewing, radius, pivot, POSES[0, 0].item())
+    again = cameras.cam2world_from_pose(back, radius, pivot)
+    torch.testing.assert_close(again, cam2world)
+    direction = cam2world[:, :3, 3] / radius
+    apart = torch.acos((viewing * direction).sum(dim=1).clamp(max=1)).rad2deg().max()
+    assert apart > 3 if any(pivot) else apart < 1e-4

@@ -3,11 +3,13 @@
 import ctypes
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from neural_renderer.ops.registration import is_traced, register
 
 from . import cuda, kernels
 
@@ -43,12 +45,22 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Tensor:
-    """clamp(gain * act(x + bias)).
+    """clamp(gain * act(x + bias)), differentiable any number of times.
 
-    x: any shape; bias: [x.shape[dim]]. alpha: slope parameter of 'lrelu'. gain None takes the
-    activation's own. clamp: bound on the magnitude of the result. Returns a tensor like x, which
-    may be x itself if nothing is asked of it; differentiable any number of times.
-    Raises KeyError for an unknown activation.
+    Args:
+        x: a tensor of any shape.
+        bias: [x.shape[dim]].
+        dim: the dimension along which the bias lies.
+        act: a name in `ACTIVATIONS`.
+        alpha: slope below 0 of 'lrelu'; None takes the default.
+        gain: factor of the result; None takes the activation's own.
+        clamp: bound on the magnitude of the result.
+
+    Returns:
+        A tensor like x, which may be x itself if nothing is asked of it.
+
+    Raises:
+        KeyError: for an unknown activation.
     """
     activation = ACTIVATIONS[act]
     alpha = activation.default_alpha if alpha is None else alpha
@@ -56,8 +68,9 @@ def bias_act(
     if bias is not None:
         bias = bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
     slope = {"relu": 0.0, "lrelu": alpha}.get(act, -1)
-    if slope >= 0 and gain > 0:
-        return _TwoSlopes.apply(x, bias, Bend(slope, gain, clamp))
+    # A compiler fuses the formula; it cannot look into a kernel, for which the operation stands.
+    if slope >= 0 and gain > 0 and (_has_kernel(x) or not is_traced(x)):
+        return bend(x, bias, slope, gain, clamp)
     return bias_act_formula(x, bias, act, alpha, gain, clamp)
 
 
@@ -71,98 +84,126 @@ def bias_act_formula(
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
-class Bend(NamedTuple):
-    """The function clamp(gain * x) above 0 and clamp(gain * slope * x) below; slope, gain >= 0."""
+def _bend(x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float | None) -> Tensor:
+    """clamp(gain * y) of y = x + bias above 0, clamp(gain * slope * y) below; slope, gain >= 0.
 
-    slope: float
-    gain: float
-    clamp: float | None
-
-
-class _TwoSlopes(torch.autograd.Function):
-    """Bias and bend: one new tensor in the forward pass, which is all that it saves.
-
-    gain * bend(x + b) = bend(gain * x + gain * b), so a single pass adds and scales. The sign and
-    size of the result tell the derivative.
+    gain * bend(x + b) = bend(gain * x + gain * b), so a single pass adds and scales.
     """
-
-    @staticmethod
-    def forward(ctx, x, bias, bend):
-        y = _bend(x, bias, bend)
-        ctx.save_for_backward(y)
-        ctx.bend, ctx.bias_shape = bend, None if bias is None else bias.shape
-        return y
-
-    @staticmethod
-    def backward(ctx, d_y):
-        d_x = _Derivative.apply(d_y, ctx.saved_tensors[0], ctx.bend)
-        d_bias = d_x.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[1] else None
-        return d_x, d_bias, None
+    if _has_kernel(x):
+        library = kernels.load("bias_act", x.device)
+        if library is not None and cuda.is_dense(x):
+            return _launch_forward(library, x, bias, _constants(slope, gain, clamp))
+    return _bend_torch(x, bias, slope, gain, clamp)
 
 
-class _Derivative(torch.autograd.Function):
-    """gradient x derivative of the bend where its value is y: linear, so its own derivative."""
-
-    @staticmethod
-    def forward(ctx, gradient, y, bend):
-        ctx.save_for_backward(y)
-        ctx.bend = bend
-        return _bend_derivative(gradient, y, bend)
-
-    @staticmethod
-    def backward(ctx, d_result):
-        return _Derivative.apply(d_result, ctx.saved_tensors[0], ctx.bend), None, None
+def _bend_torch(
+    x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float | None
+) -> Tensor:
+    y = x * gain if bias is None else torch.add(bias * gain, x, alpha=gain)
+    F.leaky_relu_(y, slope)
+    return y if clamp is None else y.clamp_(-clamp, clamp)
 
 
-def _bend(x: Tensor, bias: Tensor | None, bend: Bend) -> Tensor:
-    library = _library(x)
-    if library is not None and cuda.is_dense(x):
-        y = torch.empty_like(x)
-        dim = 0 if bias is None else max(range(x.ndim), key=lambda i: bias.shape[i])
-        bias = None if bias is None else bias.contiguous()
-        sizes = (x.numel(), x.stride(dim), x.shape[dim])
-        cuda.launch(
-            library.bias_act_forward,
-            x.device,
-            cuda.TYPES[x.dtype],
-            *cuda.pointers(x, bias, y),
-            *map(ctypes.c_int64, sizes),
-            *_constants(bend),
-        )
-        return y
-    y = x * bend.gain if bias is None else torch.add(bias * bend.gain, x, alpha=bend.gain)
-    F.leaky_relu_(y, bend.slope)
-    return y if bend.clamp is None else y.clamp_(-bend.clamp, bend.clamp)
+def _bend_derivative(
+    gradient: Tensor, y: Tensor, slope: float, gain: float, clamp: float | None
+) -> Tensor:
+    """Gradient x derivative of the bend where its value is y, whose sign and size tell it."""
+    if _has_kernel(y):
+        library = kernels.load("bias_act", y.device)
+        if library is not None and cuda.is_dense(y):
+            return _launch_derivative(library, gradient, y, _constants(slope, gain, clamp))
+    return _bend_derivative_torch(gradient, y, slope, gain, clamp)
 
 
-def _bend_derivative(gradient: Tensor, y: Tensor, bend: Bend) -> Tensor:
-    library = _library(y)
-    if library is not None and cuda.is_dense(y):
-        if gradient.stride() != y.stride():
-            gradient = torch.empty_like(y).copy_(gradient)
-        result = torch.empty_like(y)
-        cuda.launch(
-            library.bias_act_derivative,
-            y.device,
-            cuda.TYPES[y.dtype],
-            *cuda.pointers(gradient, y, result),
-            ctypes.c_int64(y.numel()),
-            *_constants(bend),
-        )
+def _bend_derivative_torch(
+    gradient: Tensor, y: Tensor, slope: float, gain: float, clamp: float | None
+) -> Tensor:
+    # Not public functions, but one pass each; `torch.where` takes twice to ten times as long.
+    result = torch.ops.aten.leaky_relu_backward(gradient, y, slope, True).mul_(gain)
+    if clamp is None:
         return result
-    result = torch.ops.aten.leaky_relu_backward(gradient, y, bend.slope, True).mul_(bend.gain)
-    if bend.clamp is None:
-        return result
-    return torch.ops.aten.hardtanh_backward(result, y, -bend.clamp, bend.clamp)
+    return torch.ops.aten.hardtanh_backward(result, y, -clamp, clamp)
 
 
-def _constants(bend: Bend) -> list[ctypes.c_double]:
-    clamp = math.inf if bend.clamp is None else bend.clamp
-    return [ctypes.c_double(value) for value in (bend.slope, bend.gain, clamp)]
+def _launch_forward(
+    library: ctypes.CDLL, x: Tensor, bias: Tensor | None, constants: list[ctypes.c_double]
+) -> Tensor:
+    y = torch.empty_like(x)
+    dim = 0 if bias is None else max(range(x.ndim), key=list(bias.shape).__getitem__)
+    bias = None if bias is None else bias.contiguous()
+    cuda.launch(
+        library.bias_act_forward,
+        x.device,
+        cuda.TYPES[x.dtype],
+        *cuda.pointers(x, bias, y),
+        *map(ctypes.c_int64, (x.numel(), x.stride(dim), x.shape[dim])),
+        *constants,
+    )
+    return y
 
 
-def _library(x: Tensor) -> ctypes.CDLL | None:
+def _launch_derivative(
+    library: ctypes.CDLL, gradient: Tensor, y: Tensor, constants: list[ctypes.c_double]
+) -> Tensor:
+    if gradient.stride() != y.stride():
+        gradient = torch.empty_like(y).copy_(gradient)
+    result = torch.empty_like(y)
+    cuda.launch(
+        library.bias_act_derivative,
+        y.device,
+        cuda.TYPES[y.dtype],
+        *cuda.pointers(gradient, y, result),
+        ctypes.c_int64(y.numel()),
+        *constants,
+    )
+    return result
+
+
+def _constants(slope: float, gain: float, clamp: float | None) -> list[ctypes.c_double]:
+    return [ctypes.c_double(v) for v in (slope, gain, math.inf if clamp is None else clamp)]
+
+
+def _has_kernel(x: Tensor) -> bool:
     """Stock torch is the implementation on the CPU."""
     if x.device.type != "cuda" or x.dtype not in cuda.TYPES or x.numel() == 0:
-        return None
-    return kernels.load("bias_act", x.device)
+        return False
+    return kernels.available("bias_act", x.device)
+
+
+def _keep_for_bend(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, bias, *ctx.constants = inputs
+    ctx.bias_shape = None if bias is None else bias.shape
+    ctx.save_for_backward(output)
+
+
+def _bend_backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+    d_x = bend_derivative(d_y, ctx.saved_tensors[0], *ctx.constants)
+    d_bias = d_x.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[1] else None
+    return d_x, d_bias, None, None, None
+
+
+def _keep_for_derivative(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, y, *ctx.constants = inputs
+    ctx.save_for_backward(y)
+
+
+def _derivative_backward(ctx: Any, d_result: Tensor) -> tuple[Tensor | None, ...]:
+    """The derivative is linear in the gradient; in y it is constant but for jumps."""
+    d_gradient = bend_derivative(d_result, ctx.saved_tensors[0], *ctx.constants)
+    return d_gradient, None, None, None, None
+
+
+bend = register(
+    "pof3d::bend",
+    _bend,
+    fake=_bend_torch,
+    setup_context=_keep_for_bend,
+    backward=_bend_backward,
+)
+bend_derivative = register(
+    "pof3d::bend_derivative",
+    _bend_derivative,
+    fake=_bend_derivative_torch,
+    setup_context=_keep_for_derivative,
+    backward=_derivative_backward,
+)

@@ -101,6 +101,18 @@ def load(name: str, device: torch.device) -> ctypes.CDLL | None:
         raise UserError(f"{error}; install a compiler, or choose the mode auto or torch") from error
 
 
+@torch.compiler.assume_constant_result
+def available(name: str, device: torch.device) -> bool:
+    """Whether `load` gives a library; may be asked on behalf of tensors without memory.
+
+    Raises:
+        UserError: as `load` does.
+    """
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return False
+    return load(name, device) is not None
+
+
 def cpu_options(capability: str) -> tuple[str, ...]:
     """The compiler's options for processors of that capability."""
     return (*_CPU_OPTIONS, *_INSTRUCTION_SETS[capability])

@@ -6,12 +6,15 @@ there, decode them with a small MLP.
 
 import ctypes
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from dnnlib import UserError
+from neural_renderer.ops.registration import is_traced, register
 
 from . import cuda, kernels
 
@@ -42,19 +45,23 @@ class FieldSamples(NamedTuple):
 def triplane_render(
     planes: Tensor, points: Tensor, decoder: DecoderWeights, *, box_warp: float, axes: str = "full"
 ) -> FieldSamples:
-    """Density and color of a tri-plane field at points.
+    """Density and color of a tri-plane field at points; differentiable once in every tensor.
 
-    planes: [B, 3, C, H, W], covering the cube [-box_warp/2, box_warp/2]^3, zero outside.
-    points: [B, N, 3] in world units. Differentiable once in planes, points and decoder.
     The native kernels take float32 tensors, on a GPU with 16 or 32 channels and colors. Planes
     whose channels lie side by side in memory (views of channels-last images) spare them a copy.
+
+    Args:
+        planes: [B, 3, C, H, W], covering the cube [-box_warp/2, box_warp/2]^3, zero outside.
+        points: [B, N, 3] in world units.
+        decoder: what turns features into density and color.
+        box_warp: the cube's edge in world units.
+        axes: a name in `PLANE_AXES`.
     """
-    tensors = (planes, points, *decoder)
-    library = native_library(planes.device) if _is_for_native(*tensors) else None
-    if library is None:
+    if not _has_kernel(planes, points, *decoder):
         return triplane_render_torch(planes, points, decoder, box_warp=box_warp, axes=axes)
-    native = _Native if planes.device.type == "cpu" else _NativeCuda
-    return FieldSamples(*native.apply(library, box_warp, axes, *tensors))
+    if not is_traced(planes) and not _has_texels(planes):
+        planes = _Texels.apply(planes)  # here, once for the forward and the backward pass
+    return FieldSamples(*_render(planes, points, *decoder, box_warp, axes))
 
 
 def triplane_render_torch(
@@ -62,8 +69,8 @@ def triplane_render_torch(
 ) -> FieldSamples:
     """`triplane_render` in plain torch, for every type and device; the kernels' oracle."""
     batch, count, _ = points.shape
-    normalized = points * (2 / box_warp)
-    grid = torch.stack([normalized[..., pair] for pair in PLANE_AXES[axes]], dim=1)
+    normalised = points * (2 / box_warp)
+    grid = torch.stack([normalised[..., pair] for pair in PLANE_AXES[axes]], dim=1)
     features = F.grid_sample(
         planes.flatten(0, 1),
         grid.reshape(batch * 3, 1, count, 2),
@@ -90,14 +97,18 @@ class _Shape(ctypes.Structure):
     ]
 
 
-def _is_for_native(planes: Tensor, points: Tensor, *weights: Tensor) -> bool:
+def _has_kernel(
+    planes: Tensor, points: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+) -> bool:
     """Texel offsets are 32-bit integers in the CPU kernel, and it divides by the batch size."""
-    tensors = (planes, points, *weights)
+    tensors, device = (planes, points, w1, b1, w2, b2), planes.device
     return (
-        all(t.dtype == torch.float32 and t.device == planes.device for t in tensors)
-        and 0 < planes[0].numel() < 2**31
+        device.type in ("cpu", "cuda")
+        and all(t.dtype == torch.float32 and t.device == device for t in tensors)
+        and 0 < planes.shape[1:].numel() < 2**31
         and points.numel() > 0
-        and (planes.device.type == "cpu" or _fits_gpu(*weights))
+        and (device.type == "cpu" or _fits_gpu(w1, b1, w2, b2))
+        and kernels.available("triplane_render", device)
     )
 
 
@@ -107,6 +118,17 @@ def native_library(device: torch.device) -> ctypes.CDLL | None:
         return None
     library = kernels.load("triplane_render", device)
     return library if library is None or device.type == "cuda" else _declare(library)
+
+
+def _library(device: torch.device) -> ctypes.CDLL:
+    """The compiled kernels for an operation that has been chosen, maybe in another process."""
+    library = native_library(device)
+    if library is None:
+        raise UserError(
+            "this program was compiled with native kernels, which are not to be had here; compile "
+            "it anew, or choose the mode native to see why"
+        )
+    return library
 
 
 @functools.cache
@@ -138,42 +160,140 @@ def _describe(
     )
 
 
-class _Native(torch.autograd.Function):
-    """The kernels of csrc/triplane_render.cpp; saves its inputs and the colors, nothing more."""
+def _forward(
+    planes: Tensor,
+    points: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    box_warp: float,
+    axes: str,
+) -> tuple[Tensor, Tensor]:
+    library = _library(planes.device)
+    texels = _as_texels(library, planes)
+    points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
+    sigma, color = _forward_fake(planes, points, w1, b1, w2, b2, box_warp, axes)
+    shape = _describe(texels, points, w1, w2, box_warp, axes)
+    if planes.is_cuda:
+        packed = pack(DecoderWeights(w1, b1, w2, b2))
+        _launch(library, shape, packed, texels, points, sigma, color, None, None, None, None, None)
+    else:
+        outputs = _pointers(texels, points, w1, b1, w2, b2, sigma, color)
+        library.triplane_render_forward(shape, *outputs, torch.get_num_threads())
+    return sigma, color
 
-    @staticmethod
-    def forward(ctx, library, box_warp, axes, planes, points, w1, b1, w2, b2):
-        ctx.has_texels = _is_dense_with_unit_channel_stride(planes)
-        texels = planes if ctx.has_texels else _to_texels(library, planes)
-        points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
-        sigma = points.new_empty(*points.shape[:2], 1)
-        color = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
-        ctx.kernels, ctx.shape = library, _describe(texels, points, w1, w2, box_warp, axes)
-        inputs = (texels, points, w1, b1, w2, b2)
-        library.triplane_render_forward(
-            ctx.shape, *_pointers(*inputs, sigma, color), torch.get_num_threads()
-        )
-        ctx.save_for_backward(*inputs, color)
-        return sigma, color
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, d_sigma, d_color):
-        texels, points, w1, b1, w2, b2, color = ctx.saved_tensors
-        _, _, _, need_planes, need_points, *need_weights = ctx.needs_input_grad
-        d_sigma, d_color = d_sigma.contiguous(), d_color.contiguous()
-        d_planes = torch.zeros_like(texels) if need_planes else None
-        d_points = torch.empty_like(points) if need_points else None
-        d_weights = [torch.empty_like(t) if any(need_weights) else None for t in (w1, b1, w2, b2)]
-        ctx.kernels.triplane_render_backward(
-            ctx.shape,
-            *_pointers(texels, points, w1, b1, w2, b2, color),
-            *_pointers(d_sigma, d_color, d_planes, d_points, *d_weights),
-            torch.get_num_threads(),
-        )
-        if need_planes and not ctx.has_texels:
-            d_planes = _to_planes(ctx.kernels, d_planes)
-        return None, None, None, d_planes, d_points, *d_weights
+def _forward_fake(
+    planes: Tensor,
+    points: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    box_warp: float,
+    axes: str,
+) -> tuple[Tensor, Tensor]:
+    batch, count, _ = points.shape
+    return points.new_empty(batch, count, 1), points.new_empty(batch, count, w2.shape[0] - 1)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """The inputs and the colors, nothing more."""
+    *tensors, ctx.box_warp, ctx.axes = inputs
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _backward(ctx: Any, d_sigma: Tensor, d_color: Tensor) -> tuple[Tensor | None, ...]:
+    planes, points, *weights = ctx.needs_input_grad[:6]
+    wanted = [planes, points, any(weights)]
+    found = iter(
+        _render_gradients(*ctx.saved_tensors, d_sigma, d_color, ctx.box_warp, ctx.axes, wanted)
+    )
+    d_planes, d_points = (next(found) if want else None for want in wanted[:2])
+    d_weights = list(found) or [None] * 4
+    return d_planes, d_points, *d_weights, None, None
+
+
+def _gradients(
+    planes: Tensor,
+    points: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    color: Tensor,
+    d_sigma: Tensor,
+    d_color: Tensor,
+    box_warp: float,
+    axes: str,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    """Of planes, of points, and of the four weights: those of the three that are wanted."""
+    library = _library(planes.device)
+    texels = _as_texels(library, planes)
+    points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
+    d_sigma, d_color = d_sigma.contiguous(), d_color.contiguous()
+    d_planes = torch.zeros_like(texels) if wanted[0] else None
+    d_points = torch.empty_like(points) if wanted[1] else None
+    shape = _describe(texels, points, w1, w2, box_warp, axes)
+    weights = DecoderWeights(w1, b1, w2, b2)
+    outputs = (color.contiguous(), d_sigma, d_color, d_planes, d_points)
+    run = _cuda_gradients if planes.is_cuda else _cpu_gradients
+    d_weights = run(library, shape, texels, points, weights, outputs, wanted[2])
+    if d_planes is not None and texels is not planes:
+        d_planes = _to_planes(library, d_planes)
+    return [t for t in (d_planes, d_points, *d_weights) if t is not None]
+
+
+def _gradients_fake(
+    planes: Tensor,
+    points: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    color: Tensor,
+    d_sigma: Tensor,
+    d_color: Tensor,
+    box_warp: float,
+    axes: str,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    d_planes = torch.empty_like(planes) if _has_texels(planes) else planes.new_empty(planes.shape)
+    groups = ([d_planes], [points], [w1, b1, w2, b2])
+    tensors = [t for group, want in zip(groups, wanted, strict=True) if want for t in group]
+    return [t if t is d_planes else t.new_empty(t.shape) for t in tensors]
+
+
+_render_gradients = register("pof3d::triplane_render_gradients", _gradients, fake=_gradients_fake)
+_render = register(
+    "pof3d::triplane_render",
+    _forward,
+    fake=_forward_fake,
+    setup_context=_keep_for_backward,
+    backward=_backward,
+    once=True,
+)
+
+
+def _cpu_gradients(
+    library: ctypes.CDLL,
+    shape: _Shape,
+    texels: Tensor,
+    points: Tensor,
+    weights: DecoderWeights,
+    outputs: tuple[Tensor | None, ...],
+    want_weights: bool,
+) -> list[Tensor]:
+    """Fill the gradients in `outputs`; return those of the weights."""
+    d_weights = [torch.empty_like(t) for t in weights] if want_weights else []
+    library.triplane_render_backward(
+        shape,
+        *_pointers(texels, points, *weights, *outputs, *(d_weights or [None] * 4)),
+        torch.get_num_threads(),
+    )
+    return d_weights
 
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:
@@ -193,49 +313,42 @@ def _fits_gpu(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> bool:
     return sizes_known and weights + traces <= _GPU_SHARED_FLOATS
 
 
-class _NativeCuda(torch.autograd.Function):
-    """The kernels of csrc/triplane_render.cu."""
-
-    @staticmethod
-    def forward(ctx, library, box_warp, axes, planes, points, w1, b1, w2, b2):
-        dense = _is_dense_with_unit_channel_stride(planes)
-        texels = planes if dense else planes.movedim(2, 4).contiguous().movedim(4, 2)
-        points, packed = points.contiguous(), pack(DecoderWeights(w1, b1, w2, b2))
-        sigma = points.new_empty(*points.shape[:2], 1)
-        color = points.new_empty(*points.shape[:2], w2.shape[0] - 1)
-        tiles = -(-points[..., 0].numel() // _GPU_BLOCK)
-        processors = torch.cuda.get_device_properties(planes.device).multi_processor_count
-        ctx.kernels, ctx.blocks = library, min(tiles, 4 * processors)
-        ctx.shape = _describe(texels, points, w1, w2, box_warp, axes)
-        inputs = (packed, texels, points)
-        _launch(ctx, planes.device, *inputs, sigma, color, None, None, None, None, None)
-        ctx.save_for_backward(*inputs, color)
-        return sigma, color
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, d_sigma, d_color):
-        packed, texels, points, color = ctx.saved_tensors
-        _, _, _, need_planes, need_points, *need_weights = ctx.needs_input_grad
-        d_sigma, d_color = d_sigma.contiguous(), d_color.contiguous()
-        d_planes = torch.zeros_like(texels) if need_planes else None
-        d_points = torch.empty_like(points) if need_points else None
-        sums = packed.new_zeros(ctx.blocks, packed.numel()) if any(need_weights) else None
-        gradients = (d_planes, d_points, sums)
-        _launch(
-            ctx, texels.device, packed, texels, points, None, color, d_sigma, d_color, *gradients
-        )
-        d_weights = [None] * 4 if sums is None else unpack(sums.sum(0), ctx.shape)
-        return None, None, None, d_planes, d_points, *d_weights
+def _cuda_gradients(
+    library: ctypes.CDLL,
+    shape: _Shape,
+    texels: Tensor,
+    points: Tensor,
+    weights: DecoderWeights,
+    outputs: tuple[Tensor | None, ...],
+    want_weights: bool,
+) -> list[Tensor]:
+    """Fill the gradients in `outputs`; return those of the weights."""
+    packed = pack(weights)
+    sums = packed.new_zeros(_blocks(points), packed.numel()) if want_weights else None
+    _launch(library, shape, packed, texels, points, None, *outputs, sums)
+    return [] if sums is None else list(unpack(sums.sum(0), shape))
 
 
-def _launch(ctx, device: torch.device, *tensors: Tensor | None) -> None:
+def _blocks(points: Tensor) -> int:
+    tiles = -(-points[..., 0].numel() // _GPU_BLOCK)
+    processors = torch.cuda.get_device_properties(points.device).multi_processor_count
+    return min(tiles, 4 * processors)
+
+
+def _launch(
+    library: ctypes.CDLL,
+    shape: _Shape,
+    packed: Tensor,
+    texels: Tensor,
+    points: Tensor,
+    *rest: Tensor | None,
+) -> None:
     cuda.launch(
-        ctx.kernels.triplane_render_cuda,
-        device,
-        ctypes.byref(ctx.shape),
-        *cuda.pointers(*tensors),
-        ctx.blocks,
+        library.triplane_render_cuda,
+        texels.device,
+        ctypes.byref(shape),
+        *cuda.pointers(packed, texels, points, *rest),
+        _blocks(points),
     )
 
 
@@ -254,12 +367,29 @@ def unpack(packed: Tensor, shape: _Shape) -> DecoderWeights:
     )
 
 
-def _is_dense_with_unit_channel_stride(planes: Tensor) -> bool:
+class _Texels(torch.autograd.Function):
+    """Planes with their channels side by side, as kernels read them; the shape stays."""
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor) -> Tensor:
+        return _as_texels(_library(planes.device), planes)
+
+    @staticmethod
+    def backward(ctx: Any, d_texels: Tensor) -> Tensor:
+        library = _library(d_texels.device)
+        return _to_planes(library, _as_texels(library, d_texels))
+
+
+def _has_texels(planes: Tensor) -> bool:
     return planes.stride(2) == 1 and torch.empty_like(planes).stride() == planes.stride()
 
 
-def _to_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
-    """A copy whose channels lie side by side; the shape stays [B, 3, C, H, W]."""
+def _as_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
+    """Planes whose channels lie side by side: a copy if need be."""
+    if _has_texels(planes):
+        return planes
+    if planes.is_cuda:
+        return planes.movedim(2, 4).contiguous().movedim(4, 2)
     source = planes.contiguous()
     target = planes.new_empty(planes.movedim(2, 4).shape)
     _transpose(library, source, target, planes.shape[2], planes.shape[3:].numel())
@@ -267,7 +397,9 @@ def _to_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
 
 
 def _to_planes(library: ctypes.CDLL, texels: Tensor) -> Tensor:
-    """The inverse of `_to_texels`: a contiguous copy."""
+    """The inverse of `_as_texels`: a contiguous copy."""
+    if texels.is_cuda:
+        return texels.contiguous()
     target = texels.new_empty(texels.shape)
     _transpose(library, texels, target, texels.shape[3:].numel(), texels.shape[2])
     return target

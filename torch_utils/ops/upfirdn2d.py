@@ -2,11 +2,13 @@
 
 import ctypes
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from neural_renderer.ops.registration import is_traced, register
 
 from . import cuda, kernels
 
@@ -19,7 +21,8 @@ def resample_filter(taps: Sequence[float] | Tensor) -> Tensor:
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    x, y = (value, value) if isinstance(value, int) else value
+    return x, y
 
 
 def upfirdn2d(
@@ -34,14 +37,26 @@ def upfirdn2d(
 ) -> Tensor:
     """Zero-insert by `up`, pad, convolve with `kernel` x `gain`, keep every `down`-th pixel.
 
-    x: [B, C, H, W]. kernel: [h, w]. up, down: one factor or (x, y). padding: (x0, x1, y0, y1),
-    counted after zero insertion; negative values crop. flip_filter correlates instead.
-    Returns [B, C, H', W'] with H' = (H * up_y + y0 + y1 - h) // down_y + 1, and is differentiable
-    in x any number of times.
+    Differentiable in x any number of times.
+
+    Args:
+        x: [B, C, H, W].
+        kernel: [h, w].
+        up: one factor or (x, y).
+        down: one factor or (x, y).
+        padding: (x0, x1, y0, y1), counted after zero insertion; negative values crop.
+        flip_filter: correlate instead.
+        gain: factor of the kernel.
+
+    Returns:
+        [B, C, H', W'] with H' = (H * up_y + y0 + y1 - h) // down_y + 1.
     """
     kernel = kernel * gain
     kernel = kernel.flip([0, 1]) if flip_filter else kernel
-    return _Resample.apply(x, kernel, Plan(_pair(up), _pair(down), tuple(padding)))
+    # A compiler knows convolutions; it cannot look into a kernel, for which the operation stands.
+    if is_traced(x) and not _has_kernel(x):
+        return upfirdn2d_torch(x, kernel.to(x.dtype), _plan(_pair(up), _pair(down), padding))
+    return resample(x, kernel, _pair(up), _pair(down), padding)
 
 
 class Plan(NamedTuple):
@@ -126,35 +141,61 @@ class _Shape(ctypes.Structure):
     ]
 
 
-class _Resample(torch.autograd.Function):
+def _resample(
+    x: Tensor, kernel: Tensor, up: Sequence[int], down: Sequence[int], padding: Sequence[int]
+) -> Tensor:
+    """`upfirdn2d` with nothing left to choose."""
+    if _has_kernel(x):
+        library = kernels.load("upfirdn2d", x.device)
+        if library is not None:
+            return _launch(library, x, kernel, _plan(up, down, padding))
+    return upfirdn2d_torch(x, kernel.to(x.dtype), _plan(up, down, padding))
+
+
+def _resample_fake(
+    x: Tensor, kernel: Tensor, up: Sequence[int], down: Sequence[int], padding: Sequence[int]
+) -> Tensor:
+    plan = _plan(up, down, padding)
+    return (
+        _empty(x, kernel, plan) if _has_kernel(x) else upfirdn2d_torch(x, kernel.to(x.dtype), plan)
+    )
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Nothing but the kernel is saved."""
+    x, kernel, *plan = inputs
+    ctx.plan, ctx.size = _plan(*plan), x.shape[2:]
+    ctx.save_for_backward(kernel)
+
+
+def _resample_backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
     """Linear in x: the gradient is the transposed plan, and so on for ever.
 
-    Nothing but the kernel is saved, and second derivatives cost what first ones do (those of a
-    convolution with one group per channel take a loop over channels in stock torch).
+    Second derivatives cost what first ones do (those of a convolution with one group per channel
+    take a loop over channels in stock torch).
     """
+    (kernel,) = ctx.saved_tensors
+    plan = ctx.plan.transposed(*ctx.size, kernel)
+    return resample(d_y, kernel.flip([0, 1]), *plan), None, None, None, None
 
-    @staticmethod
-    def forward(ctx, x, kernel, plan):
-        ctx.save_for_backward(kernel)
-        ctx.plan, ctx.size = plan, x.shape[2:]
-        library = _library(x)
-        if library is None:
-            return upfirdn2d_torch(x, kernel.to(x.dtype), plan)
-        return _launch(library, x, kernel, plan)
 
-    @staticmethod
-    def backward(ctx, d_y):
-        (kernel,) = ctx.saved_tensors
-        plan = ctx.plan.transposed(*ctx.size, kernel)
-        return _Resample.apply(d_y, kernel.flip([0, 1]), plan), None, None
+def _plan(up: Sequence[int], down: Sequence[int], padding: Sequence[int]) -> Plan:
+    x0, x1, y0, y1 = padding
+    return Plan(_pair(up), _pair(down), (x0, x1, y0, y1))
+
+
+resample = register(
+    "pof3d::resample",
+    _resample,
+    fake=_resample_fake,
+    setup_context=_keep_for_backward,
+    backward=_resample_backward,
+)
 
 
 def _launch(library: ctypes.CDLL, x: Tensor, kernel: Tensor, plan: Plan) -> Tensor:
     """`upfirdn2d_torch` by csrc/upfirdn2d.cu."""
-    size = plan.output_size(*x.shape[2:], kernel)
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    layout = torch.channels_last if last else torch.contiguous_format
-    y = torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=layout)
+    y = _empty(x, kernel, plan)
     taps = kernel.flip([0, 1]).to(torch.promote_types(x.dtype, torch.float32)).contiguous()
     cuda.launch(
         library.upfirdn2d,
@@ -166,6 +207,14 @@ def _launch(library: ctypes.CDLL, x: Tensor, kernel: Tensor, plan: Plan) -> Tens
     return y
 
 
+def _empty(x: Tensor, kernel: Tensor, plan: Plan) -> Tensor:
+    """Memory for the result, in the layout of x."""
+    size = plan.output_size(x.shape[2], x.shape[3], kernel)
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=layout)
+
+
 def describe(x: Tensor, y: Tensor, taps: Tensor, plan: Plan) -> _Shape:
     """The kernel's description of the operation that makes y from x."""
     strides = [(ctypes.c_int64 * 4)(*t.stride()) for t in (x, y)]
@@ -173,8 +222,8 @@ def describe(x: Tensor, y: Tensor, taps: Tensor, plan: Plan) -> _Shape:
     return _Shape(*x.shape, *y.shape[2:], *strides, *taps.shape, *plan.up, *plan.down, *pads)
 
 
-def _library(x: Tensor) -> ctypes.CDLL | None:
+def _has_kernel(x: Tensor) -> bool:
     """Stock torch is the implementation on the CPU."""
     if x.device.type != "cuda" or x.dtype not in cuda.TYPES or x.numel() == 0:
-        return None
-    return kernels.load("upfirdn2d", x.device)
+        return False
+    return kernels.available("upfirdn2d", x.device)

@@ -1,34 +1,24 @@
-"""Procedural heads: a data set that needs no file, with known cameras, depths and identities.
+"""Procedural heads, to be photographed from known cameras: models, and a ray tracer for them.
 
 A head is a set of ellipsoids, symmetric in x, with y up and the face toward +z. The light is fixed
 in the world, in the plane x = 0, so that the mirror image of a photograph is one too. Rays meet
 ellipsoids in closed form, so an image takes milliseconds.
 """
 
-import functools
-import io
-import json
 import math
-import multiprocessing
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from dnnlib import UserError, cache_dir
 from training.cameras import (
     cam2world_from_pose,
     focal_from_fov,
     intrinsics_from_focal,
     rays_from_cameras,
 )
-from training.data.dataset import LABEL_FILE, DatasetArchive, dataset_writer, png_bytes
 
 RADIUS = 2.7
 PIVOT = (0.0, 0.0, 0.0)
@@ -39,7 +29,6 @@ POSE_MEAN = (math.pi / 2, math.pi / 2)  # (h, v), radians
 POSE_STD = (0.4, 0.35)
 POSE_LIMIT = (1.2, 0.8)  # largest distance from the mean
 
-GROUND_TRUTH = "ground_truth.npz"
 VERSION = 1  # of the pictures: raise it when they change, so that no stale set is found in a cache
 
 _LIGHT = (0.0, 0.5, 0.866)  # unit vector from the head toward the light
@@ -54,6 +43,9 @@ _HAIRS = (
 )
 _IRISES = ((0.08, 0.20, 0.42), (0.10, 0.29, 0.15), (0.22, 0.12, 0.07))
 _LIFT = (0.0, -0.015, 0.0)  # centers head, hair and neck in the frame
+
+
+Triple = Sequence[float] | np.ndarray
 
 
 class Head(NamedTuple):
@@ -84,8 +76,8 @@ class Head(NamedTuple):
 
 class _Ellipsoid(NamedTuple):
     center: tuple[float, float, float]
-    radii: Sequence[float]
-    color: Sequence[float]
+    radii: Triple
+    color: Triple
 
 
 def _pair(ellipsoid: _Ellipsoid) -> list[_Ellipsoid]:
@@ -100,7 +92,7 @@ def _vary(rng: np.random.Generator, value: float, relative: float = 0.1) -> floa
 
 def _tint(rng: np.random.Generator, palette: Sequence) -> np.ndarray:
     """A color near one of the palette's, never so light that it could pass for background."""
-    color = np.array(palette[rng.integers(len(palette))])
+    color = np.array(palette[int(rng.integers(len(palette)))])
     return (color * rng.uniform(0.88, 1.08) + rng.normal(0, 0.012, 3)).clip(0.04, 0.9)
 
 
@@ -245,106 +237,3 @@ def sample_pose(rng: np.random.Generator) -> np.ndarray:
     """One pose [2], (h, v) in radians, from the toy set's clipped normal distribution."""
     limit = np.asarray(POSE_LIMIT)
     return POSE_MEAN + np.clip(rng.normal(0, POSE_STD), -limit, limit)
-
-
-class GroundTruth(NamedTuple):
-    """What the toy set knows of its N images; for evaluation only.
-
-    pose: float64 [N, 2], (h, v) in radians. depth: float16 [N, R, R], as in `Render`.
-    identity: int64 [N], seeds for `Head.random`. cam2world: float32 [N, 4, 4].
-    """
-
-    pose: np.ndarray
-    depth: np.ndarray
-    identity: np.ndarray
-    cam2world: np.ndarray
-
-
-class _Photograph(NamedTuple):
-    png: bytes
-    truth: GroundTruth  # of this one image: without the axis N
-
-
-def _photograph(index: int, resolution: int, seed: int) -> _Photograph:
-    rng = np.random.default_rng([seed, index])
-    identity = rng.integers(2**63 - 1)
-    pose = sample_pose(rng)
-    cam2world = toy_cameras(torch.from_numpy(pose)[None])
-    view = render_head(Head.random(np.random.default_rng(identity)), cam2world, resolution)
-    image = Image.fromarray(view.image[0].permute(1, 2, 0).numpy())
-    return _Photograph(
-        png_bytes(image),
-        GroundTruth(
-            pose=pose,
-            depth=view.depth[0].numpy().astype(np.float16),
-            identity=identity,
-            cam2world=cam2world[0].numpy().astype(np.float32),
-        ),
-    )
-
-
-def make_toy_dataset(
-    dest: str | Path,
-    count: int,
-    resolution: int,
-    seed: int,
-    progress: bool = True,
-    labels: bool = False,
-) -> None:
-    """Write a zip of `count` unposed images with `ground_truth.npz` beside them.
-
-    labels: also tell the cameras, in a `dataset.json` that training reads.
-    The file depends on count, resolution and seed alone, not on the number of processes.
-    """
-    photograph = functools.partial(_photograph, resolution=resolution, seed=seed)
-    names, truths = [], []
-    processes = min(os.cpu_count() or 1, count)
-    with (
-        dataset_writer(dest) as writer,
-        # Threads inside the processes would only fight over the same cores.
-        multiprocessing.Pool(processes, torch.set_num_threads, (1,)) as pool,
-    ):
-        photographs = pool.imap(photograph, range(count), chunksize=16)
-        for png, truth in tqdm(
-            photographs, total=count, desc="toy heads", unit="img", disable=not progress
-        ):
-            names.append(writer.add_image(png))
-            truths.append(truth)
-        columns = GroundTruth(*(np.stack(column) for column in zip(*truths, strict=True)))
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **columns._asdict())
-        writer.add_file(GROUND_TRUTH, buffer.getvalue())
-        if labels:
-            intrinsics = toy_intrinsics().flatten().tolist()
-            cameras = columns.cam2world.reshape(count, 16).tolist()
-            entries = [
-                [name, cam2world + intrinsics]
-                for name, cam2world in zip(names, cameras, strict=True)
-            ]
-            writer.add_file(LABEL_FILE, json.dumps({"labels": entries}).encode())
-
-
-def toy_dataset_path(
-    resolution: int, count: int = 10_000, seed: int = 0, labels: bool = False
-) -> Path:
-    """The toy set's zip in the cache, made on first use.
-
-    Two processes that make it at once write the same bytes, each to a file of its own; the last
-    one to finish replaces the other's.
-    """
-    name = f"toy_v{VERSION}_{resolution}px_{count}_seed{seed}{'_labels' if labels else ''}.zip"
-    path = cache_dir("datasets") / name
-    if not path.exists():
-        make_toy_dataset(path, count, resolution, seed, labels=labels)
-    return path
-
-
-def load_ground_truth(path: str | Path) -> GroundTruth:
-    """The truth behind a toy set; never for training. Raises UserError where there is none."""
-    archive = DatasetArchive(path)
-    if not archive.exists(GROUND_TRUTH):
-        raise UserError(
-            f"{path} has no {GROUND_TRUTH}; `dataset_tool.py toy` makes sets that have one"
-        )
-    with np.load(io.BytesIO(archive.read(GROUND_TRUTH))) as arrays:
-        return GroundTruth(**{field: arrays[field] for field in GroundTruth._fields})

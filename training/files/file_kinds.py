@@ -5,7 +5,8 @@ from pathlib import Path
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _BYTES_READ = 512
-PICKLE_START = b"\x80"
+_LONGEST_HEADER = 10**8  # bytes, of a safetensors file
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # by protocol
 
 # Beginnings of files, and what they are; the first that fits counts.
 _BEGINNINGS = (
@@ -32,7 +33,9 @@ def is_address(path: Path) -> bool:
 
 def is_pickle(path: Path) -> bool:
     """Whether a file is a pickle, as published checkpoints are, by its name or its content."""
-    return path.suffix.lower() == ".pkl" or _start(path).startswith(PICKLE_START)
+    start = _start(path)
+    by_content = start.startswith(_PICKLES) and not _is_safetensors(start)
+    return by_content or path.suffix.lower() == ".pkl"
 
 
 def misfit(path: Path) -> str | None:
@@ -40,12 +43,19 @@ def misfit(path: Path) -> str | None:
     start = _start(path)
     if not start:
         return "is empty: copying or downloading it was cut off; fetch it again"
+    if _is_safetensors(start):
+        return None
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")):
-        return "is a web page, which some sites send instead of a download: fetch the file in a browser"
+        return "is a web page, as sites send in place of a download: fetch the file in a browser"
     if text.startswith((b"{", b"[")):
         return "is JSON text, not a network"
     return next((what for beginning, what in _BEGINNINGS if start.startswith(beginning)), None)
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Whether a file may be one; it begins with a number, which could look like anything."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _LONGEST_HEADER
 
 
 def _start(path: Path) -> bytes:

@@ -41,7 +41,7 @@ def main(network: Path, dest: Path, notes: tuple[str, ...]) -> None:
 
 def measured(network: Path) -> dict[str, float]:
     """What the run folder's metric-*.jsonl say of a network file; the newest counts."""
-    results = {}
+    results: dict[str, float] = {}
     for path in sorted(network.parent.glob("metric-*.jsonl")):
         for record in map(json.loads, path.read_text().splitlines()):
             if record["snapshot_pkl"] == network.name:

@@ -115,13 +115,26 @@ class Surface(NamedTuple):
 
 
 def find_surface(
-    generator: Generator, planes: Tensor, resolution: int, level: float, progress: bool = False
+    generator: Generator,
+    planes: Tensor,
+    resolution: int,
+    level: float | None = None,
+    progress: bool = False,
 ) -> Surface:
     """What `extract_mesh` finds in the dense grid, evaluated finely near the surface alone.
 
-    planes: [1, 3, C, H, W]. See `coarse_to_fine` for what may be overlooked, and how likely.
-    Memory: the volume and one byte per grid point. The same planes give the same mesh.
+    See `coarse_to_fine` for what may be overlooked, and how likely. Memory: the volume and one byte
+    per grid point. The same planes give the same mesh.
+
+    Args:
+        generator: the generator.
+        planes: [1, 3, C, H, W], of one object.
+        resolution: grid points a side.
+        level: density at the surface, before the renderer's softplus; None: `surface_level`.
+        progress: show a bar on a terminal.
     """
+    if level is None:
+        level = surface_level(generator.config.rendering.density_scale)
     box_warp = generator.config.rendering.box_warp
     field = density_field(generator, planes, resolution)
     grid = sparse_grid(field, resolution, level, torch.Generator().manual_seed(0))

@@ -1,8 +1,10 @@
 """The objects of a trained generator: from seeds, latents or ws, to be rendered from any camera.
 
-objects = Objects.from_seeds(generator, range(4), truncation=0.7)
-view = objects.own_view()                                   # each from its own pose
-turned = objects.render(generator.pose_from_degrees(torch.tensor([[20.0, 0.0]])))
+    objects = Objects.from_seeds(generator, range(4), truncation=0.7)
+    view = objects.own_view()                                   # each from its own pose
+    turned = objects.render(generator.pose_from_degrees(torch.tensor([[20.0, 0.0]])))
+
+The way from a latent to a view (planes, the last w, cameras, rendering) is here and nowhere else.
 """
 
 import math
@@ -13,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib import UserError
+from dnnlib import LARGEST_SEED, UserError
 from training.networks.generator import Generator, Latent, View
 
-LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
 POINTS_AT_ONCE = 2**23  # on the rays of one rendering; bounds its memory
 
 
@@ -33,11 +34,12 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
     Raises:
         UserError: for a seed out of range.
     """
-    for seed in seeds:
+    z = np.empty((len(seeds), z_dim), np.float32)
+    for row, seed in zip(z, seeds, strict=True):
         if not 0 <= seed <= LARGEST_SEED:
             raise UserError(f"seed {seed}: seeds go from 0 to {LARGEST_SEED}")
-    noise = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
-    return torch.from_numpy(np.stack(noise)).float() if noise else torch.empty(0, z_dim)
+        row[:] = np.random.RandomState(seed).randn(z_dim)
+    return torch.from_numpy(z)
 
 
 def own_pose(generator: Generator, latent: Latent) -> Tensor:
@@ -82,7 +84,10 @@ class Objects:
     ) -> "Objects":
         """The objects of seeds; each depends on nothing but its seed, up to rounding.
 
-        See `latents_of_seeds` and `from_latents`.
+        See `from_latents`.
+
+        Raises:
+            UserError: for a seed out of range.
         """
         z = latents_of_seeds(seeds, generator.mapping.z_dim)
         return cls.from_latents(generator, z, truncation, cutoff)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from dnnlib import UserError
 from metrics.runner import Runner
-from training.data.dataset import DatasetArchive, ImageDataset, to_square
+from training.data.archive import DatasetArchive
+from training.data.dataset import ImageDataset
+from training.data.geometry import to_square
 from training.files.network import Network
 
 

@@ -28,8 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib import UserError, atomic_write
-from torch_utils.out_of_memory import explain_out_of_memory
-from training.cameras import focal_from_fov, intrinsics_from_focal
+from training.cameras import intrinsics_from_fov
 from training.networks.generator import Generator, View
 from training.outputs.figures import depth_colors, enlarge, save_image_grid
 from training.outputs.mesh_files import VOLUME_FORMAT, save_mesh, save_mrc
@@ -85,13 +84,13 @@ def write_samples(generator: Generator, options: SampleOptions) -> list[str]:
         What to tell the user about it, in lines.
 
     Raises:
-        UserError: where files cannot be written, or memory runs out.
+        UserError: where files cannot be written.
     """
     seeds, batch = options.seeds, options.batch
     columns = 1 + len(options.directions)
     sheet = _ContactSheet(columns, max(SHEET_PICTURES // columns, 1))
     poses: list[Tensor] = []
-    with _faults_explained(generator, options):
+    with _writing_to(options.outdir):
         options.outdir.mkdir(parents=True, exist_ok=True)
         with tqdm(total=len(seeds), desc="samples", unit="seed", disable=None) as bar:
             for start in range(0, len(seeds), batch):
@@ -114,20 +113,15 @@ def write_samples(generator: Generator, options: SampleOptions) -> list[str]:
 
 
 @contextlib.contextmanager
-def _faults_explained(generator: Generator, options: SampleOptions) -> Iterator[None]:
-    size = options.render_size or generator.raw_resolution
-    remedy = f"lower --batch (now {options.batch}) or --render-size (now {size})"
-    if options.shapes:
-        remedy += f" or --shape-res (now {options.shape_res})"
+def _writing_to(outdir: Path) -> Iterator[None]:
     try:
-        with explain_out_of_memory(remedy):
-            yield
+        yield
     except BrokenPipeError:  # whoever read the messages has gone; the files are fine
         raise
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"cannot write samples to {options.outdir}: {reason}; choose another --outdir"
+            f"cannot write samples to {outdir}: {reason}; choose another --outdir"
         ) from error
 
 
@@ -141,9 +135,8 @@ def _write_poses(outdir: Path, seeds: Sequence[int], objects: Objects) -> None:
 
 def _write_views(options: SampleOptions, seeds: Sequence[int], objects: Objects) -> Tensor:
     """Write all views of each object; returns thumbnails [B, V, 3, r, r]."""
-    lens, size = None, options.render_size
-    if options.fov_deg is not None:
-        lens = intrinsics_from_focal(focal_from_fov(options.fov_deg))
+    size, fov = options.render_size, options.fov_deg
+    lens = None if fov is None else intrinsics_from_fov(fov)
     views = [_write_view(options, seeds, objects.own_view(lens, size), objects.generator, "")]
     for yaw, pitch in options.directions:
         pose = objects.generator.pose_from_degrees(torch.tensor([[yaw, pitch]]))

@@ -1,7 +1,7 @@
 """Videos: objects of a trained network from cameras that move around them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib import UserError, check_destination, write_destination
-from torch_utils.out_of_memory import explain_out_of_memory
+from training.cameras import intrinsics_from_fov
 from training.networks.generator import Generator
 from training.outputs.figures import balanced_columns, enlarge, tile
 from training.outputs.objects import Objects
@@ -47,43 +47,40 @@ def check_video(dest: Path) -> None:
     check_destination(dest)
 
 
-@torch.no_grad()
-def orbit_frames(
-    generator: Generator,
-    seeds: Sequence[int],
-    directions: Tensor,
-    truncation: float = 1,
-    render_size: int | None = None,
-    factor: int = 1,
-) -> Iterator[Image.Image]:
-    """Frames with a tile for each seed, one frame for each direction.
-
-    Args:
-        generator: the generator.
-        seeds: of the objects.
-        directions: (yaw, pitch) [F, 2] in degrees around the canonical view.
-        truncation: psi.
-        render_size: pixels a side of the rendering; None: as trained.
-        factor: every pixel is repeated so often in both directions.
-
-    Raises:
-        UserError: for frames that are too large, or where memory runs out.
-    """
+def check_frames(generator: Generator, count: int, render_size: int | None, factor: int) -> None:
+    """Raises UserError where frames of `count` objects would be too large; see `orbit_frames`."""
     size = render_size or generator.raw_resolution
     if generator.superresolution is not None:
         size = generator.config.data.resolution
-    side = balanced_columns(len(seeds)) * size * factor
+    side = balanced_columns(count) * size * factor
     if side > LARGEST_SIDE:
         raise UserError(
             f"a frame would be {side} pixels wide, more than {LARGEST_SIDE}: "
             "lower the number of --seeds, --render-size or --enlarge"
         )
-    remedy = f"lower --render-size (now {size}) or the number of --seeds (now {len(seeds)})"
-    with explain_out_of_memory(remedy):
-        objects = Objects.from_seeds(generator, seeds, truncation)
-        for pose in generator.pose_from_degrees(directions).split(1):
-            image = objects.render(pose, resolution=render_size).select(0).image
-            yield tile(enlarge(image.cpu(), factor))
+
+
+@torch.no_grad()
+def orbit_frames(
+    objects: Objects,
+    directions: Tensor,
+    fov_deg: float | None = None,
+    render_size: int | None = None,
+    factor: int = 1,
+) -> Iterator[Image.Image]:
+    """Frames with a tile for each object, one frame for each direction.
+
+    Args:
+        objects: what is seen.
+        directions: (yaw, pitch) [F, 2] in degrees around the canonical view.
+        fov_deg: field of view in degrees; None: the network's.
+        render_size: pixels a side of the rendering; None: as trained.
+        factor: every pixel is repeated so often in both directions.
+    """
+    lens = None if fov_deg is None else intrinsics_from_fov(fov_deg)
+    for pose in objects.generator.pose_from_degrees(directions).split(1):
+        image = objects.render(pose, lens, render_size).select(0).image
+        yield tile(enlarge(image.cpu(), factor))
 
 
 def save_video(dest: Path, frames: Iterator[Image.Image], count: int, fps: int) -> None:

@@ -18,7 +18,7 @@ from torch_utils.devices import select_device
 from torch_utils.images import to_float
 from training import old_names
 from training.config import Config
-from training.data.dataset import ImageDataset
+from training.data.dataset import ImageDataset, LabelUse
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
 from training.files.transfer import start_from
@@ -50,9 +50,15 @@ def open_dataset(config: Config) -> ImageDataset:
     Raises:
         UserError: for bad data.
     """
-    data = config.data
+    data, camera = config.data, config.camera
+    labels: LabelUse = "ignore"  # whatever they are, for instance classes
+    if camera.poses == "dataset":
+        labels = "required"
+    elif camera.intrinsics == "labels":
+        labels = "optional"
+    path, seed = str(data.path), config.run.seed
     return ImageDataset(
-        data.path, data.resolution, data.crop, data.mirror, data.max_images, config.run.seed
+        path, data.resolution, data.crop, data.mirror, data.max_images, seed, labels
     )
 
 
@@ -97,6 +103,7 @@ class Run:
         self.tick, self.tick_started_at = 0, 0  # number, images so far
         self.saved = True  # whether all files of the last snapshot or stop were written
         self.notes = [f"{len(trainer.dataset)} images of {trainer.dataset.name}"]
+        self.notes += trainer.dataset.notes
         if known := checkpoints(folder):
             self._resume(known, resume if resume in known else known[0])
         elif resume is not None:
@@ -150,9 +157,10 @@ class Run:
         trainer, run = self.trainer, self.config.run
         clock, counted_from = time.time(), trainer.images_processed
         timer = _StepTimer()
+        trainer.stop_waiting = lambda: stop.received is not None
         while trainer.kimg < run.kimg:
             failure = self._fetch()
-            reason = distributed.largest(_DATA_FAILED if failure else stop.received or 0)
+            reason = distributed.largest(stop.received or (_DATA_FAILED if failure else 0))
             if reason:
                 return self._stop_early(reason, failure)
             trainer.step()

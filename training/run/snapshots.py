@@ -25,9 +25,10 @@ def save_snapshot_pictures(
     z: Tensor,
     intrinsics: Tensor | None,
     real_images: Tensor,
+    resolution: int | None = None,
 ) -> dict[str, Image.Image]:
     """Write `snapshot_pictures` as NAME-TAG.png; returns them. Raises OSError."""
-    pictures = snapshot_pictures(generator, discriminator, z, intrinsics, real_images)
+    pictures = snapshot_pictures(generator, discriminator, z, intrinsics, real_images, resolution)
     for name, picture in pictures.items():
         save_image(folder / f"{name}-{tag}.png", picture)
     return pictures
@@ -40,6 +41,7 @@ def snapshot_pictures(
     z: Tensor,
     intrinsics: Tensor | None,
     real_images: Tensor,
+    resolution: int | None = None,
 ) -> dict[str, Image.Image]:
     """Pictures by name: fakes, depth, normals, yaws, poses, and raw where there is one.
 
@@ -51,10 +53,11 @@ def snapshot_pictures(
         z: [N, z_dim], one per object.
         intrinsics: [N, 3, 3]; None: the preset's.
         real_images: photographs [M, 3, R, R] in [-1, 1].
+        resolution: pixels a side of the renderings; None: as trained.
     """
     if intrinsics is None:
         intrinsics = generator.intrinsics.expand(len(z), 3, 3)
-    own, turned = _views(generator, z, intrinsics)
+    own, turned = _views(generator, z, intrinsics, resolution)
     images = {
         "fakes": own.image,
         "depth": depth_colors(own.depth, own.opacity, generator.config),
@@ -70,7 +73,9 @@ def snapshot_pictures(
     }
 
 
-def _views(generator: Generator, z: Tensor, intrinsics: Tensor) -> tuple[View, Tensor]:
+def _views(
+    generator: Generator, z: Tensor, intrinsics: Tensor, resolution: int | None
+) -> tuple[View, Tensor]:
     """All objects from their own poses; images of the first few from TURNS, a row for each."""
     own: list[View] = []
     turned: list[Tensor] = []
@@ -78,9 +83,9 @@ def _views(generator: Generator, z: Tensor, intrinsics: Tensor) -> tuple[View, T
     turns = generator.pose_from_degrees(directions).split(1)
     for some_z, lens in zip(z.split(AT_ONCE), intrinsics.split(AT_ONCE), strict=True):
         objects = Objects.from_latents(generator, some_z)
-        own.append(objects.own_view(lens))
+        own.append(objects.own_view(lens, resolution))
         if len(turned) * AT_ONCE < TURNED_OBJECTS:
-            images = [objects.render(turn, lens).image for turn in turns]
+            images = [objects.render(turn, lens, resolution).image for turn in turns]
             turned.append(torch.cat(images, dim=1))
     together = View(*(torch.cat(parts).cpu() for parts in zip(*own, strict=True)))
     return together, torch.cat(turned)[:TURNED_OBJECTS].flatten(0, 1).cpu()

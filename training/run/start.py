@@ -15,7 +15,7 @@ from metrics.registry import check_names, parse_names
 from torch_utils import distributed
 from training import pose_sources
 from training.config import Config, parse_settings
-from training.data.toy_heads import toy_dataset_path
+from training.data.toy_set import toy_dataset_path
 from training.files.transfer import start_from
 from training.geod_supervisor import check_supervision
 from training.networks.discriminator import Discriminator

@@ -13,13 +13,9 @@ from PIL import Image
 
 from dnnlib import UserError
 from training.cameras import cam2world_from_pose, pose_from_cam2world
-from training.data.dataset import (
-    ImageDataset,
-    InfiniteOrder,
-    dataset_writer,
-    png_bytes,
-    training_batches,
-)
+from training.data.dataset import ImageDataset
+from training.data.loader import InfiniteOrder, training_batches
+from training.data.writer import dataset_writer, png_bytes
 
 LABEL = [float(x) for x in np.eye(4).flatten()] + [4.2, 0.1, 0.4, 0.0, 4.3, 0.55, 0.0, 0.0, 1.0]
 
@@ -190,9 +186,9 @@ def test_cameras_of_mirrored_images_are_mirrored(tmp_path):
 
 def test_labels_follow_the_subset(tmp_path):
     save_numbered(tmp_path, 12)
-    write_labels(tmp_path, [[f"{i:03d}.png", [*LABEL[:16], i, *LABEL[17:]]] for i in range(12)])
+    write_labels(tmp_path, [[f"{i:03d}.png", [*LABEL[:16], i + 1, *LABEL[17:]]] for i in range(12)])
     dataset = ImageDataset(tmp_path, max_images=5)
-    assert dataset.all_intrinsics[:, 0, 0].tolist() == numbers([dataset])
+    assert dataset.all_intrinsics[:, 0, 0].tolist() == [i + 1 for i in numbers([dataset])]
 
 
 @pytest.mark.parametrize("labels", [None, "absent"])
@@ -210,7 +206,6 @@ def test_sets_without_labels_have_no_intrinsics(tmp_path, labels):
         ([["000.png", LABEL], ["001.png", LABEL[:24]]], "label of 001.png is not a list of 25"),
         ([["000.png", LABEL], ["001.png", [*LABEL[:24], "1"]]], "label of 001.png is not"),
         ([["000.png", LABEL], ["001.png", [*LABEL[:24], float("nan")]]], "label of 001.png is not"),
-        ([["000.png", LABEL], ["001.png", LABEL], ["gone.png", LABEL]], "gone.png, which does not"),
         ([1, 2], "dataset.json is not of the form"),
         ("nonsense", "dataset.json is not of the form"),
     ],

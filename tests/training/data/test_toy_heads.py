@@ -13,6 +13,8 @@ from PIL import Image
 from dnnlib import UserError
 from training.cameras import cam2world_from_pose, mirror_cam2world, rays_from_cameras
 from training.data import toy_heads as toy
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_set import make_toy_dataset, toy_dataset_path
 
 FRONT = (math.pi / 2, math.pi / 2)
 BACK = (3 * math.pi / 2, math.pi / 2)
@@ -35,7 +37,7 @@ def lips(image: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def toy_zip(tmp_path_factory):
     path = tmp_path_factory.mktemp("toy") / "toy.zip"
-    toy.make_toy_dataset(path, count=40, resolution=32, seed=7, progress=False)
+    make_toy_dataset(path, count=40, resolution=32, seed=7, progress=False)
     return path
 
 
@@ -127,7 +129,7 @@ def test_zip_holds_unposed_images_and_the_truth(toy_zip):
         names = archive.namelist()
         image = Image.open(io.BytesIO(archive.read("00000/img00000005.png")))
     assert len(names) == 41 and "dataset.json" not in names
-    truth = toy.load_ground_truth(toy_zip)
+    truth = load_ground_truth(toy_zip)
     assert truth.pose.shape == (40, 2) and truth.depth.shape == (40, 32, 32)
     assert len(set(truth.identity.tolist())) == 40
     assert np.isfinite(truth.depth).all() and truth.depth.max() == np.float16(toy.BACKGROUND_DEPTH)
@@ -151,30 +153,30 @@ def test_bytes_depend_on_the_seed_and_not_on_the_number_of_processes(
     toy_zip, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("os.cpu_count", lambda: 3)
-    toy.make_toy_dataset(tmp_path / "same.zip", 40, 32, seed=7, progress=False)
-    toy.make_toy_dataset(tmp_path / "other.zip", 40, 32, seed=8, progress=False)
+    make_toy_dataset(tmp_path / "same.zip", 40, 32, seed=7, progress=False)
+    make_toy_dataset(tmp_path / "other.zip", 40, 32, seed=8, progress=False)
     assert (tmp_path / "same.zip").read_bytes() == toy_zip.read_bytes()
     assert (tmp_path / "other.zip").read_bytes() != toy_zip.read_bytes()
 
 
 def test_cached_set_is_made_once_even_by_two_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("POF3D_CACHE_DIR", str(tmp_path))
-    code = "from training.data import toy_heads; print(toy_heads.toy_dataset_path(16, count=20))"
+    code = "from training.data import toy_set; print(toy_set.toy_dataset_path(16, count=20))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in "ab"]
     paths = {process.communicate(timeout=60)[0].decode().strip() for process in both}
     assert [process.returncode for process in both] == [0, 0]
-    path = toy.toy_dataset_path(16, count=20)
+    path = toy_dataset_path(16, count=20)
     assert paths == {str(path)} and [*path.parent.iterdir()] == [path]
-    assert len(toy.load_ground_truth(path).pose) == 20
+    assert len(load_ground_truth(path).pose) == 20
 
     made = path.stat().st_mtime_ns
-    assert toy.toy_dataset_path(16, count=20).stat().st_mtime_ns == made
+    assert toy_dataset_path(16, count=20).stat().st_mtime_ns == made
 
 
 def test_truth_of_a_set_without_any_is_a_user_error(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="has no ground_truth.npz"):
-        toy.load_ground_truth(tmp_path)
+        load_ground_truth(tmp_path)
 
 
 @pytest.mark.slow
@@ -186,5 +188,5 @@ def test_ten_thousand_images_take_less_than_four_minutes_of_processor_time(tmp_p
         return sum(u.ru_utime + u.ru_stime for u in usage)
 
     before = used()
-    toy.make_toy_dataset(tmp_path / "toy.zip", 1000, 64, seed=0, progress=False)
+    make_toy_dataset(tmp_path / "toy.zip", 1000, 64, seed=0, progress=False)
     assert used() - before < 24

@@ -1,24 +1,35 @@
 """Scores of toy networks, on a generator and a discriminator that know the truth."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from training.evaluation.toy_evaluation import ObjectViews, evaluate, nearest_match
 
 from tests.tiny import tiny_config
-from training.data.dataset import ImageDataset
-from training.data.toy_heads import (
-    Head,
-    load_ground_truth,
-    make_toy_dataset,
-    render_head,
-    toy_cameras,
+from training.cameras import (
+    cam2world_from_pose,
+    orbit,
+    pose_from_viewing_direction,
+    viewing_directions,
 )
-from training.networks.discriminator import Discriminator, DiscriminatorOutput
+from training.data.dataset import ImageDataset
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_heads import Head, render_head, toy_cameras
+from training.data.toy_set import make_toy_dataset
+from training.evaluation import ground_truth
+from training.evaluation.ground_truth import (
+    TURNS,
+    ObjectViews,
+    compare_turned,
+    evaluate,
+    nearest_match,
+)
+from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, Latent, View
+from training.pose_sources import Gaussian
 
 COUNT = 48
 
@@ -35,8 +46,11 @@ class Sculptor:
 
     def __init__(self, offset: float):
         self.config, self.offset = tiny_config(), offset
+        self.intrinsics, self.raw_resolution = torch.eye(3), 32
+        self.pose_source = Gaussian(self.config.camera, 8)
+        self.mapping = SimpleNamespace(z_dim=8)
 
-    def latent(self, z: Tensor) -> Latent:
+    def latent(self, z: Tensor, label: None, truncation: float, cutoff: None) -> Latent:
         pose = math.pi / 2 + 0.3 * z[:, :2] + torch.tensor([self.offset, 0.0])
         return Latent(z, z[:, None], pose)
 
@@ -44,21 +58,24 @@ class Sculptor:
         return ws[:, 0]
 
     def cam2world(self, pose: Tensor) -> Tensor:
-        return toy_cameras(pose - torch.tensor([self.offset, 0.0]))
+        return toy_cameras(pose)
 
-    def render(self, planes: Tensor, w: Tensor, cam2world: Tensor) -> View:
+    def render(
+        self,
+        planes: Tensor,
+        w: Tensor,
+        cam2world: Tensor,
+        intrinsics: Tensor,
+        resolution: None = None,
+    ) -> View:
         images, depths = [], []
         for z, cameras in zip(planes, cam2world, strict=True):
             head = Head.random(np.random.default_rng(int(z[0].abs() * 1e6)))
-            view = render_head(head, cameras, 32)
+            view = render_head(head, orbit(cameras, -math.degrees(self.offset), (0, 0, 0)), 32)
             images.append(view.image / 127.5 - 1)
             depths.append(view.depth[:, None].clamp(max=2.7))  # no step where half a pixel is head
-        return View(torch.stack(images), None, torch.stack(depths), None)
-
-    def __call__(self, z: Tensor) -> View:
-        latent = self.latent(z)
-        image = self.render(latent.w, latent.w, self.cam2world(latent.pose)[:, None]).image
-        return View(image, image, image, image)
+        image, depth = torch.stack(images), torch.stack(depths)
+        return View(image, image, depth, torch.ones_like(depth))
 
 
 class Seer:
@@ -71,10 +88,8 @@ class Seer:
             for i, pose in enumerate(poses)
         }
 
-    def __call__(self, images: Tensor) -> DiscriminatorOutput:
-        pixels = ((images + 1) * 127.5).round().to(torch.uint8).numpy()
-        poses = torch.stack([self.poses[image.tobytes()] for image in pixels])
-        return DiscriminatorOutput(torch.zeros(len(poses), 1), poses)
+    def estimate_pose(self, images: Tensor, raw_resolution: int) -> Tensor:
+        return torch.stack([self.poses[image.numpy().tobytes()] for image in images])
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.4])
@@ -111,3 +126,27 @@ def test_untrained_networks_score_badly(heads):
     assert scores.distance == pytest.approx(scores.distance_untrained, rel=0.1)
     assert max(scores.turned_iou) < 0.8
     assert abs(scores.yaw_correlation) < 0.7
+
+
+def test_turned_samples_are_seen_from_the_directions_of_the_heads(monkeypatch):
+    """Also where the network's cameras look at another point than the origin of its world."""
+    monkeypatch.setattr(ground_truth, "HEADS_TURNED", 2)
+    monkeypatch.setattr(ground_truth, "SAMPLES_TURNED", 1)
+    pivot, rendered = (0.0, 0.0, 0.2), []
+
+    class OffCenter(Sculptor):
+        def cam2world(self, pose: Tensor) -> Tensor:
+            return cam2world_from_pose(pose, 2.7, pivot)
+
+        def render(self, planes: Tensor, w: Tensor, cam2world: Tensor, *others, **named) -> View:
+            rendered.append(cam2world)
+            return super().render(planes, w, cam2world, *others, **named)
+
+    generator = OffCenter(0.0)
+    generator.config = tiny_config(camera__pivot=pivot)
+    truth = torch.tensor([[1.0, 1.2], [2.2, 1.9], [1.5, 2.0], [1.9, 1.3]])
+    directions = viewing_directions(toy_cameras(truth))
+    estimated = pose_from_viewing_direction(directions, 2.7, pivot, math.pi / 2)
+    compare_turned(generator, estimated, truth)
+    found = torch.atan2(*viewing_directions(rendered[0][0])[:, ::2].T).rad2deg()
+    assert found.tolist() == pytest.approx(TURNS, abs=0.01)

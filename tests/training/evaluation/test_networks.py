@@ -1,9 +1,10 @@
-"""What metrics get to see: the right cameras, the right photographs, a scene of known shape."""
+"""What metrics get: the right cameras, the right photographs, a scene of known shape."""
 
 import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from tests.small import DUAL, small_discriminator, small_generator
 from tests.tiny import tiny_config, write_photographs
 from training.cameras import cam2world_from_pose
 from training.data import toy_heads as toy
-from training.evaluation.networks import EvaluatedNetwork, object_mask, open_evaluation_data, orbit
+from training.evaluation.networks import EvaluatedNetwork, object_mask, open_evaluation_data
 from training.networks.generator import Generator
+from training.outputs.objects import Objects
 
 BALL = 0.25  # radius, world units
 
@@ -53,15 +55,15 @@ def ball_generator(**changes) -> Generator:
     return generator
 
 
-def context(subject: EvaluatedNetwork) -> Context:
-    return Context(subject, None, None, None, Runner(torch.device("cpu")), count=8)
+def context(model: EvaluatedNetwork) -> Context:
+    return Context(model, None, None, None, Runner(torch.device("cpu")), count=8)
 
 
 def test_a_ball_is_round_and_looks_the_same_from_everywhere():
-    subject = EvaluatedNetwork(ball_generator(), None, None)
-    relief = compute("relief", context(subject)).values["relief"]
+    model = EvaluatedNetwork(ball_generator(), None, None)
+    relief = compute("relief", context(model)).values["relief"]
     assert relief == pytest.approx(1 / math.sqrt(72), rel=0.08)  # at 32 pixels
-    found = compute("view_consistency", context(subject)).values
+    found = compute("view_consistency", context(model)).values
     assert found["view_consistency_depth"] < 0.02
     assert found["view_consistency_color"] < 0.15 * found["view_consistency_color_unwarped"]
     assert found["view_consistency_compared"] > 0.6
@@ -69,52 +71,46 @@ def test_a_ball_is_round_and_looks_the_same_from_everywhere():
 
 def test_a_ball_that_is_seen_from_elsewhere_than_said_is_inconsistent(monkeypatch):
     """Cameras reported without the turn: the metric must not trust colors by their place."""
-    subject = EvaluatedNetwork(ball_generator(), None, None)
-    seen = subject.views
+    model = EvaluatedNetwork(ball_generator(), None, None)
+    views_of = model.views
 
     def misreported(indices, yaws):
-        views = seen(indices, yaws)
+        views = views_of(indices, yaws)
         return views._replace(cam2world=views.cam2world[:, :1].expand_as(views.cam2world))
 
-    honest = compute("view_consistency", context(subject)).values
-    monkeypatch.setattr(subject, "views", misreported)
-    wrong = compute("view_consistency", context(subject)).values
-    assert wrong["view_consistency_color"] > 3 * honest["view_consistency_color"]
+    right = compute("view_consistency", context(model)).values
+    monkeypatch.setattr(model, "views", misreported)
+    wrong = compute("view_consistency", context(model)).values
+    assert wrong["view_consistency_color"] > 3 * right["view_consistency_color"]
 
 
 def test_sample_i_is_the_same_in_any_batch_and_from_its_own_pose():
     generator = small_generator().eval()
-    subject = EvaluatedNetwork(generator, None, None)
-    together, alone = subject.sample(range(4)), subject.sample(range(2, 3))
+    model = EvaluatedNetwork(generator, None, None)
+    together, alone = model.sample(range(4)), model.sample(range(2, 3))
     assert torch.allclose(together[2], alone[0], atol=1e-4)
     assert not torch.allclose(together[1], together[2], atol=1e-2)
-    views = subject.views(range(4), (-30.0, 0.0, 30.0))
+    views = model.views(range(4), (-30.0, 0.0, 30.0))
     assert torch.allclose(views.image[:, 1], together, atol=1e-4)
-    directions = subject.directions(range(4))
+    directions = model.directions(range(4))
     assert torch.allclose(directions, -views.cam2world[:, 1, :3, 2], atol=1e-6)
 
 
+def test_sample_i_is_the_object_of_seed_i():
+    generator = small_generator().eval()
+    z = torch.from_numpy(np.random.RandomState(3).randn(1, 16)).float()
+    with torch.no_grad():
+        expected = generator(z, generator.intrinsics.expand(1, 3, 3)).image[:, 0]
+    found = EvaluatedNetwork(generator).sample(range(3, 4))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(Objects.from_seeds(generator, [3]).own_view().image, found, atol=1e-5)
+
+
 def test_sampling_leaves_the_random_state_alone():
-    subject = EvaluatedNetwork(small_generator().eval(), None, None)
+    model = EvaluatedNetwork(small_generator().eval(), None, None)
     before = torch.get_rng_state()
-    subject.sample(range(3))
+    model.sample(range(3))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("pivot", [(0.0, 0.0, 0.0), (0.0, 0.1, 0.2)])
-def test_orbit_turns_round_the_pivot(pivot):
-    pose = torch.tensor([[1.4, 1.3], [2.0, 1.8]])
-    cameras = cam2world_from_pose(pose, 2.7, pivot)
-    turned = orbit(cameras, 30, pivot)
-    center = torch.tensor(pivot)
-    assert torch.allclose(
-        (turned[:, :3, 3] - center).norm(dim=1), (cameras[:, :3, 3] - center).norm(dim=1)
-    )
-    to_pivot = torch.nn.functional.normalize(center - turned[:, :3, 3], dim=1)
-    assert torch.allclose(turned[:, :3, 2], to_pivot, atol=1e-6)
-    if pivot == (0.0, 0.0, 0.0):  # the same as a larger h
-        expected = cam2world_from_pose(pose + torch.tensor([math.radians(30), 0]), 2.7, pivot)
-        assert torch.allclose(turned, expected, atol=1e-5)
 
 
 def test_object_is_what_is_opaque_or_else_the_middle():
@@ -126,16 +122,16 @@ def test_object_is_what_is_opaque_or_else_the_middle():
     assert middle.float().mean().item() == pytest.approx(math.pi / 16, rel=0.02)
 
 
-def test_discriminator_sees_photographs_as_in_training():
+def test_poses_of_photographs_are_estimated_as_in_training():
     """With dual discrimination, beside the photograph resized to the rendering's resolution."""
     generator, discriminator = small_generator(DUAL).eval(), small_discriminator(DUAL).eval()
     images = torch.randint(0, 256, (4, 3, 128, 128), dtype=torch.uint8)
-    seen = EvaluatedNetwork(generator, discriminator, None).see(images)
+    estimated = EvaluatedNetwork(generator, discriminator, None).estimate_directions(images)
     pixels = images / 127.5 - 1
     raw = torch.nn.functional.interpolate(pixels, size=16, mode="bilinear")
     with torch.no_grad():
         expected = generator.cam2world(discriminator(pixels, raw).pose)
-    assert torch.allclose(seen, -expected[:, :3, 2], atol=1e-6)
+    assert torch.allclose(estimated, -expected[:, :3, 2], atol=1e-6)
 
 
 def random_labels(count: int) -> Tensor:
@@ -158,12 +154,12 @@ def test_samples_take_intrinsics_from_labels_where_training_did():
 
 def test_a_generator_that_is_given_its_poses_takes_those_of_the_labels():
     generator, labels = small_generator(camera__poses="given").eval(), random_labels(30)
-    subject = EvaluatedNetwork(generator, None, labels)
+    model = EvaluatedNetwork(generator, None, labels)
     known = {tuple(row) for row in labels[:, :16].tolist()}
-    cameras = subject.views(range(6), (0.0,)).cam2world.reshape(6, 16).tolist()
+    cameras = model.views(range(6), (0.0,)).cam2world.reshape(6, 16).tolist()
     assert all(tuple(row) in known for row in cameras)
     with pytest.raises(UserError, match="no distribution"):
-        subject.directions(range(2))
+        model.directions(range(2))
     with pytest.raises(UserError, match="camera labels"):
         EvaluatedNetwork(generator, None, None)
 
@@ -187,15 +183,15 @@ def test_truth_comes_from_labels_or_from_the_toy_set(tmp_path: Path):
     assert torch.allclose(true.double(), origins / toy.RADIUS, atol=1e-6)
 
 
-def test_photographs_come_plain_and_as_training_shows_them(tmp_path: Path):
+def test_photographs_come_plain_and_as_training_uses_them(tmp_path: Path):
     photographs = write_photographs(tmp_path / "photographs", count=6)
     data = tiny_config(photographs, data__mirror=True, data__max_images=4).data
     found = open_evaluation_data(data, 0)
-    assert len(found.photographs.images) == 6 and len(found.shown.images) == 8
-    assert found.photographs.fingerprint != found.shown.fingerprint
+    assert len(found.all_images.images) == 6 and len(found.train_images.images) == 8
+    assert found.all_images.fingerprint != found.train_images.fingerprint
     again = open_evaluation_data(data.model_copy(update={"mirror": False}), 0)
-    assert again.photographs.fingerprint == found.photographs.fingerprint
-    assert again.shown.fingerprint != found.shown.fingerprint
+    assert again.all_images.fingerprint == found.all_images.fingerprint
+    assert again.train_images.fingerprint != found.train_images.fingerprint
     other_seed = open_evaluation_data(data, 1)  # draws other images, of the same photographs
-    assert other_seed.photographs.fingerprint == found.photographs.fingerprint
-    assert other_seed.shown.fingerprint != found.shown.fingerprint
+    assert other_seed.all_images.fingerprint == found.all_images.fingerprint
+    assert other_seed.train_images.fingerprint != found.train_images.fingerprint

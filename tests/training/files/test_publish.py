@@ -39,6 +39,24 @@ def test_published_network_is_half_the_size_draws_the_same_and_tells_its_story(t
     assert next(loaded.generator.parameters()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dest", ["no/folder/toy.safetensors", "folder"])
+def test_destinations_are_checked_before_the_work(dest, tmp_path):
+    (tmp_path / "folder").mkdir()
+    result = publish("--network", tmp_path / "absent", "--dest", tmp_path / dest)
+    assert result.exit_code == 1 and result.output.startswith("Error: --dest")
+
+
+def test_a_run_folder_is_published_with_its_metrics(tmp_path):
+    config = tiny_config()
+    for kimg in ("000000.50", "000001.00"):
+        save_network(tmp_path / f"network-{kimg}.safetensors", Generator(config), None, {})
+    line = {"results": {"relief": 3.0}, "snapshot_pkl": "network-000001.00.safetensors"}
+    (tmp_path / "metric-relief.jsonl").write_text(json.dumps(line) + "\n")
+    result = publish("--network", tmp_path, "--dest", tmp_path / "toy.safetensors")
+    assert result.exit_code == 0, result.output
+    assert load_network(tmp_path / "toy.safetensors").provenance["metrics"] == {"relief": 3.0}
+
+
 @pytest.mark.parametrize("note", ["machine", ""])
 def test_notes_need_a_key(note, tmp_path):
     result = publish("--network", tmp_path / "x", "--dest", tmp_path / "y", "--note", note)

@@ -30,10 +30,10 @@ from tests.tiny import tiny_arguments, tiny_config, write_photographs
 from torch_utils import distributed
 from training.config import Config
 from training.files.network_file import load_network
-from training.outputs import figures
+from training.run import loop
 from training.run.checkpoint import load_checkpoint
 from training.run.loop import train
-from training.run.run_folder import checkpoints
+from training.run.run_folder import checkpoints, locked
 from training.step import Trainer
 
 ROOT = Path(__file__).parents[3]
@@ -70,7 +70,7 @@ def threads(number: int) -> Iterator[None]:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(figures, "save_snapshot_pictures", lambda *_: None)
+    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_: {})
 
 
 def contents(folder: Path) -> dict[Path, int]:
@@ -212,7 +212,7 @@ def in_two_processes(photographs: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     length = {"run__kimg": 0.02, "run__tick": 0.012, "run__snap": 1}
     config = settings(photographs, **length, run__gpus=2)
-    with mock.patch.object(figures, "save_snapshot_pictures"):
+    with mock.patch.object(loop, "save_snapshot_pictures", return_value={}):
         assert run(config, folder / "whole") is None
         stop = {"stop_at": 2} if distributed.rank() == 1 else {}
         assert run(config, folder / "cut", **stop) == signal.SIGTERM
@@ -235,10 +235,22 @@ def test_two_processes(two_processes):
     assert not torch.equal(first, second)
 
 
-def test_another_number_of_processes_is_refused(photographs, two_processes, tmp_path):
-    shutil.copy(checkpoints(two_processes / "whole")[0], tmp_path)
-    with pytest.raises(UserError, match="2 processes wrote the checkpoint: add --gpus 2"):
-        train(tiny_config(photographs), tmp_path)
+def test_another_number_of_processes_goes_on_from_the_same_weights(
+    photographs, two_processes, tmp_path, without_pictures, capfd
+):
+    newest = checkpoints(two_processes / "whole")[0]
+    shutil.copy(newest, tmp_path)
+    steps = load_checkpoint(newest)["trainer"]["steps"]
+    still = {"optim__g_lr": 1e-12, "optim__d_lr": 1e-12}
+    config = settings(photographs, run__kimg=0.004 * (steps + 1), run__tick=0.012, **still)
+    assert run(config, tmp_path) is None
+    said = capfd.readouterr().out
+    assert "2 process(es) wrote the checkpoint and 1 resume it: weights and optimizers" in said
+    after = load_checkpoint(checkpoints(tmp_path)[0])["trainer"]
+    assert after["steps"] == steps + 1
+    before = load_checkpoint(newest)["trainer"]
+    for name, weight in before["D"].items():
+        torch.testing.assert_close(after["D"][name], weight, rtol=0, atol=1e-6)
 
 
 # The folder
@@ -372,16 +384,22 @@ def test_training_survives_a_full_disk(photographs, stopped, uninterrupted, capf
     before = contents(stopped)
     # No worker processes: they hand over images in files that the limit would reach, too.
     longer = settings(photographs, run__kimg=0.044, run__snap=1, data__workers=0)
-    with full_disk():
-        assert run(longer, stopped, stop_at=10) == signal.SIGTERM
+    with full_disk(), pytest.raises(UserError, match="the state at 0.04 kimg could not be written"):
+        run(longer, stopped, stop_at=10)
     said = capfd.readouterr().out
     assert said.count(f"WARNING: could not write to {stopped} (File too large); going on") > 3
-    assert "stopped at 0.04 kimg" in said
     assert contents(stopped) == before
     assert not list(stopped.glob(".*.tmp"))
     assert records(stopped) == records(uninterrupted)
     assert run(longer, stopped) is None
     assert load_checkpoint(checkpoints(stopped)[0])["trainer"]["steps"] == 11
+
+
+def test_a_run_whose_end_could_not_be_written_fails(photographs, stopped):
+    longer = settings(photographs, run__kimg=0.032, data__workers=0)
+    message = "the state at 0.03 kimg could not be written .*: make room, then --resume latest"
+    with full_disk(), pytest.raises(UserError, match=message):
+        train(longer, stopped)
 
 
 def test_a_full_disk_stops_training_that_wants_it(photographs, stopped):
@@ -391,6 +409,40 @@ def test_a_full_disk_stops_training_that_wants_it(photographs, stopped):
     with full_disk(), pytest.raises(UserError, match="File too large.: make room, then use --resu"):
         train(stops, stopped)
     assert contents(stopped) == before
+
+
+# Photographs that break
+
+
+def test_a_photograph_that_breaks_while_training_costs_no_step(tmp_path, without_pictures):
+    photographs = write_photographs(tmp_path / "photographs")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = settings(photographs, run__kimg=0.4, run__tick=0.4, data__workers=0)
+
+    def step(trainer: Trainer, step=Trainer.step) -> None:
+        step(trainer)
+        if trainer.steps == 2:
+            for path in photographs.iterdir():
+                path.write_bytes(b"no longer a picture")
+
+    with (
+        mock.patch.object(Trainer, "step", step),
+        pytest.raises(UserError, match=r"cannot read image.*; training up to 0.0. kimg is saved"),
+    ):
+        train(config, folder)
+    saved = load_checkpoint(checkpoints(folder)[0])["trainer"]["steps"]
+    write_photographs(photographs)
+    assert run(config, folder, stop_at=saved + 1) == signal.SIGTERM
+    assert load_checkpoint(checkpoints(folder)[0])["trainer"]["steps"] == saved + 1 >= 3
+
+
+# Two processes that resume one run
+
+
+def test_a_folder_is_trained_in_by_one_run_at_a_time(photographs, stopped):
+    with locked(stopped), pytest.raises(UserError, match="another process is training in"):
+        train(settings(photographs, run__kimg=0.044), stopped)
 
 
 # A killed process
@@ -413,7 +465,7 @@ def killed_at(moment: "Moment", config: Config, folder: Path) -> None:
             write_half(original, *args)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with mock.patch.object(figures, "save_snapshot_pictures", lambda *_: None):
+    with mock.patch.object(loop, "save_snapshot_pictures", lambda *_: {}):
         with mock.patch(moment.function, deadly):
             run(config, folder)
 

@@ -13,7 +13,7 @@ from training.config import Config
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import build_config
-from training.run.snapshots import save_snapshot_pictures
+from training.run.snapshots import save_snapshot_pictures, snapshot_pictures
 
 
 def small_config(preset: str = "toy", **changes) -> Config:
@@ -101,3 +101,12 @@ def test_snapshot_changes_neither_networks_nor_random_states(tmp_path):
     assert generator.training and not discriminator.training and generator.raw_resolution == 16
     torch.manual_seed(99)
     assert make("2") == first and len(first) == 5
+
+
+def test_pictures_can_be_finer_than_the_network_was_trained_at():
+    torch.manual_seed(3)
+    config = small_config()
+    generator, discriminator = Generator(config), Discriminator(config)
+    arguments = (torch.randn(2, 8), None, torch.zeros(3, 3, 32, 32))
+    pictures = snapshot_pictures(generator, discriminator, *arguments, resolution=48)
+    assert pictures["fakes"].size == (96, 48) and pictures["yaws"].size == (5 * 48, 96)

@@ -1,0 +1,156 @@
+"""The toy set: photographs of procedural heads, made when needed, with the truth behind them."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from dnnlib import UserError, cache_dir
+from training.data.archive import GROUND_TRUTH, LABEL_FILE
+from training.data.ground_truth import GroundTruth
+from training.data.toy_heads import (
+    VERSION,
+    Head,
+    render_head,
+    sample_pose,
+    toy_cameras,
+    toy_intrinsics,
+)
+from training.data.writer import DatasetWriter, dataset_writer, png_bytes
+
+
+class _Photograph(NamedTuple):
+    png: bytes
+    truth: GroundTruth  # of this one image: without the axis N
+
+
+def _photograph(index: int, resolution: int, seed: int) -> _Photograph:
+    rng = np.random.default_rng([seed, index])
+    identity = rng.integers(2**63 - 1)
+    pose = sample_pose(rng)
+    cam2world = toy_cameras(torch.from_numpy(pose)[None])
+    view = render_head(Head.random(np.random.default_rng(identity)), cam2world, resolution)
+    image = Image.fromarray(view.image[0].permute(1, 2, 0).numpy())
+    return _Photograph(
+        png_bytes(image),
+        GroundTruth(
+            pose=pose,
+            depth=view.depth[0].numpy().astype(np.float16),
+            identity=np.asarray(identity),
+            cam2world=cam2world[0].numpy().astype(np.float32),
+        ),
+    )
+
+
+def make_toy_dataset(
+    dest: str | Path,
+    count: int,
+    resolution: int,
+    seed: int,
+    progress: bool = True,
+    labels: bool = False,
+) -> None:
+    """Write a zip of unposed images with `ground_truth.npz` beside them.
+
+    The file depends on count, resolution and seed alone, not on the number of processes.
+
+    Args:
+        dest: the zip.
+        count: number of images.
+        resolution: their side, in pixels.
+        seed: of heads and cameras.
+        progress: show a progress bar, where standard error is a terminal.
+        labels: also tell the cameras, in a `dataset.json` that training reads.
+
+    Raises:
+        UserError: where the zip cannot be written, or a process was killed.
+    """
+    names, truths = [], []
+    with dataset_writer(dest) as writer:
+        photographs = _photographs(count, resolution, seed)
+        # None: only on a terminal.
+        disable = None if progress else True
+        for png, truth in tqdm(
+            photographs, total=count, desc="toy heads", unit="img", disable=disable
+        ):
+            names.append(writer.add_image(png))
+            truths.append(truth)
+        truth = GroundTruth.stack(truths)
+        writer.add_file(GROUND_TRUTH, truth.to_bytes())
+        if labels:
+            _add_labels(writer, names, truth.cam2world)
+
+
+def _photographs(count: int, resolution: int, seed: int) -> Iterator[_Photograph]:
+    """Made by as many processes as there are cores."""
+    take = functools.partial(_photograph, resolution=resolution, seed=seed)
+    processes = min(os.cpu_count() or 1, count)
+    with ProcessPoolExecutor(processes, initializer=_begin_process) as pool:
+        try:
+            yield from pool.map(take, range(count), chunksize=16)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that makes toy heads was killed: is there enough memory?"
+            ) from error
+
+
+def _begin_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who writes
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)  # threads inside the processes would only fight over the same cores
+
+
+def _add_labels(writer: DatasetWriter, names: list[str], cam2world: np.ndarray) -> None:
+    intrinsics = toy_intrinsics().flatten().tolist()
+    cameras = cam2world.reshape(-1, 16).tolist()
+    entries = [[name, camera + intrinsics] for name, camera in zip(names, cameras, strict=True)]
+    writer.add_file(LABEL_FILE, json.dumps({"labels": entries}).encode())
+
+
+def toy_dataset_path(
+    resolution: int, count: int = 10_000, seed: int = 0, labels: bool = False
+) -> Path:
+    """The toy set's zip in the cache, made on first use.
+
+    Of several processes that want it, the first makes it, and the others wait. Where the file
+    system has no locks each writes a file of its own, with the same bytes, and the last one stays.
+
+    Args:
+        resolution: as of `make_toy_dataset`.
+        count: as there.
+        seed: as there.
+        labels: as there.
+
+    Raises:
+        UserError: where the cache cannot be written.
+    """
+    name = f"toy_v{VERSION}_{resolution}px_{count}_seed{seed}{'_labels' if labels else ''}.zip"
+    path = cache_dir("datasets") / name
+    if not path.exists():
+        with _locked(path.parent):
+            if not path.exists():
+                make_toy_dataset(path, count, resolution, seed, labels=labels)
+    return path
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
