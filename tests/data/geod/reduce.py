@@ -2,7 +2,8 @@
 
     python tests/data/geod/reduce.py FULL_SET
 
-What is left out is checked all the same where the full set lies: `python -m tests.parity_geod FULL_SET`.
+What is left out is checked all the same where the full set lies:
+`python -m tests.parity_geod FULL_SET`.
 """
 
 import shutil
