@@ -87,7 +87,8 @@ class SeedList(click.ParamType):
             self.fail(f"'{part}' is neither a seed nor a range; write 0-3,7", param, ctx)
         start, stop = map(int, ends)
         if max(start, stop) > LARGEST_SEED:
-            self.fail(f"'{part}' is beyond {LARGEST_SEED}, the largest seed", param, ctx)
+            limit = f"seeds go up to {LARGEST_SEED}"
+            self.fail(f"'{part}' is neither a seed nor a range; {limit}", param, ctx)
         if start > stop:
             self.fail(f"the range {part} runs backwards; write {stop}-{start}", param, ctx)
         return range(start, stop + 1)

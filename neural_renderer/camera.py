@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .ops.registration import is_traced
 
-Vector = Tensor | Sequence[float]
+Array = Tensor | np.ndarray
+Vector = Array | Sequence[float]
 
 _SMALLEST_Z = 1e-6
 
@@ -17,11 +20,21 @@ _SMALLEST_Z = 1e-6
 def look_at(
     vertices: Tensor, eye: Vector, at: Vector = (0, 0, 0), up: Vector = (0, 1, 0)
 ) -> Tensor:
-    """Vertices [B, V, 3] as seen by a camera at `eye` that looks toward `at`.
+    """Vertices in the space of a camera whose z axis points from `eye` to `at`.
 
-    Vectors are [3] or [B, 3]. The camera's z axis points toward `at`, x = up x z, y = z x x.
+    The other axes are x = up x z and y = z x x.
 
-    Raises ValueError if the direction of view vanishes or is parallel to `up`.
+    Args:
+        vertices: [B, V, 3].
+        eye: [3] or [B, 3].
+        at: [3] or [B, 3].
+        up: [3] or [B, 3].
+
+    Returns:
+        [B, V, 3].
+
+    Raises:
+        ValueError: if the direction of view vanishes or is parallel to `up`.
     """
     eye = _vectors(eye, vertices)
     return _turn(vertices, eye, _vectors(at, vertices) - eye, _vectors(up, vertices))
@@ -39,6 +52,7 @@ def perspective(vertices: Tensor, angle: float = 30.0) -> Tensor:
     """Screen positions x/z/tan(angle), y/z/tan(angle) of vertices [B, V, 3], and their z.
 
     Args:
+        vertices: [B, V, 3] in the camera's space.
         angle: half the field of view, in degrees.
     """
     x, y, z = vertices.unbind(-1)
@@ -49,10 +63,10 @@ def perspective(vertices: Tensor, angle: float = 30.0) -> Tensor:
 
 def projection(
     vertices: Tensor,
-    K: Tensor,
-    R: Tensor,
-    t: Tensor,
-    dist_coeffs: Tensor | None,
+    K: Array,
+    R: Array,
+    t: Array,
+    dist_coeffs: Array | None,
     orig_size: float,
 ) -> Tensor:
     """Screen positions of vertices [B, V, 3] in a calibrated camera, and their z.
@@ -61,33 +75,52 @@ def projection(
     image `orig_size` wide and high with v running down, and from there to [-1, 1] with y up.
 
     Args:
+        vertices: [B, V, 3].
         K: [B or 1, 3, 3] intrinsics.
         R: [B or 1, 3, 3] rotation.
         t: [B or 1, 1, 3] translation; [B or 1, 3] and [3] mean the same.
         dist_coeffs: [B or 1, 5] k1, k2, p1, p2, k3 (as in OpenCV), None for no distortion.
+        orig_size: width and height of the image in pixels.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
     """
-    K, R, t = (torch.as_tensor(m).to(vertices) for m in (K, R, t))
-    t = t.reshape(-1, 1, 3) if t.shape[-1:] == (3,) and t.ndim < 3 else t
+    intrinsics, rotation, shift = (torch.as_tensor(m).to(vertices) for m in (K, R, t))
+    if shift.ndim < 3 and shift.shape[-1:] == (3,):
+        shift = shift.reshape(-1, 1, 3)
     batch = len(vertices)
-    for name, matrix, shape in (("K", K, (3, 3)), ("R", R, (3, 3)), ("t", t, (1, 3))):
+    for name, matrix, shape in (
+        ("K", intrinsics, (3, 3)),
+        ("R", rotation, (3, 3)),
+        ("t", shift, (1, 3)),
+    ):
         if matrix.ndim != 3 or matrix.shape[1:] != shape or len(matrix) not in (1, batch):
             raise ValueError(
                 f"{name} must be [{batch} or 1, {shape[0]}, {shape[1]}], not {list(matrix.shape)}"
             )
-    x, y, z = (vertices @ R.mT + t).unbind(-1)
+    x, y, z = (vertices @ rotation.mT + shift).unbind(-1)
     z = _without_zero(z)
     x, y = x / z, y / z
     if dist_coeffs is not None:
         x, y = _distort(x, y, torch.as_tensor(dist_coeffs).to(vertices))
-    u, v, _ = (torch.stack((x, y, torch.ones_like(x)), -1) @ K.mT).unbind(-1)
+    u, v, _ = (torch.stack((x, y, torch.ones_like(x)), -1) @ intrinsics.mT).unbind(-1)
     v = orig_size - v
     return torch.stack((2 * u / orig_size - 1, 2 * v / orig_size - 1, z), -1)
 
 
-def get_points_from_angles(distance, elevation, azimuth, degrees: bool = True):
+def get_points_from_angles(
+    distance: Any, elevation: Any, azimuth: Any, degrees: bool = True
+) -> Any:
     """The point d (cos e sin a, sin e, -cos e cos a).
 
-    For numbers a tuple of three; for tensors [...] a tensor [..., 3].
+    Args:
+        distance: d, a number, or a tensor [...] as the angles then are too.
+        elevation: e.
+        azimuth: a.
+        degrees: whether the angles are in degrees; else they are in radians.
+
+    Returns:
+        For numbers a tuple of three; for tensors a tensor [..., 3].
     """
     if isinstance(distance, Tensor):
         if degrees:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def check_faces(faces: Tensor) -> None:
-    """ValueError unless faces are [B, F, 3, 3] numbers that can be rasterised."""
+    """ValueError unless faces are [B, F, 3, 3] numbers that can be rasterized."""
     if faces.ndim != 4 or faces.shape[2:] != (3, 3):
         raise ValueError(f"faces must be [batch, faces, 3, 3], not {list(faces.shape)}")
     if faces.dtype not in (torch.float32, torch.float64):

@@ -17,10 +17,25 @@ def lighting(
     color_directional: Vector = (1, 1, 1),
     direction: Vector = (0, 1, 0),
 ) -> Tensor:
-    """Textures [B, F, T, T, T, 3] times the light that falls on each face [B, F, 3, 3].
+    """Textures times the light that falls on each face.
 
     The light is ambient + directional x max(0, normal . direction), where the normal of a face is
-    (v0 - v1) x (v2 - v1), of length 1. Colours and direction are [3] or [B, 3].
+    (v0 - v1) x (v2 - v1), of length 1.
+
+    Args:
+        faces: [B, F, 3, 3], in the space of the direction.
+        textures: [B, F, T, T, T, 3].
+        intensity_ambient: factor of the light from everywhere.
+        intensity_directional: factor of the light from one direction.
+        color_ambient: [3] or [B, 3].
+        color_directional: [3] or [B, 3].
+        direction: [3] or [B, 3], toward the light.
+
+    Returns:
+        [B, F, T, T, T, 3].
+
+    Raises:
+        ValueError: if textures and faces do not fit together.
     """
     check_textures(textures, faces)
     v0, v1, v2 = faces.unbind(2)

@@ -11,12 +11,17 @@ from .ops.registration import is_traced
 
 
 def vertices_to_faces(vertices: Tensor, faces: Tensor) -> Tensor:
-    """The vertices [B, V, 3] of each face: [B, F, 3, 3].
+    """The vertices of each face.
 
     Args:
+        vertices: [B, V, 3].
         faces: [B, F, 3] indices of vertices.
 
-    Raises ValueError if the shapes do not fit, or an index points to no vertex.
+    Returns:
+        [B, F, 3, 3].
+
+    Raises:
+        ValueError: if the shapes do not fit, or an index points to no vertex.
     """
     if vertices.ndim != 3 or vertices.shape[2] != 3:
         raise ValueError(f"vertices must be [batch, vertices, 3], not {list(vertices.shape)}")
@@ -58,8 +63,10 @@ class Mesh:
         texture_size: int = 4,
     ) -> "Mesh":
         """Read an .obj file; see `load_obj`."""
-        loaded = load_obj(filename_obj, normalization, texture_size, load_texture)
-        return cls(*loaded, texture_size=texture_size)
+        vertices, faces, *textures = load_obj(
+            filename_obj, normalization, texture_size, load_texture
+        )
+        return cls(vertices, faces, textures[0] if textures else None, texture_size)
 
     def save(self, filename: str | Path) -> None:
         """Write an .obj file; see `save_obj`."""
@@ -67,12 +74,15 @@ class Mesh:
 
     @property
     def num_vertices(self) -> int:
+        """V."""
         return len(self.vertices)
 
     @property
     def num_faces(self) -> int:
+        """F."""
         return len(self.faces)
 
     @property
     def texture_size(self) -> int:
+        """T."""
         return self.textures.shape[1]

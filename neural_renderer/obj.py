@@ -1,6 +1,7 @@
 """Wavefront .obj files, with the colors and images of their .mtl files."""
 
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -8,6 +9,40 @@ from torch import Tensor
 
 from .texture_images import WRAPPINGS, atlas, cube_weights, look_up, read_image
 from .wavefront import Geometry, Material, candidates, read_materials, read_obj
+
+
+@overload
+def load_obj(
+    filename_obj: str | Path,
+    normalization: bool = ...,
+    texture_size: int = ...,
+    load_texture: Literal[False] = ...,
+    texture_wrapping: str = ...,
+    use_bilinear: bool = ...,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def load_obj(
+    filename_obj: str | Path,
+    normalization: bool = ...,
+    texture_size: int = ...,
+    *,
+    load_texture: Literal[True],
+    texture_wrapping: str = ...,
+    use_bilinear: bool = ...,
+) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+@overload
+def load_obj(
+    filename_obj: str | Path,
+    normalization: bool = ...,
+    texture_size: int = ...,
+    load_texture: bool = ...,
+    texture_wrapping: str = ...,
+    use_bilinear: bool = ...,
+) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]: ...
 
 
 def load_obj(
@@ -63,10 +98,15 @@ def load_obj(
 def save_obj(
     filename: str | Path, vertices: Tensor, faces: Tensor, textures: Tensor | None = None
 ) -> None:
-    """Write vertices [V, 3] and faces [F, 3]; textures [F, T, T, T, 3] as an atlas.
+    """Write a mesh, and its textures as an atlas in which each face has a cell of its own.
 
-    The atlas, in which each face has a cell of its own, goes into a .png beside the file, and its
-    name into a .mtl.
+    The atlas goes into a .png beside the file, and its name into a .mtl.
+
+    Args:
+        filename: of the .obj file.
+        vertices: [V, 3].
+        faces: [F, 3] indices of vertices.
+        textures: [F, T, T, T, 3].
     """
     path = Path(filename)
     vertices, faces = vertices.detach().cpu(), faces.detach().cpu()

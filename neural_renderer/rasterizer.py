@@ -20,7 +20,7 @@ BLACK = (0.0, 0.0, 0.0)
 
 
 class Images(NamedTuple):
-    """What a rasteriser draws; None where it was not asked to."""
+    """What a rasterizer draws; None where it was not asked to."""
 
     rgb: Tensor | None  # [B, 3, S, S]
     alpha: Tensor | None  # [B, S, S], 1 where a face is seen
@@ -81,9 +81,14 @@ class Rasterize(torch.nn.Module):
         self.ops = ops
 
     def forward(self, faces: Tensor, textures: Tensor | None = None) -> Images:
-        """Draw faces [B, F, 3, 3] with textures [B, F, T, T, T, 3].
+        """Draw faces.
 
-        Raises ValueError if the shapes, types or devices do not fit together.
+        Args:
+            faces: [B, F, 3, 3], x and y on the screen, and depth.
+            textures: [B, F, T, T, T, 3]; not needed without colors.
+
+        Raises:
+            ValueError: if the shapes, types or devices do not fit together.
         """
         check_faces(faces)
         op = kernels.select(self.ops, faces.device)
@@ -91,12 +96,12 @@ class Rasterize(torch.nn.Module):
         planes = []
         if self.return_rgb:
             if textures is None:
-                raise ValueError("colours need textures, [batch, faces, T, T, T, 3]")
+                raise ValueError("colors need textures, [batch, faces, T, T, T, 3]")
             check_textures(textures, faces)
             background = torch.as_tensor(self.background_color).to(faces)
             planes.append(op.sample(textures, fragments, background))
         if self.return_alpha:
-            planes.append((fragments.index >= 0).to(faces.dtype)[:, None])
+            planes.append((fragments.face_index >= 0).to(faces.dtype)[:, None])
 
         rgb = alpha = depth = None
         if planes:
@@ -130,7 +135,8 @@ def rasterize_rgbad(
 ) -> dict[str, Tensor | None]:
     """Draw faces [B, F, 3, 3] with textures [B, F, T, T, T, 3]; see `Rasterize` for the rest.
 
-    Returns 'rgb' [B, 3, S, S], 'alpha' and 'depth' [B, S, S], each None if it was not asked for.
+    Returns:
+        'rgb' [B, 3, S, S], 'alpha' and 'depth' [B, S, S], each None if it was not asked for.
     """
     draw = Rasterize(
         image_size, anti_aliasing, near, far, eps, background_color,
@@ -152,10 +158,11 @@ def rasterize(
     ops: str | None = None,
 ) -> Tensor:
     """The 'rgb' of `rasterize_rgbad`, [B, 3, S, S]."""
-    return rasterize_rgbad(
+    images = rasterize_rgbad(
         faces, textures, image_size, anti_aliasing, near, far, eps, background_color,
         True, False, False, perspective, ops,
-    )["rgb"]  # fmt: skip
+    )  # fmt: skip
+    return _asked_for(images["rgb"])
 
 
 def rasterize_silhouettes(
@@ -169,10 +176,11 @@ def rasterize_silhouettes(
     ops: str | None = None,
 ) -> Tensor:
     """The 'alpha' of `rasterize_rgbad`, [B, S, S]."""
-    return rasterize_rgbad(
+    images = rasterize_rgbad(
         faces, None, image_size, anti_aliasing, near, far, eps, BLACK,
         False, True, False, perspective, ops,
-    )["alpha"]  # fmt: skip
+    )  # fmt: skip
+    return _asked_for(images["alpha"])
 
 
 def rasterize_depth(
@@ -186,10 +194,16 @@ def rasterize_depth(
     ops: str | None = None,
 ) -> Tensor:
     """The 'depth' of `rasterize_rgbad`, [B, S, S]."""
-    return rasterize_rgbad(
+    images = rasterize_rgbad(
         faces, None, image_size, anti_aliasing, near, far, eps, BLACK,
         False, False, True, perspective, ops,
-    )["depth"]  # fmt: skip
+    )  # fmt: skip
+    return _asked_for(images["depth"])
+
+
+def _asked_for(image: Tensor | None) -> Tensor:
+    assert image is not None
+    return image
 
 
 class _SweptEdges(torch.autograd.Function):

@@ -1,20 +1,18 @@
-"""The renderer: camera, light and rasteriser in one object."""
+"""The renderer: camera, light and rasterizer in one object."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .camera import Vector, look, look_at, perspective, projection
+from .camera import Array, Vector, look, look_at, perspective, projection
 from .checks import whole_numbers
 from .lights import lighting
 from .mesh import vertices_to_faces
 from .rasterizer import rasterize, rasterize_depth, rasterize_rgbad, rasterize_silhouettes
-
-Array = Tensor | np.ndarray
 
 
 class Rendering(NamedTuple):
@@ -53,7 +51,7 @@ class Renderer(torch.nn.Module):
         anti_aliasing: bool = True,
         background_color: Sequence[float] = (0, 0, 0),
         fill_back: bool = True,
-        camera_mode: str = "projection",
+        camera_mode: str | None = "projection",
         K: Array | None = None,
         R: Array | None = None,
         t: Array | None = None,
@@ -83,8 +81,8 @@ class Renderer(torch.nn.Module):
         self.perspective = perspective
         self.viewing_angle = viewing_angle
         self.camera_direction = camera_direction
-        self.eye = (0, 0, -(1 / math.tan(math.radians(viewing_angle)) + 1))
-        self.up = (0, 1, 0)
+        self.eye: Vector = (0, 0, -(1 / math.tan(math.radians(viewing_angle)) + 1))
+        self.up: Vector = (0, 1, 0)
         self.near, self.far = near, far
         self.light_intensity_ambient = light_intensity_ambient
         self.light_intensity_directional = light_intensity_directional
@@ -99,8 +97,8 @@ class Renderer(torch.nn.Module):
         faces: Array,
         textures: Array | None = None,
         mode: str | None = None,
-        *camera: Array | float | None,
-        **named: Array | float | None,
+        *camera: Any,
+        **named: Any,
     ) -> Rendering | Tensor:
         """`render`, or one of its images if `mode` is 'rgb', 'depth' or 'silhouettes'."""
         if mode is None:
@@ -114,17 +112,24 @@ class Renderer(torch.nn.Module):
         raise ValueError(f"mode must be None, 'rgb', 'depth' or 'silhouettes', not {mode!r}")
 
     def render(
-        self, vertices: Array, faces: Array, textures: Array | None = None, *camera, **named
+        self,
+        vertices: Array,
+        faces: Array,
+        textures: Array | None = None,
+        *camera: Any,
+        **named: Any,
     ) -> Rendering:
-        """Colours, depth and alpha of a batch of meshes.
+        """Colors, depth and alpha of a batch of meshes.
 
         Args:
             vertices: [B, V, 3].
             faces: [B, F, 3] whole numbers.
             textures: [B, F, T, T, T, 3], None for white.
-            camera, named: K, R, t, dist_coeffs, orig_size, in place of the attributes.
+            *camera: K, R, t, dist_coeffs, orig_size, in place of the attributes.
+            **named: the same by name.
 
-        Raises ValueError if the shapes do not fit together or the camera is not given.
+        Raises:
+            ValueError: if the shapes do not fit together or the camera is not given.
         """
         vertices, faces = self._mesh(vertices, faces)
         images = rasterize_rgbad(
@@ -133,12 +138,19 @@ class Renderer(torch.nn.Module):
             background_color=self.background_color,
             **self._drawing(),
         )
-        return Rendering(images["rgb"], images["depth"], images["alpha"])
+        rgb, depth, alpha = images["rgb"], images["depth"], images["alpha"]
+        assert rgb is not None and depth is not None and alpha is not None  # all by default
+        return Rendering(rgb, depth, alpha)
 
     def render_rgb(
-        self, vertices: Array, faces: Array, textures: Array | None = None, *camera, **named
+        self,
+        vertices: Array,
+        faces: Array,
+        textures: Array | None = None,
+        *camera: Any,
+        **named: Any,
     ) -> Tensor:
-        """The colours of `render`, [B, 3, S, S]."""
+        """The colors of `render`, [B, 3, S, S]."""
         vertices, faces = self._mesh(vertices, faces)
         return rasterize(
             self._on_screen(vertices, faces, *camera, **named),
@@ -147,14 +159,16 @@ class Renderer(torch.nn.Module):
             **self._drawing(),
         )
 
-    def render_depth(self, vertices: Array, faces: Array, *camera, **named) -> Tensor:
+    def render_depth(self, vertices: Array, faces: Array, *camera: Any, **named: Any) -> Tensor:
         """The depth of `render`, [B, S, S]."""
         vertices, faces = self._mesh(vertices, faces)
         return rasterize_depth(
             self._on_screen(vertices, faces, *camera, **named), **self._drawing()
         )
 
-    def render_silhouettes(self, vertices: Array, faces: Array, *camera, **named) -> Tensor:
+    def render_silhouettes(
+        self, vertices: Array, faces: Array, *camera: Any, **named: Any
+    ) -> Tensor:
         """The alpha of `render`, [B, S, S]."""
         vertices, faces = self._mesh(vertices, faces)
         return rasterize_silhouettes(
@@ -186,19 +200,25 @@ class Renderer(torch.nn.Module):
             self.light_direction,
         )
 
-    def _on_screen(self, vertices: Tensor, faces: Tensor, *camera, **named) -> Tensor:
+    def _on_screen(self, vertices: Tensor, faces: Tensor, *camera: Any, **named: Any) -> Tensor:
         return vertices_to_faces(self._project(vertices, *camera, **named), faces)
 
     def _project(
-        self, vertices: Tensor, K=None, R=None, t=None, dist_coeffs=None, orig_size=None
+        self,
+        vertices: Tensor,
+        K: Array | None = None,
+        R: Array | None = None,
+        t: Array | None = None,
+        dist_coeffs: Array | None = None,
+        orig_size: float | None = None,
     ) -> Tensor:
         if self.camera_mode == "projection":
-            given = K, R, t, dist_coeffs, orig_size
-            own = self.K, self.R, self.t, self.dist_coeffs, self.orig_size
-            camera = [b if a is None else a for a, b in zip(given, own, strict=True)]
-            if any(matrix is None for matrix in camera[:3]):
+            K, R, t = (_first(K, self.K), _first(R, self.R), _first(t, self.t))
+            if K is None or R is None or t is None:
                 raise ValueError("camera_mode 'projection' needs K, R and t")
-            return projection(vertices, *camera)
+            dist_coeffs = _first(dist_coeffs, self.dist_coeffs)
+            orig_size = self.orig_size if orig_size is None else orig_size
+            return projection(vertices, K, R, t, dist_coeffs, orig_size)
         if self.camera_mode == "look_at":
             vertices = look_at(vertices, self.eye, up=self.up)
         elif self.camera_mode == "look":
@@ -207,7 +227,7 @@ class Renderer(torch.nn.Module):
             return vertices
         return perspective(vertices, self.viewing_angle) if self.perspective else vertices
 
-    def _drawing(self) -> dict:
+    def _drawing(self) -> dict[str, Any]:
         return {
             "image_size": self.image_size,
             "anti_aliasing": self.anti_aliasing,
@@ -216,6 +236,10 @@ class Renderer(torch.nn.Module):
             "perspective": self.perspective or self.camera_mode == "projection",
             "ops": self.ops,
         }
+
+
+def _first(given: Array | None, own: Array | None) -> Array | None:
+    return own if given is None else given
 
 
 def _floating(array: Array) -> Tensor:

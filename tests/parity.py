@@ -204,16 +204,16 @@ def check_renderer(f: Fixture) -> Iterator[Quantity]:
     leaves = {name: f[name].requires_grad_() for name in ("planes", "w1", "b1", "w2", "b2")}
     planes, w1, b1, w2, b2 = leaves.values()
     decoder = DecoderWeights(w1 / w1.shape[1] ** 0.5, b1, w2 / w2.shape[1] ** 0.5, b2)
-    draws = rendering.RayDraws(f["jitter"], f["importance_u"])
+    sampling = rendering.RaySampling(f["jitter"], f["importance_u"])
     with mock.patch.object(rendering, "composite", wraps=rendering.composite) as composite:
-        seen = rendering.render_rays(planes, decoder, rays, config, draws)
-    yield f.compare("features", seen.features)
-    yield f.compare("depth", seen.depth)
-    yield f.compare("weights_sum", seen.opacity)
+        rendered = rendering.render_rays(planes, decoder, rays, config, sampling)
+    yield f.compare("features", rendered.features)
+    yield f.compare("depth", rendered.depth)
+    yield f.compare("weights_sum", rendered.opacity)
     yield f.compare("transmittance", _light_before_last_interval(*composite.call_args.args))
 
     upstream = [f["grad_features"], f["grad_depth"]]
-    outputs = [seen.features, seen.depth]
+    outputs = [rendered.features, rendered.depth]
     gradients = torch.autograd.grad(outputs, list(leaves.values()), upstream)
     for name, gradient in zip(leaves, gradients, strict=True):
         yield f.compare(f"grad_{name}", gradient, GRADIENT_TOLERANCE)

@@ -1,6 +1,9 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,10 +13,11 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from dataset_tool import main
+from pof3d.commands.dataset_tool import main
 from training.data.dataset import ImageDataset
 from training.data.geometry import to_square
 from training.data.ground_truth import load_ground_truth
+from training.data.writer import png_bytes
 
 CAMERA = np.eye(4).flatten().tolist()
 INTRINSICS = [4.0, 0, 0.5, 0, 4.0, 0.5, 0, 0, 1]
@@ -216,8 +220,181 @@ def test_bad_input_gets_one_line(source, tmp_path, arguments, message):
 
 def test_exit_status_and_streams_of_the_real_command(source):
     break_file(source / "b.jpg")
-    tool = Path(__file__).parents[1] / "dataset_tool.py"
-    done = subprocess.run([sys.executable, tool, "check", source], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, TOOL, "check", source], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stdout.startswith("cannot read image b.jpg")
     assert "5 images, number of faults: 1" in done.stderr
+
+
+def write_labels(folder: Path, labels) -> None:
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+
+
+NAMES = ["a.png", "b.jpg", "c.bmp", "d.webp", "more/e.png"]
+
+
+def test_class_labels_stay_behind_with_a_note(source, tmp_path):
+    write_labels(source, [[name, 0] for name in NAMES])
+    result = convert(source, tmp_path / "set.zip")
+    assert result.exit_code == 0 and "note: dataset.json has no camera labels" in result.output
+    assert "dataset.json" not in zipfile.ZipFile(tmp_path / "set.zip").namelist()
+    result = run("check", source)
+    assert result.exit_code == 0 and "note: dataset.json has no camera labels" in result.output
+
+
+def test_surplus_labels_stay_behind_with_a_note(source, tmp_path):
+    labels = [[name, CAMERA + INTRINSICS] for name in [*NAMES, "gone.png"]]
+    write_labels(source, labels)
+    result = convert(source, tmp_path / "set.zip")
+    assert result.exit_code == 0 and "note: dataset.json: label for gone.png" in result.output
+    dataset = ImageDataset(tmp_path / "set.zip", labels="required")
+    assert dataset.all_intrinsics.shape == (5, 3, 3) and dataset.notes == []
+
+
+def test_images_with_impossible_cameras_are_bad_images(source, tmp_path):
+    labels = [[name, CAMERA + INTRINSICS] for name in NAMES[:4]]
+    labels[1][1] = CAMERA + [1092.0, 0, 256, 0, 1092, 256, 0, 0, 1]
+    write_labels(source, labels)
+    result = convert(source, tmp_path / "set.zip")
+    assert result.exit_code == 1 and "label of b.jpg" in result.output
+    result = convert(source, tmp_path / "set.zip", "--skip-bad")
+    assert result.exit_code == 0 and "3 images" in result.output and "2 skipped" in result.output
+    assert len(ImageDataset(tmp_path / "set.zip", labels="required")) == 3
+
+
+def test_labels_that_cannot_be_parsed_can_be_left_out(source, tmp_path):
+    (source / "dataset.json").write_text("{")
+    result = convert(source, tmp_path / "set.zip")
+    assert result.exit_code == 1 and "dataset.json is not of the form" in result.output
+    result = convert(source, tmp_path / "set.zip", "--skip-bad")
+    assert result.exit_code == 0 and "skipped: dataset.json" in result.output
+    assert len(ImageDataset(tmp_path / "set.zip")) == 5
+
+
+def test_photographs_stored_on_their_side_turn_with_their_labels(tmp_path):
+    """A bright dot where the camera sees a point stays where the converted camera sees it."""
+    (tmp_path / "set").mkdir()
+    intrinsics = np.array([[2.0, 0, 0.5], [0, 1.5, 0.45], [0, 0, 1]])
+    point = np.array([0.06, 0.11, 1])
+    column, row = ((intrinsics @ point)[:2] * (60, 40)).astype(int)
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[row, column] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "set" / "dot.png", exif=exif)
+    write_labels(tmp_path / "set", [["dot.png", [*CAMERA, *intrinsics.flatten()]]])
+
+    assert "is 40 x 60, not square" in run("check", tmp_path / "set").output
+    run("convert", "--source", tmp_path / "set", "--dest", tmp_path / "dot.zip",
+        "--resolution", 40)  # fmt: skip
+    dataset = ImageDataset(tmp_path / "dot.zip")
+    camera = dataset.all_cam2world[0, :3, :3].T.double().numpy() @ point
+    position = dataset.all_intrinsics[0].double().numpy() @ camera
+    column, row = (position[:2] / position[2] * 40).astype(int)
+    assert dataset[0][:, row, column].tolist() == [255] * 3
+    assert dataset.all_cam2world[0].det() == pytest.approx(1)
+
+
+def test_square_photographs_stored_on_their_side_are_refused_with_labels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", exif=exif)
+    assert run("check", tmp_path).exit_code == 0
+    write_labels(tmp_path, [["a.png", CAMERA + INTRINSICS]])
+    result = run("check", tmp_path)
+    assert (
+        result.exit_code == 1 and "a.png has a camera label but is stored turned" in result.output
+    )
+
+
+@pytest.mark.parametrize("resolution", ["16", "16x16"])
+def test_options_without_a_subcommand_are_those_of_convert(source, tmp_path, resolution):
+    """As users of EG3D's tool of the same name type them."""
+    dest = tmp_path / "set.zip"
+    result = run("--source", source, "--dest", dest, f"--resolution={resolution}")
+    assert result.exit_code == 0, result.output
+    assert convert(source, tmp_path / "same.zip").exit_code == 0
+    assert dest.read_bytes() == (tmp_path / "same.zip").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("--transform", "center-crop", "use --crop center or --crop pad"),
+        ("--resolution", "16x32", "not square; write 16"),
+        ("--resolution", "small", "not a number of pixels"),
+    ],
+)
+def test_options_of_elsewhere_get_a_hint(source, tmp_path, option, value, hint):
+    arguments = {"--source": source, "--dest": tmp_path / "x.zip", "--resolution": 16}
+    result = run(*(x for pair in (arguments | {option: value}).items() for x in pair))
+    assert result.exit_code == 2 and hint in result.output
+
+
+def test_crops_as_earlier_versions_called_them(source, tmp_path):
+    for crop in ("centre", "center"):
+        assert convert(source, tmp_path / f"{crop}.zip", "--crop", crop).exit_code == 0
+    assert (tmp_path / "centre.zip").read_bytes() == (tmp_path / "center.zip").read_bytes()
+    assert convert(source, tmp_path / "x.zip", "--crop", "left").exit_code == 2
+
+
+TOOL = Path(__file__).parents[1] / "dataset_tool.py"
+
+
+def test_log_files_get_no_progress_bars(source, tmp_path):
+    for arguments in (
+        ["check", source],
+        ["convert", "--source", source, "--dest", tmp_path / "x.zip", "--resolution", "8"],
+        ["toy", "--dest", tmp_path / "y.zip", "--count", "2", "--resolution", "8"],
+    ):
+        done = subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0 and done.stderr == ""
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(source):
+    (source / os.fsdecode(b"br\xe9.png")).write_bytes(b"")
+    (source / "\u2603.png").write_bytes(b"")
+    for encoding in ("ascii", "utf-8:strict"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(
+            [sys.executable, TOOL, "check", source], capture_output=True, env=environment
+        )
+        assert done.returncode == 1 and b"Traceback" not in done.stderr
+        assert b"number of faults: 2" in done.stderr and b"br\\xe9.png" in done.stdout
+
+
+def test_a_reader_that_went_away_is_not_a_fault_of_the_destination(source, tmp_path):
+    """`dataset_tool.py convert … | head -1`."""
+    for number in range(300):
+        (source / f"{number}.png").write_bytes(b"")
+    arguments = ["--source", source, "--dest", tmp_path / "x.zip", "--resolution", "8"]
+    with subprocess.Popen(
+        [sys.executable, "-u", TOOL, "convert", *arguments, "--skip-bad"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        message = process.stderr.read()
+    assert process.returncode == 1 and b"cannot write" not in message
+    assert b"Traceback" not in message and not [*tmp_path.glob("*.zip*")]
+
+
+def test_a_terminated_convert_leaves_nothing(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "0.png").write_bytes(png_bytes(Image.new("L", (3000, 3000))))
+    for number in range(1, 400):
+        (tmp_path / "set" / f"{number}.png").hardlink_to(tmp_path / "set" / "0.png")
+    arguments = ["--source", tmp_path / "set", "--dest", tmp_path / "x.zip", "--resolution", "8"]
+    with subprocess.Popen([sys.executable, TOOL, "convert", *arguments]) as process:
+        while not [*tmp_path.glob(".x.zip.*")]:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_help_is_quick_to_come(source):
+    code = "import sys, pof3d.commands.dataset_tool; print({'torch', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n"

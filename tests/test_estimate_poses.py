@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from dnnlib import UserError
 from estimate_poses import main
 from tests.tiny import tiny_config, write_photographs
 from training.data.archive import DatasetArchive
@@ -118,3 +119,5 @@ def test_dual_discrimination_has_its_raw_images(tmp_path):
     torch.testing.assert_close(network.estimate_pose(pixels), expected)
     torch.testing.assert_close(network.estimate_pose(images), expected)
     assert not torch.equal(network.discriminator.estimate_pose(images), expected)  # 16, at first
+    with pytest.raises(UserError, match=r"this network takes \[B, 3, 128, 128\]"):
+        network.estimate_pose(images[..., ::2, ::2])

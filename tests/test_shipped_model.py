@@ -35,7 +35,11 @@ def test_it_draws_different_heads(shipped):
 @pytest.mark.slow
 def test_it_meets_its_published_numbers(shipped):
     """Measured anew, on a part of the toy set, against docs/results.md."""
-    published = shipped.provenance["metrics"]
+    # The file is older than the American spelling of the results' names.
+    published = {
+        key.replace("colour", "color"): value
+        for key, value in shipped.provenance["metrics"].items()
+    }
     names = ("pose_error", "pose_distribution", "view_consistency", "relief")
     data = toy_dataset_path(32, count=2000)
     arguments = ["--network", SHIPPED, "--data", data, "--metrics", ",".join(names)]

@@ -201,7 +201,7 @@ def test_mistakes_get_one_clear_line(photographs, tmp_path):
         ("--data", photographs, "--metrics", "releif"): "did you mean relief",
     }
     if not torch.cuda.is_available():
-        expected[("--data", photographs, "--device", "cuda")] = "sees no CUDA device"
+        expected[("--data", photographs, "--device", "cuda")] = "finds no CUDA device"
     for arguments, message in expected.items():
         assert message in complaint(*start, *arguments)
     assert not (tmp_path / "runs").exists()
@@ -248,6 +248,7 @@ def test_at_most_thirty_options():
         *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
         *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
         *("desc", "settings", "dry_run", "metrics", "poses", "ops", "help_settings"),
+        *("geod", "geod_from", "with_ir"),
     }
 
 

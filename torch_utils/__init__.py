@@ -1,0 +1,1 @@
+"""What several packages need of torch: processes, devices, images, statistics, operations."""

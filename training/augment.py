@@ -25,7 +25,7 @@ LANCZOS_LOBES = 3
 
 
 class AugmentParams(NamedTuple):
-    """What happens to each picture of a batch, in this order; zero is neutral everywhere."""
+    """Transforms of each picture of a batch, in this order; zero is neutral everywhere."""
 
     whole_shift: Tensor  # [B, 2], (x, y) in image sizes, a whole number of pixels
     zoom: Tensor  # [B], log2 of the scale of both axes; > 0 enlarges
@@ -39,7 +39,7 @@ class AugmentParams(NamedTuple):
 
 
 class Augmentation(nn.Module):
-    """Each transform befalls each sample with probability `p`, a buffer that `AdaController` moves.
+    """Applies each transform to each sample with probability `p`, a buffer that ADA adjusts.
 
     A fixed strength gives `p` at construction (usually 0.2); an adaptive one starts at 0.
     """
@@ -53,27 +53,31 @@ class Augmentation(nn.Module):
     def forward(
         self, image: Tensor, raw: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Move an image and its raw render alike.
+        """Transform an image and its raw rendering alike.
 
-        image: [B, 3, H, W], values in [-1, 1]. raw: [B, 3, h, w], the same views at another
-        resolution, or None. generator: on the images' device; by default that device's own.
-        Returns new tensors of the same shapes and types; at p = 0 the inputs themselves.
+        Args:
+            image: [B, 3, H, W] in [-1, 1].
+            raw: [B, 3, h, w], the same views at another resolution, or None.
+            generator: of random numbers, on the images' device; None: that device's own.
+
+        Returns:
+            New tensors of the same shapes and types; at p = 0 the inputs themselves.
         """
         if self.p == 0:
             return image, raw
         # Whole pixels of the coarser picture are whole pixels of the finer one as well.
         coarsest = image if raw is None else min(image, raw, key=lambda picture: picture.shape[-1])
-        draws = draw(coarsest, self.p, generator)
-        return augment(image, draws), None if raw is None else augment(raw, draws)
+        params = draw(coarsest, self.p, generator)
+        return augment(image, params), None if raw is None else augment(raw, params)
 
 
 def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -> AugmentParams:
     """Random transforms for a [B, 3, H, W] batch, whole in its pixels, each with probability p."""
     batch, _, height, width = picture.shape
-    chance = {"device": picture.device, "generator": generator}
-    gate = (torch.rand(batch, len(AugmentParams._fields), **chance) < p).float()
-    normal = torch.randn(batch, 7, **chance)
-    uniform = torch.rand(batch, 4, **chance)
+    device, transforms = picture.device, len(AugmentParams._fields)
+    gate = (torch.rand(batch, transforms, device=device, generator=generator) < p).float()
+    normal = torch.randn(batch, 7, device=device, generator=generator)
+    uniform = torch.rand(batch, 4, device=device, generator=generator)
 
     on = AugmentParams(*gate.split(1, dim=1))
     pixels = gate.new_tensor([width, height])
@@ -91,21 +95,21 @@ def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -
     )
 
 
-def augment(picture: Tensor, draws: AugmentParams) -> Tensor:
-    """Apply `draws` to a [B, 3, H, W] picture of any size; works in float32 at least."""
+def augment(picture: Tensor, params: AugmentParams) -> Tensor:
+    """Apply `params` to a [B, 3, H, W] picture of any size; works in float32 at least."""
     dtype = torch.promote_types(picture.dtype, torch.float32)
-    draws = AugmentParams(*(parameter.to(dtype) for parameter in draws))
-    return recolor(resample(picture.to(dtype), draws), draws).to(picture.dtype)
+    params = AugmentParams(*(parameter.to(dtype) for parameter in params))
+    return recolor(resample(picture.to(dtype), params), params).to(picture.dtype)
 
 
-def resample(picture: Tensor, draws: AugmentParams) -> Tensor:
+def resample(picture: Tensor, params: AugmentParams) -> Tensor:
     """Shift and scale about the center; beyond its border the picture goes on as in a mirror.
 
     picture: [B, C, H, W]. Returns the same shape.
     """
-    scale = 2 ** torch.stack([draws.zoom + draws.stretch, draws.zoom - draws.stretch], dim=1)
+    scale = 2 ** torch.stack([params.zoom + params.stretch, params.zoom - params.stretch], dim=1)
     # The inverse of x -> scale * (x + whole_shift) + shift is x / scale + offset.
-    offset = -draws.shift / scale - draws.whole_shift
+    offset = -params.shift / scale - params.whole_shift
     along_x = _resampling_matrix(picture.shape[-1], scale[:, 0], offset[:, 0])
     along_y = _resampling_matrix(picture.shape[-2], scale[:, 1], offset[:, 1])
     return along_y[:, None] @ picture @ along_x[:, None].mT
@@ -124,10 +128,9 @@ def _resampling_matrix(pixels: int, scale: Tensor, offset: Tensor) -> Tensor:
     # interpolation: fold the source into the line; then the nearest images of each pixel suffice.
     folded = pixels - (source.remainder(2 * pixels) - pixels).abs()
     widening = (1 / scale).clamp(min=1)[:, None, None]
-    weights = sum(
-        _lanczos((folded[:, :, None] - taps) / widening)
-        for taps in (centers, -centers, 2 * pixels - centers)
-    )
+    taps = (centers, -centers, 2 * pixels - centers)
+    distances = [(folded[:, :, None] - centers) / widening for centers in taps]
+    weights = sum(map(_lanczos, distances), start=torch.zeros(()))
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
@@ -135,7 +138,7 @@ def _lanczos(x: Tensor) -> Tensor:
     return torch.sinc(x) * torch.sinc(x / LANCZOS_LOBES) * (x.abs() < LANCZOS_LOBES)
 
 
-def recolor(picture: Tensor, draws: AugmentParams) -> Tensor:
+def recolor(picture: Tensor, params: AugmentParams) -> Tensor:
     """Brightness, contrast, luma flip, hue and saturation as one affine map of RGB.
 
     The luma axis is gray, (1, 1, 1)/sqrt(3): brightness and flip act along it, hue and saturation
@@ -144,30 +147,34 @@ def recolor(picture: Tensor, draws: AugmentParams) -> Tensor:
     luma = picture.new_full((3, 3), 1 / 3)
     chroma = torch.eye(3, device=picture.device, dtype=picture.dtype) - luma
     quarter_turn = picture.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    contrast = 2**draws.contrast
-    along = contrast * (1 - 2 * draws.luma_flip)
-    across = contrast * 2**draws.saturation
+    contrast = 2**params.contrast
+    along = contrast * (1 - 2 * params.luma_flip)
+    across = contrast * 2**params.saturation
     matrix = (
         along[:, None, None] * luma
-        + (across * draws.hue.cos())[:, None, None] * chroma
-        + (across * draws.hue.sin())[:, None, None] * quarter_turn
+        + (across * params.hue.cos())[:, None, None] * chroma
+        + (across * params.hue.sin())[:, None, None] * quarter_turn
     )
     recolored = torch.einsum("bij,bjhw->bihw", matrix, picture)
-    return recolored + (along * draws.brightness)[:, None, None, None]
+    return recolored + (along * params.brightness)[:, None, None, None]
 
 
 class AdaController:
-    """Raises p while the discriminator is too sure of real images, lowers it while it is not.
+    """Raises p while the discriminator overfits, and lowers it while it does not.
 
     Overfitting is measured by r_t = mean sign(D(real)) (Karras et al. 2020b, section 3.1). p lives
     in the augmentation's own state; `state_dict` holds what was counted since p last moved.
+
+    Args:
+        augmentation: whose p is adjusted.
+        kimg_per_unit: thousands of real images after which p has moved by 1.
+        target: the r_t to hold.
+        interval: steps between adjustments of p.
     """
 
     def __init__(
         self, augmentation: Augmentation, kimg_per_unit: float, *, target: float, interval: int
     ):
-        """kimg_per_unit: thousands of reals shown while p moves by 1; the smaller, the faster.
-        target: the r_t to hold. interval: steps between moves of p."""
         self.augmentation = augmentation
         self.kimg_per_unit = kimg_per_unit
         self.target = target
@@ -178,9 +185,11 @@ class AdaController:
         self._counted = {"steps": 0, "signs": 0.0, "reals": 0}
 
     def step(self, signs: float, reals: int) -> None:
-        """Count one training step; every `interval` steps, move p.
+        """Count one training step; every `interval` steps, adjust p.
 
-        signs: the sum of sign(D(real)) over the reals of all processes. reals: their number.
+        Args:
+            signs: sum of sign(D(real)) over the real images of all processes.
+            reals: their number.
         """
         self._counted["steps"] += 1
         self._counted["signs"] += float(signs)
@@ -194,7 +203,9 @@ class AdaController:
         self._restart_count()
 
     def state_dict(self) -> dict[str, float]:
+        """The counts since p was last adjusted."""
         return dict(self._counted)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from the counts of `state_dict`."""
         self._counted = dict(state)

@@ -32,12 +32,12 @@ class Rays(NamedTuple):
 
 
 def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, float]) -> Tensor:
-    """Cameras on the sphere of `radius` round the world's origin, looking at `pivot`.
+    """Cameras on a sphere round the world's origin, looking at a pivot.
 
     Args:
         pose: [B, 2], (h, v) in radians.
-        radius: world units.
-        pivot: world units.
+        radius: of the sphere, in world units.
+        pivot: the point that cameras look at, in world units; the sphere does not move with it.
 
     Returns:
         [B, 4, 4] with columns (right, down, forward, origin).
@@ -125,13 +125,13 @@ def pose_from_degrees(directions: Tensor, mean_h: float) -> Tensor:
 
 
 def degrees_from_pose(pose: Tensor, mean_h: float) -> Tensor:
-    """The inverse of `pose_from_degrees`; a v beyond the poles is taken for the pole."""
+    """The inverse of `pose_from_degrees`; v beyond a pole counts as the pole."""
     h, v = pose.unbind(-1)
     pitch = torch.arcsin((1 - 2 * v / math.pi).clamp(-1, 1))
     return torch.rad2deg(torch.stack([h - mean_h, pitch], dim=-1))
 
 
-# Entries (row, column) of cam2world that change sign when the scene is seen in a mirror.
+# Entries (row, column) of cam2world that change sign when the scene is reflected.
 _MIRRORED_ENTRIES = {
     "horizontal": ((2, 0), (0, 1), (0, 2), (0, 3)),
     "vertical": ((2, 1), (0, 1), (1, 0), (1, 2), (1, 3)),
@@ -143,8 +143,15 @@ _MIRRORED_ENTRIES = {
 def mirror_cam2world(cam2world: Tensor, kind: str) -> Tensor:
     """The camera reflected through a symmetry plane of the world.
 
-    cam2world: [B, 4, 4]. kind: 'horizontal' (left/right), 'vertical' (up/down) or
-    'shapenet_horizontal'. Returns a new [B, 4, 4]. Raises KeyError for another kind.
+    Args:
+        cam2world: [B, 4, 4].
+        kind: 'horizontal' (left/right), 'vertical' (up/down) or 'shapenet_horizontal'.
+
+    Returns:
+        A new [B, 4, 4].
+
+    Raises:
+        KeyError: for another kind.
     """
     sign = torch.ones(4, 4, dtype=cam2world.dtype)
     for entry in _MIRRORED_ENTRIES[kind]:
@@ -170,8 +177,13 @@ def intrinsics_from_fov(fov_degrees: float) -> Tensor:
 def rays_from_cameras(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> Rays:
     """Rays through the centers of all pixels of a square image.
 
-    cam2world: [B, 4, 4]. intrinsics: [B, 3, 3] or [3, 3], normalized by image size.
-    Returns `Rays` of [B, resolution^2, 3], differentiable in the cameras.
+    Args:
+        cam2world: [B, 4, 4].
+        intrinsics: [B, 3, 3] or [3, 3], normalized by image size.
+        resolution: pixels a side.
+
+    Returns:
+        Rays [B, resolution^2, 3], differentiable in the cameras.
     """
     centers = torch.arange(resolution, device=cam2world.device, dtype=cam2world.dtype) + 0.5
     y, x = torch.meshgrid(centers / resolution, centers / resolution, indexing="ij")

@@ -463,8 +463,9 @@ def describe_settings() -> Iterator[tuple[str, str, str]]:
 
 def _fields_of(section: str) -> Mapping[str, Any]:
     annotation = Config.model_fields[section].annotation if section in Config.model_fields else None
-    is_section = isinstance(annotation, type) and issubclass(annotation, _Section)
-    return annotation.model_fields if is_section else {}
+    if isinstance(annotation, type) and issubclass(annotation, _Section):
+        return annotation.model_fields
+    return {}
 
 
 def _from_text(value: Any, section: str, field: str) -> Any:

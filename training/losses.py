@@ -2,7 +2,7 @@
 
 Four phases, as PoF3D (Shi et al. 2023, section 3.4) and StyleGAN2's lazy regularization order them.
 Each object is rendered from its own camera and from a mirrored one; without the second view,
-geometry collapses to a relief. One pass through the backbone serves both views, one pass through
+geometry becomes flat. One pass through the backbone serves both views, one pass through
 D's trunk yields pose and score.
 """
 
@@ -39,7 +39,7 @@ class StepInputs(NamedTuple):
 
 
 class DiscriminatorTransform(NamedTuple):
-    """What happens to images on their way to D: blur of `sigma` pixels, then augmentation, if any.
+    """What D's input images pass through: blur of `sigma` pixels, then augmentation, if any.
 
     Generated images are blurred and their raw renderings are not, as published; the raw images of
     photographs, which are made here, are blurred too.
@@ -98,7 +98,7 @@ def discriminate(
 
 
 def generate(generator: Generator, inputs: StepInputs) -> Generated:
-    """Render each object from its own camera and, where one is drawn, from the mirrored one."""
+    """Render each object from its own camera and, unless `mirror` is None, a mirrored one."""
     latent = generator.latent(inputs.z)
     poses = generator.pose_source.sample(generator, inputs.z, latent.w)
     ws = latent.ws
@@ -145,13 +145,17 @@ def generator_main(
 
 
 def generator_density(generator: Generator, z: Tensor, points: Tensor, nearby: Tensor) -> Phase:
-    """Density should not jump between neighboring points (EG3D, supplement section 1).
+    """Penalty on density that differs between neighboring points (EG3D, supplement section 1).
 
-    z: [B, z_dim]; points, nearby: [B, N, 3] in world units. Nothing is rendered.
+    Args:
+        generator: the generator; nothing is rendered.
+        z: [B, z_dim].
+        points: [B, N, 3] in world units.
+        nearby: [B, N, 3], a neighbor of each point.
     """
     planes = generator.planes(generator.latent(z).ws, noise="random")
-    sigma = generator.field(planes, torch.cat([points, nearby], dim=1)).sigma
-    jump = F.l1_loss(*sigma.chunk(2, dim=1))
+    sigma, sigma_nearby = generator.field(planes, torch.cat([points, nearby], 1)).sigma.chunk(2, 1)
+    jump = F.l1_loss(sigma, sigma_nearby)
     return Phase(generator.config.loss.density_weight * jump, _detached({"G/density": jump}))
 
 
@@ -217,7 +221,7 @@ def density_points(generator: Generator, batch: int, device: torch.device) -> tu
 
 
 def depth_spread(view: View) -> Tensor:
-    """Standard deviation of depth, weighted by opacity, [B], world units; zero for a flat card."""
+    """Standard deviation of depth weighted by opacity, [B], in world units; zero for a plane."""
     weight = view.opacity / view.opacity.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-8)
     mean = (weight * view.depth).sum(dim=(1, 2, 3), keepdim=True)
     return (weight * (view.depth - mean).square()).sum(dim=(1, 2, 3)).sqrt()

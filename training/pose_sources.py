@@ -29,7 +29,7 @@ class Poses(NamedTuple):
 
     pose: [B, 2], from which each object is rendered. condition: [B, 2], which D is conditioned on;
     None: D's own estimate. swapped: the poses are those of the neighbors in the batch. entropy_z:
-    [N, z_dim], further latents, only their poses count; None where nothing spreads poses.
+    [N, z_dim], further latents, from whose poses entropy is estimated; None without that term.
     """
 
     pose: Tensor
@@ -124,9 +124,11 @@ class Learned(PoseSource):
         self.swap_prob = settings.swap_poses_prob
 
     def of_latent(self, generator: "Generator", z: Tensor, w: Tensor) -> Tensor:
+        """The pose head's output for w."""
         return generator.pose_head(w)
 
     def sample(self, generator: "Generator", z: Tensor, w: Tensor) -> Poses:
+        """The latents' own poses or, with `swap_poses_prob`, those of their neighbors."""
         swapped = bool(self.swap_prob) and bool(torch.rand(()) < self.swap_prob)
         entropy_z = None
         if generator.config.loss.pose_entropy_weight:
@@ -168,6 +170,7 @@ class _GaussianOfLatent(PoseSource):
         self.register_buffer("directions", directions / math.sqrt(z_dim), persistent=False)
 
     def of_latent(self, generator: "Generator", z: Tensor, w: Tensor) -> Tensor:
+        """A linear map of z, distributed like the Gaussian."""
         return self.mean + self.std * (z @ self.directions)
 
 
@@ -176,6 +179,7 @@ class Gaussian(_GaussianOfLatent):
     """Training draws poses from the Gaussian, independent of the latents."""
 
     def sample(self, generator: "Generator", z: Tensor, w: Tensor) -> Poses:
+        """Independent draws from the Gaussian."""
         return Poses(self.mean + self.std * torch.randn(len(z), 2, device=self.mean.device))
 
 
@@ -194,6 +198,7 @@ class FromLabels(_GaussianOfLatent):
         self.known = torch.empty(0, 2)  # poses of all training images, [N, 2]
 
     def prepare(self, cam2world: Tensor | None, data: str) -> None:
+        """Keep the labels' poses, and their mean and spread."""
         if cam2world is None:
             raise UserError(
                 f"poses from the data set: {data} has no camera labels (dataset.json); "
@@ -204,11 +209,13 @@ class FromLabels(_GaussianOfLatent):
         self.std.copy_(self.known.std(dim=0))
 
     def sample(self, generator: "Generator", z: Tensor, w: Tensor) -> Poses:
-        chosen = torch.randint(len(self.known), (len(z),))
-        pose = self.known[chosen].to(z.device)
+        """Poses of random training images."""
+        indices = torch.randint(len(self.known), (len(z),))
+        pose = self.known[indices].to(z.device)
         return Poses(pose, condition=pose)
 
     def condition_of_images(self, indices: Tensor) -> Tensor:
+        """The images' labels."""
         return self.known[indices].to(self.mean.device)
 
 
@@ -222,9 +229,11 @@ class Given(PoseSource):
         super().__init__()
 
     def prepare(self, cam2world: Tensor | None, data: str) -> None:
+        """Raises UserError: there is nothing to learn poses from."""
         raise UserError("camera.poses=given cannot be trained, only sampled: use 'learned'")
 
     def of_latent(self, generator: "Generator", z: Tensor, w: Tensor) -> None:
+        """No latent has a pose of its own."""
         return None
 
 

@@ -21,10 +21,8 @@ from training.data.dataset import ImageDataset
 from training.data.loader import Batch, training_batches
 from training.geod_supervisor import Supervisor
 from training.losses import (
-    LOSSES,
     DiscriminatorTransform,
     Phase,
-    PhaseLosses,
     RealBatch,
     StepInputs,
 )
@@ -60,7 +58,7 @@ class Trainer:
         config: Config,
         dataset: ImageDataset,
         device: torch.device,
-        phase_losses: PhaseLosses = LOSSES,
+        phase_losses: losses.PhaseLosses = losses.LOSSES,
     ):
         self.losses = phase_losses
         self.config, self.dataset, self.device = config, dataset, device
@@ -322,7 +320,7 @@ class Trainer:
             network.set_inner_dtype(_INNER_DTYPES[choice])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resume needs; to be called by all processes, complete on the first."""
+        """All that resuming needs; to be called by all processes, complete on the first."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         random = {"cpu": distributed.gather_on_first(torch.get_rng_state())}
         if self.device.type == "cuda":

@@ -1,7 +1,7 @@
 """A sphere takes on a shape that is known only by its outlines: writes fit_silhouette.png.
 
 Upper row: one of eight silhouettes to fit, then the mesh's at the start and after some steps.
-Lower row: the same bodies in light, the first one being what is never shown to the optimisation.
+Lower row: the same bodies in light, the first one being what is never shown to the optimization.
 """
 
 import torch
@@ -40,7 +40,7 @@ def in_light(vertices):
 
 
 def roughness(vertices):
-    """How far vertices lie from the mean of their neighbours, squared."""
+    """How far vertices lie from the mean of their neighbors, squared."""
     a, b = torch.cat((faces[0], faces[0].roll(1, 1))).reshape(-1, 3)[:, :2].T
     count = torch.bincount(a, minlength=vertices.shape[1])[:, None]
     mean = torch.zeros_like(vertices[0]).index_add(0, a, vertices[0, b]) / count

@@ -18,7 +18,7 @@ def torus(u, v):
 
 
 def pattern(points):
-    """A colour for each point in space, in bands and patches."""
+    """A color for each point in space, in bands and patches."""
     bands = (points @ torch.tensor([[6.0, 2, 0], [0, 7, 3], [5, -5, 4]]).T).sin()
     return (0.5 + 0.5 * torch.tanh(4 * bands)).clamp(0, 1)
 

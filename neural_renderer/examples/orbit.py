@@ -1,4 +1,4 @@
-"""A camera that circles a coloured knot: writes orbit.gif."""
+"""A camera that circles a colored knot: writes orbit.gif."""
 
 import math
 
@@ -25,8 +25,8 @@ def trefoil(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 vertices, faces, u = closed_surface(trefoil, 180, 20)
 shift = torch.tensor([0, 2 * math.pi / 3, 4 * math.pi / 3])
-colours = 0.55 + 0.45 * (2 * u[:, None] + shift).cos()
-textures = colours[None, :, None, None, None]
+colors = 0.55 + 0.45 * (2 * u[:, None] + shift).cos()
+textures = colors[None, :, None, None, None]
 
 renderer = nr.Renderer(
     image_size=200,

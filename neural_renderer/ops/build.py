@@ -27,6 +27,8 @@ from typing import Literal, NamedTuple
 
 Mode = Literal["auto", "torch", "native"]
 
+_MODES: dict[str, Mode] = {"auto": "auto", "torch": "torch", "native": "native"}
+
 TIME_LIMIT = 600.0  # seconds for one run of a compiler
 
 _COMMON_OPTIONS = ("-std=c++17", "-O3", "-shared")
@@ -54,9 +56,9 @@ def parse_mode(text: str) -> Mode:
     Raises:
         ValueError: for another name.
     """
-    if text == "auto" or text == "torch" or text == "native":
-        return text
-    raise ValueError(f"ops must be 'auto', 'torch' or 'native', not {text!r}")
+    if text not in _MODES:
+        raise ValueError(f"ops must be 'auto', 'torch' or 'native', not {text!r}")
+    return _MODES[text]
 
 
 class Kernels:

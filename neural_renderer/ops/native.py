@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .build import BuildError, Kernels, Mode
-from .registration import register
+from .registration import constant_when_traced, register
 from .types import Fragments, View
 
 KERNELS = Kernels(
@@ -45,7 +45,7 @@ def library(device: torch.device, mode: Mode) -> ctypes.CDLL | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def available(device: torch.device, mode: Mode) -> bool:
     """Whether there are kernels (see `library`); tensors without values need none.
 
@@ -64,7 +64,7 @@ def rasterize(faces: Tensor, view: View) -> Fragments:
 
 def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor:
     """See `reference.sample`."""
-    return _sample(textures, fragments.index, fragments.weights, background)
+    return _sample(textures, fragments.face_index, fragments.weights, background)
 
 
 def sweep(

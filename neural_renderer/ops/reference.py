@@ -1,6 +1,6 @@
 """The kernels in torch: what the native op must compute, written to be read.
 
-The rasteriser follows Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates"
+The rasterizer follows Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates"
 (1997); the derivative with respect to vertices is that of Kato, Ushiku and Harada, "Neural 3D Mesh
 Renderer" (CVPR 2018), section 3.2.
 """
@@ -24,8 +24,10 @@ def rasterize(faces: Tensor, view: View) -> Fragments:
 
     Args:
         faces: [B, F, 3, 3] vertices as x, y on the screen (in [-1, 1], y up) and depth z.
+        view: the image's size, and between which depths faces are drawn.
 
-    Of the result only the depth carries gradients to `faces`.
+    Returns:
+        Fragments, of which only the depth carries gradients to `faces`.
     """
     index = _nearest_faces(faces.detach().double(), view)
     images, rows, columns = (index >= 0).nonzero(as_tuple=True)
@@ -45,51 +47,56 @@ def sample(textures: Tensor, fragments: Fragments, background: Tensor) -> Tensor
 
     Args:
         textures: [B, F, T, T, T, 3]; the axes of a cube belong to the three vertices.
-        background: [3], the colour where no face is seen.
+        fragments: what `rasterize` found.
+        background: [3], the color where no face is seen.
 
-    Returns [B, 3, S, S].
+    Returns:
+        [B, 3, S, S].
     """
     cube = textures.shape[2]
-    images, rows, columns = (fragments.index >= 0).nonzero(as_tuple=True)
+    images, rows, columns = (fragments.face_index >= 0).nonzero(as_tuple=True)
     pixels = (images, rows, columns)
-    face = fragments.index[pixels].long()
+    face = fragments.face_index[pixels].long()
     position = fragments.weights[images, :, rows, columns] * (cube - 1)
     low = position.long().clamp(max=max(cube - 2, 0))
     part = position - low
-    colour = textures.new_zeros(len(face), 3)
+    color = textures.new_zeros(len(face), 3)
     for corner in itertools.product((0, 1), repeat=3):
         step = torch.tensor(corner, device=low.device)
         i, j, k = (low + step).clamp(max=cube - 1).unbind(1)
         share = torch.where(step.bool(), part, 1 - part).prod(1, keepdim=True)
-        colour = colour + share * textures[images, face, i, j, k]
-    image = background.expand(*fragments.index.shape, 3).clone()
-    return image.index_put(pixels, colour).permute(0, 3, 1, 2).contiguous()
+        color = color + share * textures[images, face, i, j, k]
+    image = background.expand(*fragments.face_index.shape, 3).clone()
+    return image.index_put(pixels, color).permute(0, 3, 1, 2).contiguous()
 
 
 def sweep(
     faces: Tensor, fragments: Fragments, image: Tensor, grad: Tensor, view: View, eps: float
 ) -> Tensor:
-    """d loss / d faces of an image of the faces, by the paper's approximation.
+    """Derivative of a loss of an image of faces by the faces: the paper's approximation.
 
-    A vertex moves an edge, along x or along y. Once the edge has swept to the centre of a pixel,
-    over a distance d, that pixel changes its colour by delta I: a pixel outside the face takes on
-    the face's colour at the edge, a pixel that shows the face takes on the colour beyond the edge.
+    A vertex moves an edge, along x or along y. Once the edge has swept to the center of a pixel,
+    over a distance d, that pixel changes its color by delta I: a pixel outside the face takes on
+    the face's color at the edge, a pixel that shows the face takes on the color beyond the edge.
     The sudden change is replaced by a gradual one, delta I / d (paper, equations 1 to 4), which
     counts only if it lowers the loss, if the edge is not hidden, and if the pixel that is swept
     over does not show something nearer.
 
     Args:
         faces: [B, F, 3, 3], as drawn.
+        fragments: what `rasterize` found of them.
         image: [B, C, S, S], what was drawn.
         grad: [B, C, S, S], d loss / d image.
+        view: as they were drawn.
         eps: the shortest distance d, in screen units, which bounds the derivative.
 
-    Returns [B, F, 3, 3], 0 for z.
+    Returns:
+        [B, F, 3, 3], 0 for z.
     """
     half = view.size / 2  # pixels per screen unit
     x, y, z = faces.double().unbind(-1)
     column, row = (x + 1) * half - 0.5, (1 - y) * half - 0.5
-    upright = fragments.index, fragments.depth, image, grad
+    upright = fragments.face_index, fragments.depth, image, grad
     lying = (plane.mT for plane in upright)
     moved = torch.zeros_like(faces)
     moved[..., 0] = half * _sweep_lines(_Lines(column, row, z, 1, *upright), view, eps * half)
@@ -104,14 +111,14 @@ class _Lines(NamedTuple):
     across: Tensor  # [B, F, 3], in which line
     z: Tensor  # [B, F, 3]
     orientation: int  # +1 if a face lies toward larger `along` of its edges of growing `across`
-    index: Tensor  # [B, L, N]
+    face_index: Tensor  # [B, L, N]
     depth: Tensor  # [B, L, N]
     image: Tensor  # [B, C, L, N]
     grad: Tensor  # [B, C, L, N]
 
 
 def _sweep_lines(lines: _Lines, view: View, least: float) -> Tensor:
-    """d loss / d lines.along, [B, F, 3]."""
+    """Derivative of the loss by lines.along, [B, F, 3]."""
     moved = torch.zeros_like(lines.along)
     for crossing in _crossings(lines, view):
         slope = _slope(lines, crossing, least)
@@ -122,7 +129,7 @@ def _sweep_lines(lines: _Lines, view: View, least: float) -> Tensor:
 
 
 def _slope(lines: _Lines, crossing: "_Crossings", least: float) -> Tensor:
-    """d loss / d crossing.at, [P]."""
+    """Derivative of the loss by crossing.at, [P]."""
     place = crossing.image, slice(None), crossing.line
     grad, image = lines.grad[place], lines.image[place]  # [P, C, N]
     pixel = torch.arange(grad.shape[2], device=grad.device)
@@ -130,13 +137,13 @@ def _slope(lines: _Lines, crossing: "_Crossings", least: float) -> Tensor:
     distance = torch.where(gap < 0, -1, 1) * gap.abs().clamp(min=least)
 
     def swept(source: Tensor, counts: Tensor) -> Tensor:
-        colour = image.gather(2, source[:, None, None].expand(-1, image.shape[1], 1))
-        change = torch.einsum("pcn,pcn->pn", colour - image, grad)
+        color = image.gather(2, source[:, None, None].expand(-1, image.shape[1], 1))
+        change = torch.einsum("pcn,pcn->pn", color - image, grad)
         return (counts * change.clamp(max=0) / distance).sum(1)
 
     outside = (pixel - crossing.inside[:, None]) * crossing.inward[:, None] < 0
     hidden = lines.depth[place[::2]] < crossing.depth[:, None] * (1 - _TIE)
-    shown = lines.index[place[::2]] == crossing.face[:, None]
+    shown = lines.face_index[place[::2]] == crossing.face[:, None]
     onto_others = swept(crossing.inside, outside & ~hidden)
     off_the_face = swept(crossing.outside, ~outside & shown)
     return onto_others + off_the_face
@@ -160,8 +167,8 @@ class _Crossings(NamedTuple):
 
 def _crossings(lines: _Lines, view: View) -> Iterator[_Crossings]:
     visible = torch.zeros(lines.z.shape[:2], dtype=torch.bool, device=lines.z.device)
-    images, _, _ = shown = (lines.index >= 0).nonzero(as_tuple=True)
-    visible[images, lines.index[shown].long()] = True
+    images, _, _ = shown = (lines.face_index >= 0).nonzero(as_tuple=True)
+    visible[images, lines.face_index[shown].long()] = True
     image, face = visible.nonzero(as_tuple=True)
     start = torch.arange(3, device=face.device).repeat(len(face))
     image, face = image.repeat_interleave(3), face.repeat_interleave(3)
@@ -192,7 +199,7 @@ def _cross(lines: _Lines, view: View, image, face, start, end, line) -> _Crossin
     depth = (u0 * z0 + u1 * z1) / (u0 + u1)
 
     on_screen = (torch.minimum(inside, outside) >= 0) & (torch.maximum(inside, outside) < view.size)
-    drawn = lines.index[image, line, inside.clamp(0, view.size - 1)] == face
+    drawn = lines.face_index[image, line, inside.clamp(0, view.size - 1)] == face
     everything = _Crossings(
         image, face, start, end, line, at, share, inward, inside, outside, depth
     )
@@ -260,7 +267,7 @@ def _homogeneous(faces: Tensor, view: View) -> Tensor:
 def _edge_functions(faces: Tensor, view: View) -> Tensor:
     """E_k = P_(k+1) x P_(k+2), [..., 3 edges, 3]: at (x, y, 1) it is 0 on the edge facing vertex k.
 
-    Spelt out since a fused multiply-add could give neighbours different signs on a common edge.
+    Spelt out since a fused multiply-add could give neighbors different signs on a common edge.
     """
     point = _homogeneous(faces, view)
     (ax, ay, ah), (bx, by, bh) = (point.roll(-k, -2).unbind(-1) for k in (1, 2))
@@ -268,7 +275,7 @@ def _edge_functions(faces: Tensor, view: View) -> Tensor:
 
 
 def _at_pixels(edges: Tensor, row: Tensor, column: Tensor, view: View) -> Tensor:
-    """Edge functions [P, 3, 3] at the centres of pixels [P]: [P, 3]."""
+    """Edge functions [P, 3, 3] at the centers of pixels [P]: [P, 3]."""
     x = (2 * column[:, None] + 1 - view.size).double() / view.size
     y = (view.size - 1 - 2 * row[:, None]).double() / view.size
     a, b, c = edges.unbind(-1)
@@ -281,7 +288,7 @@ def _sum3(x: Tensor) -> Tensor:
 
 
 def _pixel_range(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """First and last pixel with its centre in [low, high], with some slack for rounding."""
+    """First and last pixel with its center in [low, high], with some slack for rounding."""
     first = (((low + 1) * size - 1) / 2 - 1e-6).ceil().clamp(0, size)
     last = (((high + 1) * size - 1) / 2 + 1e-6).floor().clamp(-1, size - 1)
     return first.long(), last.long()

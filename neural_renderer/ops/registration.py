@@ -1,7 +1,7 @@
 """Operations that torch can run, differentiate and trace, each from one definition."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch.nn import Parameter
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 _PLAIN = (Tensor, Parameter)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def is_traced(*inputs: Any) -> bool:
@@ -17,6 +19,16 @@ def is_traced(*inputs: Any) -> bool:
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
         return True
     return any(isinstance(x, Tensor) and (type(x) not in _PLAIN or x.is_meta) for x in inputs)
+
+
+def constant_when_traced(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a compiler call a function, and not look into it: its result is a constant.
+
+    This is all that torch.compiler.assume_constant_result does, apart from importing the whole
+    compiler, which takes two seconds.
+    """
+    function.__dict__["_dynamo_marked_constant"] = True
+    return function
 
 
 def register(

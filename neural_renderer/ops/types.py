@@ -21,6 +21,6 @@ class View(NamedTuple):
 class Fragments(NamedTuple):
     """What each pixel sees. S is the size of the image."""
 
-    index: Tensor  # [B, S, S] int32, the face in front; -1 for background
+    face_index: Tensor  # [B, S, S] int32, the face in front; -1 for background
     weights: Tensor  # [B, 3, S, S], its barycentric weights in space; 0 for background
     depth: Tensor  # [B, S, S]; `far` for background

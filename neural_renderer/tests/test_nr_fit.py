@@ -1,4 +1,4 @@
-"""Optimisations that the derivatives must be good enough for."""
+"""Optimizations that the derivatives must be good enough for."""
 
 import torch
 

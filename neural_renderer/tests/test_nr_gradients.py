@@ -8,7 +8,7 @@ import neural_renderer as nr
 SIZE = 64
 
 
-def pixel_centre(row, column):
+def pixel_center(row, column):
     return (2 * column + 1 - SIZE) / SIZE, (SIZE - 1 - 2 * row) / SIZE
 
 
@@ -50,7 +50,7 @@ def test_a_triangle_is_pulled_toward_a_pixel_outside(ops, kind):
     (1 - image[row, column]).backward()
     expected = torch.zeros(3, 3)
     for axis in (0, 1):  # only the edge a-b lies between the pixel and the triangle
-        distance, share_a, share_b = moves(a, b, pixel_centre(row, column), axis)
+        distance, share_a, share_b = moves(a, b, pixel_center(row, column), axis)
         expected[0, axis] -= share_a / distance
         expected[1, axis] -= share_b / distance
     torch.testing.assert_close(vertices.grad[0], expected, rtol=1e-4, atol=1e-5)
@@ -67,7 +67,7 @@ def test_a_triangle_is_pulled_away_from_a_pixel_inside(ops, kind):
     edges = {0: ((a, b, 0, 1), (c, a, 2, 0)), 1: ((a, b, 0, 1), (b, c, 1, 2))}
     for axis, crossed in edges.items():
         for start, end, i, j in crossed:
-            distance, share_i, share_j = moves(start, end, pixel_centre(row, column), axis)
+            distance, share_i, share_j = moves(start, end, pixel_center(row, column), axis)
             expected[i, axis] -= share_i / distance
             expected[j, axis] -= share_j / distance
     torch.testing.assert_close(vertices.grad[0], expected, rtol=1e-4, atol=1e-5)
@@ -166,14 +166,14 @@ def test_texture_gradient_is_exact(ops, cube):
     faces = torch.tensor([[[a, b, c], [a, c, d]]], dtype=torch.float64)
     textures = torch.rand(1, 2, cube, cube, cube, 3, dtype=torch.float64, requires_grad=True)
 
-    def colours(textures):
+    def colors(textures):
         return nr.rasterize(faces, textures, 4, ops=ops)
 
-    assert (colours(textures) > 0).sum() > 30
-    assert torch.autograd.gradcheck(colours, textures)
+    assert (colors(textures) > 0).sum() > 30
+    assert torch.autograd.gradcheck(colors, textures)
 
 
-def test_colours_reach_the_light(ops, sphere):
+def test_colors_reach_the_light(ops, sphere):
     vertices, faces = sphere()
     renderer = nr.Renderer(16, camera_mode="look_at", ops=ops)
     renderer.light_color_ambient = torch.tensor([0.5, 0.5, 0.5], requires_grad=True)

@@ -29,7 +29,7 @@ def test_all_ways_to_write_a_face(tmp_path):
     assert faces.tolist() == [[0, 1, 2]] * 6 + [[0, 2, 3]]
 
 
-def test_normalization_centres_and_spans(tmp_path):
+def test_normalization_centers_and_spans(tmp_path):
     path = write(tmp_path, "v 1 2 3\nv 5 3 3\nv 1 2 5\nf 1 2 3\n")
     vertices, _ = nr.load_obj(path)
     assert vertices.amin(0).tolist() == [-1, -0.25, -0.5]
@@ -47,10 +47,10 @@ def test_save_and_load_give_the_same_mesh(tmp_path, sphere):
 def test_textures_survive_in_an_atlas(tmp_path, sphere):
     """Smooth textures come back from the image, as seen in a rendering."""
     (vertices,), (faces,) = sphere(6, 8)
-    corner_colours = (vertices[faces] + 1) / 2  # [F, 3 vertices, 3]
+    corner_colors = (vertices[faces] + 1) / 2  # [F, 3 vertices, 3]
     axis = torch.linspace(0, 1, 3)
     weights = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
-    textures = torch.einsum("ijkv,fvc->fijkc", weights, corner_colours)
+    textures = torch.einsum("ijkv,fvc->fijkc", weights, corner_colors)
     mesh = nr.Mesh(vertices, faces, textures)
     mesh.save(tmp_path / "mesh.obj")
     loaded = nr.Mesh.fromobj(tmp_path / "mesh.obj", load_texture=True, texture_size=8)
@@ -68,7 +68,7 @@ MATERIALS = "mtllib mesh.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\n"
 RED_BLUE = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)  # left, right
 
 
-def test_colours_of_materials(tmp_path):
+def test_colors_of_materials(tmp_path):
     path = write(
         tmp_path,
         MATERIALS + "f 1 2 3\nusemtl green\nf 1 2 3\nusemtl unknown\nf 1 2 3\n",
@@ -76,12 +76,12 @@ def test_colours_of_materials(tmp_path):
     )
     *_, textures = nr.load_obj(path, load_texture=True, texture_size=2)
     assert textures.shape == (3, 2, 2, 2, 3)
-    for texture, colour in zip(textures, ([1, 1, 1], [0, 0.5, 0], [1, 1, 1]), strict=True):
-        assert (texture == torch.tensor(colour)).all()
+    for texture, color in zip(textures, ([1, 1, 1], [0, 0.5, 0], [1, 1, 1]), strict=True):
+        assert (texture == torch.tensor(color)).all()
 
 
 def at_one_point(folder, u, v, image=RED_BLUE, option="", **how):
-    """The colour that a face gets whose corners all lie at (u, v) in the image."""
+    """The color that a face gets whose corners all lie at (u, v) in the image."""
     path = write(
         folder,
         MATERIALS + f"vt {u} {v}\nusemtl picture\nf 1/1 2/1 3/1\n",
@@ -104,7 +104,7 @@ def test_lookup_in_an_image(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrapping, colours",
+    "wrapping, colors",
     [  # at u = -0.25, 1.25, 2.25
         ("REPEAT", "BRR"),
         ("MIRRORED_REPEAT", "RBR"),
@@ -112,14 +112,14 @@ def test_lookup_in_an_image(tmp_path):
         ("CLAMP_TO_BORDER", "000"),
     ],
 )
-def test_wrapping(tmp_path, wrapping, colours):
+def test_wrapping(tmp_path, wrapping, colors):
     names = {"R": [1, 0, 0], "B": [0, 0, 1], "0": [0, 0, 0]}
-    for u, name in zip((-0.25, 1.25, 2.25), colours, strict=True):
+    for u, name in zip((-0.25, 1.25, 2.25), colors, strict=True):
         got = at_one_point(tmp_path, u, 0.5, texture_wrapping=wrapping)
         assert got == names[name]
 
 
-def test_faces_without_coordinates_take_the_colour(tmp_path):
+def test_faces_without_coordinates_take_the_color(tmp_path):
     path = write(
         tmp_path,
         MATERIALS + "usemtl picture\nf 1 2 3\n",

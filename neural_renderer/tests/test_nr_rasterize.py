@@ -11,7 +11,7 @@ def triangle(*vertices, dtype=torch.float32):
 
 
 def red_green_blue(count=1, cube=2, dtype=torch.float32):
-    """Textures whose colour is the barycentric weights."""
+    """Textures whose color is the barycentric weights."""
     axis = torch.linspace(0, 1, cube, dtype=dtype)
     texture = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
     return texture.expand(1, count, -1, -1, -1, -1)
@@ -82,15 +82,15 @@ def test_texture_cube_is_looked_up_trilinearly(ops):
     faces = triangle((-1, -1, 1), (1, -1, 1), (0, 1, 1), dtype=torch.float64)
     cube = torch.rand(1, 1, 4, 4, 4, 3, dtype=torch.float64)
     weights = nr.rasterize(faces, red_green_blue(dtype=torch.float64), 16, False, ops=ops)
-    colour = nr.rasterize(faces, cube, 16, False, ops=ops)
+    color = nr.rasterize(faces, cube, 16, False, ops=ops)
     # grid_sample, with aligned corners, reads its coordinates in the order k, j, i.
     expected = torch.nn.functional.grid_sample(
         cube[0].permute(0, 4, 1, 2, 3),
         2 * weights.flip(1).permute(0, 2, 3, 1)[:, None] - 1,
         align_corners=True,
     )[:, :, 0]
-    drawn = (weights.sum(1, keepdim=True) > 0.5).expand_as(colour)
-    torch.testing.assert_close(colour[drawn], expected[drawn])
+    drawn = (weights.sum(1, keepdim=True) > 0.5).expand_as(color)
+    torch.testing.assert_close(color[drawn], expected[drawn])
 
 
 def test_anti_aliasing_is_the_mean_of_the_double_size(ops, sphere):
@@ -101,7 +101,7 @@ def test_anti_aliasing_is_the_mean_of_the_double_size(ops, sphere):
     torch.testing.assert_close(smooth, fine.view(1, 16, 2, 16, 2).mean((2, 4)))
 
 
-def test_background_colour_and_depth(ops):
+def test_background_color_and_depth(ops):
     nothing = triangle((2, 2, 1), (3, 2, 1), (2, 3, 1))
     out = nr.rasterize_rgbad(
         nothing, red_green_blue(), 4, far=7, background_color=[0.25, 0.5, 0.75], ops=ops
@@ -111,7 +111,7 @@ def test_background_colour_and_depth(ops):
 
 
 @pytest.mark.parametrize("size", [1, 31, 33, 100])
-def test_neighbours_leave_no_crack(ops, size):
+def test_neighbors_leave_no_crack(ops, size):
     """A fan around a point covers the screen, whatever the rounding."""
     torch.manual_seed(size)
     angle = torch.linspace(0, 2 * torch.pi, 38)

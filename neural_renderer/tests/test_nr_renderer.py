@@ -58,8 +58,8 @@ def test_light_on_a_face():
     )
     ambient, directional = torch.tensor([0.25, 0.25, 0]), torch.tensor([0.5, 0, 0.5])
     for faces in (front, back):  # with fill_back the side that is seen is lit
-        colour = renderer(vertices, faces, mode="rgb")[0, :, 4, 4]
-        torch.testing.assert_close(colour, ambient + 0.8 * directional)
+        color = renderer(vertices, faces, mode="rgb")[0, :, 4, 4]
+        torch.testing.assert_close(color, ambient + 0.8 * directional)
     renderer.light_direction = (0, 0, 1)
     torch.testing.assert_close(renderer(vertices, front, mode="rgb")[0, :, 4, 4], ambient)
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import click
 
-from dnnlib import Command
 from pof3d.commands import options
+from pof3d.commands.eg3d_options import METRICS, HintingCommand
 
 
-@click.command(cls=Command, memory_hint="a lower --num-gen or --device cpu")
+@click.command(
+    cls=HintingCommand,
+    elsewhere=METRICS,
+    memory_hint="a lower --num-gen or --device cpu",
+)
 @click.option(
     "--metrics",
     metavar="NAMES",

@@ -8,9 +8,7 @@ from typing import Any
 import click
 
 from dnnlib import Command, UserError
-
-# What EG3D's tool of the same name calls things, and what they are called here.
-_ELSEWHERE = {"--transform": "--crop center or --crop pad", "--width": "--resolution"}
+from pof3d.commands.eg3d_options import DATASET, HintingCommand
 
 
 class _ConvertByDefault(click.Group):
@@ -20,18 +18,6 @@ class _ConvertByDefault(click.Group):
         if args and args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx):
             args = ["convert", *args]
         return super().parse_args(ctx, args)
-
-
-class _ConvertCommand(Command):
-    """Names our option where EG3D's was given."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            if (ours := _ELSEWHERE.get(error.option_name)) is None:
-                raise
-            raise click.UsageError(f"no option {error.option_name} here: use {ours}", ctx) from None
 
 
 class _Crop(click.Choice):
@@ -85,7 +71,7 @@ def _escape_what_terminals_cannot_show() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-@main.command(cls=_ConvertCommand)
+@main.command(cls=HintingCommand, elsewhere=DATASET)
 @click.option("--source", metavar="DIR|ZIP", required=True, help="Images, in any sub-folders.")
 @_dest_option
 @click.option("--resolution", type=_Resolution(), required=True, help="Side in pixels.")

@@ -93,14 +93,12 @@ TRAIN = {
 }
 METRICS = {
     "--network-pkl": "write --network FILE",
-    "--verbose": "leave it out: progress is shown on a terminal",
     "--dataset": "write --data ZIP|DIR",
 }
 DATASET = {
-    "--source": "write dataset_tool.py convert --data SOURCE --dest FILE.zip",
-    "--width": "write --resolution N",
-    "--height": "write --resolution N",
-    "--transform": "write --crop",
+    "--width": "write --resolution PIXELS",
+    "--height": "write --resolution PIXELS",
+    "--transform": "write --crop center or --crop pad",
 }
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from dnnlib import EXIT_STATUS_BASE, Command
+from dnnlib import EXIT_STATUS_BASE
 from pof3d.commands import options
+from pof3d.commands.eg3d_options import TRAIN, HintingCommand
 
 # Options that are settings, and the settings that they are.
 FIELDS = {
@@ -46,7 +47,11 @@ def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
         ctx.exit()
 
 
-@click.command(cls=Command, memory_hint="a smaller --batch-gpu or --set data.resolution")
+@click.command(
+    cls=HintingCommand,
+    elsewhere=TRAIN,
+    memory_hint="a smaller --batch-gpu or --set data.resolution",
+)
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Output directory.")
 @click.option("--cfg", "preset", type=options.Preset(), required=True, help="Preset.")
 @click.option("--data", metavar="ZIP|DIR", help="Images. The toy preset makes its own.")

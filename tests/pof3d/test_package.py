@@ -32,8 +32,8 @@ def test_public_names_stay():
 
 
 def test_commands_are_those_of_the_scripts():
-    assert list(COMMANDS) == "dataset train samples videos poses metrics convert".split()
-    for script in ("gen_samples_pose", "gen_videos", "estimate_poses"):
+    assert list(COMMANDS) == "dataset train samples videos poses shapes metrics convert".split()
+    for script in ("gen_samples_pose", "gen_videos", "estimate_poses", "calc_metrics"):
         shown = CliRunner().invoke(main, [script, "--help"])
         assert shown.exit_code == 0 and "--network" in shown.output
 
@@ -51,7 +51,7 @@ def test_an_unknown_command_is_one_line():
     assert result.output.splitlines()[-1].startswith("Error: No such command 'nothing'")
 
 
-@pytest.mark.parametrize("arguments", [[], ["samples"], ["videos"], ["poses"], ["convert"]])
+@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=str)
 def test_help_loads_nothing_heavy(arguments):
     code = (
         "import sys; from pof3d.__main__ import main\n"

@@ -23,8 +23,8 @@ extern "C" void host_upfirdn2d(const Resample* r, const double* x, const double*
 }
 
 extern "C" void host_triplane(const Shape* s, const float* packed, const float* planes,
-                              const float* points, float* sigma, float* colour,
-                              const float* d_sigma, const float* d_colour, float* d_planes,
+                              const float* points, float* sigma, float* color,
+                              const float* d_sigma, const float* d_color, float* d_planes,
                               float* d_points, float* d_weights) {
     constexpr int C = 16, F = 32;
     const Weights<C, F> weights{packed, s->hidden};
@@ -33,9 +33,9 @@ extern "C" void host_triplane(const Shape* s, const float* packed, const float* 
     for (int64_t i = 0; i < total; i++) {
         const int64_t base = i / s->count * s->batch_stride;
         const float *texels = planes + base, *point = points + 3 * i;
-        forward_point(*s, weights, texels, point, sigma + i, colour + i * F);
+        forward_point(*s, weights, texels, point, sigma + i, color + i * F);
         float d_features[C];
-        backward_point(*s, weights, texels, point, d_sigma[i], d_colour + i * F, colour + i * F,
+        backward_point(*s, weights, texels, point, d_sigma[i], d_color + i * F, color + i * F,
                        Trace<C, F>(&traces[i * trace_size], s->hidden), d_features);
         point_gradient<C>(*s, texels, point, d_features, d_points + 3 * i);
         visit_taps(*s, point, [&](Tap tap, const int64_t*) {

@@ -80,7 +80,7 @@ def test_beyond_its_border_the_picture_goes_on_as_in_a_mirror():
 
 @pytest.mark.parametrize("size", [32, 64, 45])
 @pytest.mark.parametrize(
-    ("draws", "source"),
+    ("params", "source"),
     [
         (only(shift=[[0.071, -0.113]]), lambda x, y: (x - 0.071, y + 0.113)),
         (only(zoom=[1.0]), lambda x, y: (0.5 + (x - 0.5) / 2, 0.5 + (y - 0.5) / 2)),
@@ -93,9 +93,9 @@ def test_beyond_its_border_the_picture_goes_on_as_in_a_mirror():
     ],
     ids=["shift", "enlarge", "shrink", "stretch", "order"],
 )
-def test_geometry_samples_the_picture_where_it_should(draws, source, size):
+def test_geometry_samples_the_picture_where_it_should(params, source, size):
     x, y = pixel_centers(size)
-    moved = resample(waves(x, y)[None], draws)[0]
+    moved = resample(waves(x, y)[None], params)[0]
     torch.testing.assert_close(moved, waves(*source(x, y)), rtol=0, atol=0.01)
 
 
@@ -107,8 +107,8 @@ def test_shrinking_averages_detail_away_instead_of_aliasing():
 
 def test_flat_pictures_stay_flat():
     flat = torch.full((8, 3, 32, 32), 0.7)
-    draws = draw(flat, torch.tensor(1.0), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(resample(flat, draws), flat)
+    params = draw(flat, torch.tensor(1.0), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(resample(flat, params), flat)
 
 
 # Color
@@ -156,29 +156,29 @@ def draw_many(p: float) -> AugmentParams:
 
 
 def test_strengths_are_the_published_ones():
-    draws = draw_many(p=1.0)
+    params = draw_many(p=1.0)
     normal = {"zoom": 0.2, "stretch": 0.2, "shift": 0.125}
     normal |= {"brightness": 0.2, "contrast": 0.5, "saturation": 1.0}
     for name, std in normal.items():
-        values = getattr(draws, name)
+        values = getattr(params, name)
         assert values.mean().abs() < 0.03 * std, name
         assert values.std().item() == pytest.approx(std, rel=0.03), name
-    pixels = draws.whole_shift * 64
+    pixels = params.whole_shift * 64
     assert torch.equal(pixels, pixels.round())
     assert pixels.unique().tolist() == list(range(-8, 9))
-    assert draws.luma_flip.mean().item() == pytest.approx(0.5, abs=0.02)
-    assert draws.hue.abs().max() <= math.pi
-    assert draws.hue.std().item() == pytest.approx(math.pi / 3**0.5, rel=0.03)
+    assert params.luma_flip.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert params.hue.abs().max() <= math.pi
+    assert params.hue.std().item() == pytest.approx(math.pi / 3**0.5, rel=0.03)
 
 
-def test_each_transform_befalls_a_share_p_of_the_samples_independently():
-    draws = draw_many(p=0.3)
-    hit = torch.stack([draws.zoom, draws.contrast, draws.shift[:, 0], draws.hue]) != 0
+def test_each_transform_applies_to_a_share_p_of_the_samples_independently():
+    params = draw_many(p=0.3)
+    hit = torch.stack([params.zoom, params.contrast, params.shift[:, 0], params.hue]) != 0
     torch.testing.assert_close(
         hit.double().mean(1), torch.full((4,), 0.3).double(), atol=0.02, rtol=0
     )
     assert torch.corrcoef(hit.double()).triu(1).abs().max() < 0.03
-    assert torch.equal(draws.shift[:, 0] != 0, draws.shift[:, 1] != 0)
+    assert torch.equal(params.shift[:, 0] != 0, params.shift[:, 1] != 0)
 
 
 # The module
@@ -190,7 +190,7 @@ def test_without_strength_the_inputs_come_back_themselves():
     assert same_image is image and same_raw is raw
 
 
-def test_samples_that_no_transform_befalls_are_unchanged():
+def test_samples_without_transforms_are_unchanged():
     picture = random_picture(4, 3, 33, 33).float()
     torch.testing.assert_close(augment(picture, neutral(4)), picture, rtol=0, atol=1e-6)
 
@@ -254,10 +254,10 @@ def test_strength_is_saved_and_learns_nothing():
 
 def test_first_and_second_derivatives():
     picture = random_picture(2, 3, 5, 5).requires_grad_()
-    draws = draw(picture, torch.tensor(1.0), torch.Generator().manual_seed(0))
+    params = draw(picture, torch.tensor(1.0), torch.Generator().manual_seed(0))
 
     def curved(x):
-        return augment(x, draws).sin()  # linear alone, the second derivative would be zero
+        return augment(x, params).sin()  # linear alone, the second derivative would be zero
 
     assert torch.autograd.gradcheck(curved, picture)
     assert torch.autograd.gradgradcheck(curved, picture)
@@ -273,8 +273,9 @@ def test_r1_through_the_augmentation_agrees_with_finite_differences():
     def r1() -> torch.Tensor:
         inputs = [image.detach().requires_grad_(), raw.detach().requires_grad_()]
         moved = Augmentation(p=1.0)(*inputs, torch.Generator().manual_seed(2))
-        score = sum(critic(picture).sum() for picture in moved)
-        return sum(g.square().sum() for g in torch.autograd.grad(score, inputs, create_graph=True))
+        score = torch.stack([critic(picture).sum() for picture in moved]).sum()
+        gradients = torch.autograd.grad(score, inputs, create_graph=True)
+        return torch.stack([gradient.square().sum() for gradient in gradients]).sum()
 
     weight = critic[0].weight
     (gradient,) = torch.autograd.grad(r1(), weight)

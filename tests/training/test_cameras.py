@@ -27,9 +27,9 @@ def test_cameras_stand_on_the_sphere_and_look_at_the_pivot():
     assert (rotation.det() > 0).all()
     torch.testing.assert_close(origin.norm(dim=-1), torch.full([5], RADIUS, dtype=torch.float64))
     towards = origin.new_tensor(PIVOT) - origin
-    seen = (rotation.mT @ towards[..., None]).squeeze(-1)  # in the camera's own axes
-    torch.testing.assert_close(seen[:, :2], torch.zeros_like(seen[:, :2]))
-    assert (seen[:, 2] > 0).all()
+    in_camera = (rotation.mT @ towards[..., None]).squeeze(-1)  # in the camera's own axes
+    torch.testing.assert_close(in_camera[:, :2], torch.zeros_like(in_camera[:, :2]))
+    assert (in_camera[:, 2] > 0).all()
     assert (rotation[:, 1, 1] < 0).all()  # the image's y axis points down
     torch.testing.assert_close(cam2world[:, 3], origin.new_tensor([[0, 0, 0, 1.0]]).expand(5, 4))
 
@@ -110,8 +110,8 @@ def test_rays_pass_through_the_centers_of_pixels_row_by_row():
     torch.testing.assert_close(rays.directions.norm(dim=-1), torch.ones(5, 16).double())
     points = rays.origins + 1.7 * rays.directions
     homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
-    seen = (homogeneous @ cam2world.inverse().mT)[..., :3] @ intrinsics.mT
-    pixels = seen[..., :2] / seen[..., 2:]
+    in_camera = (homogeneous @ cam2world.inverse().mT)[..., :3] @ intrinsics.mT
+    pixels = in_camera[..., :2] / in_camera[..., 2:]
     index = torch.arange(16)
     centers = torch.stack([(index % 4 + 0.5) / 4, (index // 4 + 0.5) / 4], dim=-1)
     torch.testing.assert_close(pixels, centers.expand(5, 16, 2).double())

@@ -25,7 +25,7 @@ class Step(NamedTuple):
     inputs: losses.StepInputs
     real: Tensor
 
-    def run(self, phase: str, seen: losses.DiscriminatorTransform = PLAINLY) -> losses.Phase:
+    def run(self, phase: str, transform: losses.DiscriminatorTransform = PLAINLY) -> losses.Phase:
         torch.manual_seed(0)  # the depths along rays
         g, d, inputs = self[:3]
         real = losses.RealBatch(self.real)
@@ -33,10 +33,10 @@ class Step(NamedTuple):
             points = losses.density_points(g, BATCH, torch.device("cpu"))
             return losses.generator_density(g, inputs.z, *points)
         if phase == "generator_main":
-            return losses.generator_main(g, d, inputs, seen)
+            return losses.generator_main(g, d, inputs, transform)
         if phase == "discriminator_main":
-            return losses.discriminator_main(g, d, inputs, real, seen)
-        return losses.discriminator_r1(g, d, real, seen)
+            return losses.discriminator_main(g, d, inputs, real, transform)
+        return losses.discriminator_r1(g, d, real, transform)
 
 
 PHASES = ("generator_main", "generator_density", "discriminator_main", "discriminator_r1")
@@ -277,10 +277,10 @@ def test_r1_against_finite_differences(sigma):
     s = step(loss__gamma=3.0)
     s.discriminator.double()
     s = s._replace(real=s.real.double())
-    seen, h = losses.DiscriminatorTransform(sigma), 1e-8
-    phase = s.run("discriminator_r1", seen)
+    transform, h = losses.DiscriminatorTransform(sigma), 1e-8
+    phase = s.run("discriminator_r1", transform)
 
-    # The score is conditioned on the pose as it was seen, through which no gradient goes.
+    # The score is conditioned on the estimated pose, through which no gradient goes.
     pose = s.discriminator(blur(s.real, sigma)).pose.detach()
 
     def score(real: Tensor, discriminator=s.discriminator) -> Tensor:
@@ -357,15 +357,15 @@ def test_no_blur_once_it_has_faded():
 
 def test_images_are_blurred_once_and_then_augmented():
     s = step(DUAL)
-    seen = []
+    received = []
 
     def watch(image, raw):
-        seen.append((image, raw))
+        received.append((image, raw))
         return image, raw
 
     s.run("discriminator_main", losses.DiscriminatorTransform(2.0, watch))
-    assert len(seen) == 3
-    image, raw = seen[-1]
+    assert len(received) == 3
+    image, raw = received[-1]
     torch.testing.assert_close(image, blur(s.real, 2.0))
     small = torch.nn.functional.interpolate(s.real, size=16, mode="bilinear")
     torch.testing.assert_close(raw, blur(small, 2.0))
@@ -373,12 +373,12 @@ def test_images_are_blurred_once_and_then_augmented():
 
 def test_single_discrimination_augments_no_raw_image():
     s = step(PLAIN)
-    seen = []
+    received = []
     s.run(
         "discriminator_main",
-        losses.DiscriminatorTransform(0, lambda *pair: seen.append(pair[1]) or pair),
+        losses.DiscriminatorTransform(0, lambda *pair: received.append(pair[1]) or pair),
     )
-    assert seen == [None, None, None]
+    assert received == [None, None, None]
 
 
 def test_depth_spread_is_that_of_what_is_opaque():

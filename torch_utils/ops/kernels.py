@@ -13,6 +13,7 @@ import torch
 
 from dnnlib import UserError
 from neural_renderer.ops.build import BuildError, Kernels, Mode, parse_mode
+from neural_renderer.ops.registration import constant_when_traced
 
 KERNELS = Kernels(
     "pof3d",
@@ -101,7 +102,7 @@ def load(name: str, device: torch.device) -> ctypes.CDLL | None:
         raise UserError(f"{error}; install a compiler, or choose the mode auto or torch") from error
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def available(name: str, device: torch.device) -> bool:
     """Whether `load` gives a library; may be asked on behalf of tensors without memory.
 

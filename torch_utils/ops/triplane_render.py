@@ -85,6 +85,9 @@ def triplane_render_torch(
     return FieldSamples(out[..., :1], torch.sigmoid(out[..., 1:]) * 1.002 - 0.001)
 
 
+_Axis = ctypes.c_int64 * 2
+
+
 class _Shape(ctypes.Structure):
     """`Shape` of csrc/triplane_render.cpp."""
 
@@ -92,7 +95,7 @@ class _Shape(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("batch", "count", "channels", "height", "width")),
         *((name, ctypes.c_int64) for name in ("hidden", "colors")),
         ("plane_strides", ctypes.c_int64 * 4),
-        ("axes", (ctypes.c_int64 * 2) * 3),
+        ("axes", _Axis * 3),
         ("scale", ctypes.c_float),
     ]
 
@@ -149,13 +152,13 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
 def _describe(
     planes: Tensor, points: Tensor, w1: Tensor, w2: Tensor, box_warp: float, axes: str
 ) -> _Shape:
-    """planes is [B, 3, C, H, W] with a channel stride of 1."""
+    """The kernels' description; planes are [B, 3, C, H, W] with a channel stride of 1."""
     batch, _, channels, height, width = planes.shape
     strides = [planes.stride(i) for i in (0, 1, 3, 4)]
     return _Shape(
         *(batch, points.shape[1], channels, height, width, w1.shape[0], w2.shape[0] - 1),
         (ctypes.c_int64 * 4)(*strides),
-        ((ctypes.c_int64 * 2) * 3)(*PLANE_AXES[axes]),
+        (_Axis * 3)(*(_Axis(*pair) for pair in PLANE_AXES[axes])),
         2 / box_warp,
     )
 
@@ -211,7 +214,7 @@ def _backward(ctx: Any, d_sigma: Tensor, d_color: Tensor) -> tuple[Tensor | None
         _render_gradients(*ctx.saved_tensors, d_sigma, d_color, ctx.box_warp, ctx.axes, wanted)
     )
     d_planes, d_points = (next(found) if want else None for want in wanted[:2])
-    d_weights = list(found) or [None] * 4
+    d_weights: list[Tensor | None] = list(found) or [None] * 4
     return d_planes, d_points, *d_weights, None, None
 
 
@@ -288,10 +291,9 @@ def _cpu_gradients(
 ) -> list[Tensor]:
     """Fill the gradients in `outputs`; return those of the weights."""
     d_weights = [torch.empty_like(t) for t in weights] if want_weights else []
+    slots: list[int | None] = _pointers(*d_weights) or [None] * 4
     library.triplane_render_backward(
-        shape,
-        *_pointers(texels, points, *weights, *outputs, *(d_weights or [None] * 4)),
-        torch.get_num_threads(),
+        shape, *_pointers(texels, points, *weights, *outputs), *slots, torch.get_num_threads()
     )
     return d_weights
 

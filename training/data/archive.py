@@ -4,7 +4,7 @@ import collections
 import os
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
@@ -43,6 +43,7 @@ class DatasetArchive:
         if not os.fspath(path):
             raise UserError("the data set's path is empty; give a zip or a folder of images")
         self.path = Path(path)
+        self.notes: list[str] = []
         self._zip: zipfile.ZipFile | None = None
         self._zip_owner: int | None = None
         if not os.path.exists(self.path):
@@ -53,7 +54,7 @@ class DatasetArchive:
         runs = _run_folders(all_names)
         self._names = {name for name in all_names if not _is_below(name, runs)}
         self._images = sorted(name for name in self._names if _is_image_name(name))
-        self.notes = [f"{printable(run)} is a run folder: nothing in it is read" for run in runs]
+        self.notes += [f"{printable(run)} is a run folder: nothing in it is read" for run in runs]
         if skipped := _describe_skipped(self._names - set(self._images)):
             self.notes.append(f"not read: {skipped}")
         if not self._images:
@@ -143,19 +144,35 @@ class DatasetArchive:
 
     def _folder_names(self) -> Iterator[str]:
         """Regular files below the folder; real folders come before links to them."""
+        irregular: list[Path] = []
         visited = {_identity(parent) for parent in self.path.resolve().parents}
-        folders = collections.deque([self.path])
-        links: list[Path] = []
+        folders, links = collections.deque([self.path]), collections.deque[Path]()
         while folders or links:
-            folder = folders.popleft() if folders else links.pop(0)
+            folder = (folders or links).popleft()
             if (identity := _identity(folder)) in visited:
                 continue
             visited.add(identity)
-            for entry in _entries(folder):
-                if entry.is_dir():
-                    (links if entry.is_symlink() else folders).append(Path(entry.path))
-                elif entry.is_file():
-                    yield Path(entry.path).relative_to(self.path).as_posix()
+            for path in self._look_into(folder):
+                if path.is_dir():
+                    (links if path.is_symlink() else folders).append(path)
+                elif path.is_file():
+                    yield path.relative_to(self.path).as_posix()
+                elif not path.name.startswith("."):
+                    irregular.append(path)
+        if irregular:
+            self.notes.append(
+                f"not read: {first_of(irregular)}, no regular files (links to nowhere, pipes)"
+            )
+
+    def _look_into(self, folder: Path) -> list[Path]:
+        try:
+            return sorted(folder.iterdir())
+        except OSError as error:
+            fault = f"cannot look into {printable(folder)} ({error.strerror})"
+            if folder == self.path:
+                raise UserError(fault) from error
+            self.notes.append(f"not read: {fault}")  # as lost+found, where disks begin
+            return []
 
     def _open_zip(self) -> zipfile.ZipFile:
         # A handle inherited by fork shares its file position with the parent's.
@@ -204,12 +221,10 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"cannot look into {printable(folder)}: {error.strerror}") from error
+def first_of(names: Sequence[object]) -> str:
+    """'a and 2 more' of a, b and c."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return printable(names[0]) + more
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from training.data.archive import LABEL_FILE, DatasetArchive, UnreadableError, one_line, printable
+from training.data.archive import (
+    LABEL_FILE,
+    DatasetArchive,
+    UnreadableError,
+    first_of,
+    one_line,
+    printable,
+)
 
 LABEL_LENGTH = 25  # cam2world, 16 numbers, then intrinsics, 9; both row by row
 
@@ -91,10 +98,8 @@ def _examined(archive: DatasetArchive, found: dict[str, Any], notes: list[str]) 
         else:
             cameras[name] = found[name]
     if surplus := sorted(found.keys() - set(names)):
-        first = printable(surplus[0])
-        more = f" (and {len(surplus) - 1} more of this kind)" if len(surplus) > 1 else ""
         fault = "is no image" if archive.exists(surplus[0]) else "does not exist"
-        notes.append(f"{LABEL_FILE}: label for {first}, which {fault}{more}")
+        notes.append(f"{LABEL_FILE}: label for {first_of(surplus)}, which {fault}")
     return Labels(cameras, list(faults.values()), set(faults), notes)
 
 

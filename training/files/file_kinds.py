@@ -1,4 +1,4 @@
-"""What a file is that was given for a network file but is none: one clause for the user."""
+"""Kinds of files that are given in place of a network file, told apart by how they begin."""
 
 import re
 from pathlib import Path
@@ -38,8 +38,8 @@ def is_pickle(path: Path) -> bool:
     return by_content or path.suffix.lower() == ".pkl"
 
 
-def misfit(path: Path) -> str | None:
-    """What a file is that can be no network, as 'is empty…'; None where nothing tells."""
+def foreign_kind(path: Path) -> str | None:
+    """For a file that cannot be a network, what it is: 'is empty…'; None if it may be one."""
     start = _start(path)
     if not start:
         return "is empty: copying or downloading it was cut off; fetch it again"
@@ -62,5 +62,5 @@ def _start(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(_BYTES_READ)
-    except OSError:  # whoever reads it in earnest will say so
+    except OSError:  # reported where the whole file is read
         return b"?"

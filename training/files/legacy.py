@@ -1,8 +1,7 @@
-"""Networks from old checkpoints: pickles that carried their own source text and ran it on loading.
+"""Networks from old checkpoints: pickles that carry their own source text and run it on loading.
 
-`safe_unpickle` reads them without running anything; here the records that it returns become a
-`Config` and networks. Read are the generators and discriminators of PoF3D and the generators of
-EG3D.
+`safe_unpickle` reads them without running anything; this module turns its records into a `Config`
+and networks: generators and discriminators of PoF3D, and generators of EG3D.
 """
 
 import contextlib
@@ -10,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -30,10 +29,15 @@ MAX_FILE_BYTES = 2 << 30
 MAX_SETTING = 1e6  # larger numbers in a file's settings are no sizes, angles or counts
 MAX_SETTING_TEXT = 256  # characters
 
+N = TypeVar("N", Generator, Discriminator)
+
 
 class LegacyCheckpoint(NamedTuple):
-    """An old checkpoint, inert. networks: those of 'G', 'D', 'G_ema' that the file has;
-    training_set: the arguments of its data set; nbytes: the file's size."""
+    """Content of an old checkpoint.
+
+    networks: those of 'G', 'D', 'G_ema' that the file has; training_set: the arguments of its data
+    set; nbytes: the file's size.
+    """
 
     networks: dict[str, Record]
     training_set: dict[str, Any]
@@ -43,13 +47,14 @@ class LegacyCheckpoint(NamedTuple):
 def read_legacy(path: str | os.PathLike) -> LegacyCheckpoint:
     """Read an old checkpoint without running or importing anything that it names.
 
-    Raises UserError, one line, for anything else, however hostile.
+    Raises:
+        UserError: one line, for anything else, however hostile.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"network file {path} does not exist")
-    with _refusals_name(path):
-        data = _read_bytes(path)
+    with errors_naming(path):
+        data = read_bytes(path)
         root = as_dict(safe_unpickle.load(data))
         networks = {
             key: root[key] for key in ("G", "D", "G_ema") if isinstance(root.get(key), Record)
@@ -60,14 +65,16 @@ def read_legacy(path: str | os.PathLike) -> LegacyCheckpoint:
 
 
 @contextlib.contextmanager
-def _refusals_name(path: Path) -> Iterator[None]:
+def errors_naming(path: Path) -> Iterator[None]:
+    """Every UserError inside says that the file at `path` is no usable old checkpoint."""
     try:
         yield
     except UserError as error:
         raise UserError(f"{path} is not a usable old checkpoint: {error}") from error
 
 
-def _read_bytes(path: Path) -> memoryview:
+def read_bytes(path: Path) -> memoryview:
+    """The whole file. Raises UserError where it is too large or cannot be read."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -80,16 +87,21 @@ def _read_bytes(path: Path) -> memoryview:
 
 
 def load_legacy(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
-    """The averaged generator and, if it tells poses, the discriminator of an old checkpoint.
+    """The averaged generator and, if it estimates poses, the discriminator of an old checkpoint.
 
-    EG3D's own discriminator, which is told the camera instead, is left out. Raises UserError, one
-    line, for a file that cannot be read or whose networks work in a way that `Config` cannot say.
+    EG3D's own discriminator, which is conditioned on known cameras instead, is left out.
+
+    Args:
+        path: the .pkl file.
+        device: where the networks are put.
+
+    Raises:
+        UserError: one line, for a file that cannot be read or whose networks no `Config` describes.
     """
     path = Path(path)
     checkpoint = read_legacy(path)
-    with _refusals_name(path):
-        stored = checkpoint.networks["G_ema"]
-        stored_discriminator = checkpoint.networks.get("D")
+    with errors_naming(path):
+        stored, stored_discriminator = checkpoint.networks["G_ema"], checkpoint.networks.get("D")
         if stored_discriminator and not stored_discriminator.part("b4.cam_out1"):
             stored_discriminator = None
         config = _config(stored, stored_discriminator)
@@ -110,30 +122,52 @@ def load_legacy(path: str | os.PathLike, device: str | torch.device = "cpu") -> 
     return Network(generator, discriminator, config, provenance)
 
 
-def _restore(
-    cls: type[nn.Module], config: Config, stored: Record, available_bytes: int
-) -> nn.Module:
+def _restore(cls: type[N], config: Config, stored: Record, available_bytes: int) -> N:
     """Build a network and fill it, after making sure that the file really has what it claims.
 
-    Built first without memory: sizes from a file are believed only once tensors back them.
+    Built first without memory: no memory is spent on sizes that the file's tensors do not have.
     """
     with torch.device("meta"):
         outline = cls(config)
-    tensors = {name: stored.tensor(name) for name in outline.state_dict()}
-    for name, expected in outline.state_dict().items():
-        if tensors[name] is None:
-            raise UserError(f"{stored.name!r} lacks the tensor {name}")
-        if tensors[name].size != expected.shape:
-            found, wanted = list(tensors[name].size), list(expected.shape)
-            raise UserError(f"{stored.name!r}: tensor {name} has shape {found}, not {wanted}")
-        if not tensors[name].storage.dtype.is_floating_point:
-            raise UserError(f"{stored.name!r}: tensor {name} does not hold real numbers")
+    tensors = stored_tensors(stored, outline, available_bytes)
     _require_same_arithmetic(outline, stored)
-    if sum(tensor.nbytes for tensor in tensors.values()) > available_bytes:
-        raise UserError(f"{stored.name!r} has more weights than the file has bytes")
     network = cls(config)
     network.load_state_dict({name: tensor.load() for name, tensor in tensors.items()})
     return network.eval().requires_grad_(False)
+
+
+def stored_tensors(
+    stored: Record, outline: nn.Module, available_bytes: int
+) -> dict[str, StoredTensor]:
+    """What a record has for each tensor of a network, by name; none is loaded yet.
+
+    Args:
+        stored: the network in the file.
+        outline: the network to be filled, which needs no memory of its own (device 'meta').
+        available_bytes: of the whole file, more than which its weights cannot take.
+
+    Raises:
+        UserError: where a tensor is missing or of another shape, or the file is too short for them.
+    """
+    tensors = {
+        name: _checked_tensor(stored, name, expected.shape)
+        for name, expected in outline.state_dict().items()
+    }
+    if sum(tensor.nbytes for tensor in tensors.values()) > available_bytes:
+        raise UserError(f"{stored.name!r} has more weights than the file has bytes")
+    return tensors
+
+
+def _checked_tensor(stored: Record, name: str, shape: torch.Size) -> StoredTensor:
+    tensor = stored.tensor(name)
+    if tensor is None:
+        raise UserError(f"{stored.name!r} lacks the tensor {name}")
+    if tensor.size != shape:
+        found, wanted = list(tensor.size), list(shape)
+        raise UserError(f"{stored.name!r}: tensor {name} has shape {found}, not {wanted}")
+    if not tensor.storage.dtype.is_floating_point:
+        raise UserError(f"{stored.name!r}: tensor {name} does not hold real numbers")
+    return tensor
 
 
 # Attributes of the old layers that enter the arithmetic, and ours.
@@ -174,7 +208,7 @@ def _config(generator: Record, discriminator: Record | None) -> Config:
     """
     state = generator.settings()
     options = as_dict(state.get("rendering_kwargs"))
-    _require_known_ways(generator, options)
+    _require_supported(generator, options)
     radius = _setting(options, "avg_camera_radius", 2.7)
     pivot = _setting(options, "avg_camera_pivot", [0, 0, 0])
     changes = {
@@ -206,10 +240,8 @@ def _config(generator: Record, discriminator: Record | None) -> Config:
     return config
 
 
-def _require_known_ways(generator: Record, options: dict) -> None:
-    state, mapping = generator.settings(), generator.part("backbone.mapping")
-    if not mapping:
-        raise UserError(f"{generator.name!r} is not a tri-plane generator")
+def _require_supported(generator: Record, options: dict) -> None:
+    state, mapping = generator.settings(), _mapping(generator)
     for settings, key, needed in (
         (options, "clamp_mode", "softplus"),
         (options, "disparity_space_sampling", False),
@@ -224,6 +256,13 @@ def _require_known_ways(generator: Record, options: dict) -> None:
             raise UserError(f"{key} {found!r} is not supported, only {needed!r}")
 
 
+def _mapping(generator: Record) -> Record:
+    mapping = generator.part("backbone.mapping")
+    if mapping is None:
+        raise UserError(f"{generator.name!r} is not a tri-plane generator")
+    return mapping
+
+
 def _preset_of(radius: Any, pivot: Any) -> str:
     for name in ("ffhq", "cats", "shapenet_cars"):
         camera = build_config(name).camera
@@ -233,7 +272,7 @@ def _preset_of(radius: Any, pivot: Any) -> str:
 
 
 def _generator_sizes(stored: Record) -> dict[str, Any]:
-    mapping = stored.part("backbone.mapping")
+    mapping = _mapping(stored)
     learned = mapping.part("affine_layer1") is not None
     w_dim = _size(mapping, "w_avg")[0]
     inputs = _size(mapping, "fc0.weight")[-1]
@@ -261,7 +300,7 @@ def _discriminator_sizes(stored: Record) -> dict[str, Any]:
         raise UserError(f"{stored.name!r} does not score images given their pose")
     resolution = _setting(stored.settings(), "img_resolution")
     if not isinstance(resolution, int):
-        raise UserError(f"{stored.name!r} judges images of {resolution!r} px")
+        raise UserError(f"{stored.name!r} scores images of {resolution!r} px")
     epilogue = as_dict(arguments.get("epilogue_kwargs"))
     return {
         "discriminator.dual": _size(stored, f"b{resolution}.fromrgb.weight")[1] == 6,

@@ -8,7 +8,7 @@ import torch
 
 from dnnlib import UserError
 from training.files import safe_unpickle
-from training.files.legacy import _read_bytes, _refusals_name
+from training.files.legacy import errors_naming, read_bytes, stored_tensors
 from training.files.safe_unpickle import Record, as_dict
 from training.networks.image_formation import SIZE, Frustum
 from training.networks.inverse_renderer import ROTATION_RANGE, SHIFT_RANGE, InverseRenderer
@@ -19,13 +19,14 @@ MAX_WIDTH = 1024  # channels
 def read_inverse_renderer(path: str | os.PathLike) -> InverseRenderer:
     """The inverse renderer of an old checkpoint. Nothing that the file names is run or imported.
 
-    Raises UserError, one line, for anything else, however hostile.
+    Raises:
+        UserError: one line, for anything else, however hostile.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"network file {path} does not exist")
-    with _refusals_name(path):
-        data = _read_bytes(path)
+    with errors_naming(path):
+        data = read_bytes(path)
         stored = as_dict(safe_unpickle.load(data)).get("IR")
         if not isinstance(stored, Record):
             raise UserError("it holds no inverse renderer ('IR'): it was not trained with GeoD")
@@ -35,23 +36,17 @@ def read_inverse_renderer(path: str | os.PathLike) -> InverseRenderer:
 def load_inverse_renderer(stored: Record, available_bytes: int) -> InverseRenderer:
     """Build the network that a record describes and fill it.
 
-    available_bytes: of the whole file, more than which its weights cannot take. Raises UserError
-    if tensors are missing or misshapen, or its images are formed in another way than here.
+    Args:
+        stored: the entry `IR` of an old checkpoint.
+        available_bytes: of the whole file, more than which its weights cannot take.
+
+    Raises:
+        UserError: where tensors are missing or misshapen, or images are formed otherwise than here.
     """
     frustum, width = _frustum(stored), _width(stored)
-    with torch.device("meta"):  # sizes from a file are believed only once tensors back them
-        outline = InverseRenderer(frustum, width).state_dict()
-    tensors = {}
-    for name, expected in outline.items():
-        tensor = stored.tensor(name)
-        if tensor is None or tensor.size != expected.shape:
-            found = "is missing" if tensor is None else f"has shape {list(tensor.size)}"
-            raise UserError(f"{stored.name!r}: tensor {name} {found}, not {list(expected.shape)}")
-        if not tensor.storage.dtype.is_floating_point:
-            raise UserError(f"{stored.name!r}: tensor {name} does not hold real numbers")
-        tensors[name] = tensor
-    if sum(tensor.nbytes for tensor in tensors.values()) > available_bytes:
-        raise UserError(f"{stored.name!r} has more weights than the file has bytes")
+    with torch.device("meta"):  # no memory for sizes that the tensors do not have
+        outline = InverseRenderer(frustum, width)
+    tensors = stored_tensors(stored, outline, available_bytes)
     network = InverseRenderer(frustum, width)
     network.load_state_dict({name: tensor.load() for name, tensor in tensors.items()})
     return network.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ from torch import nn
 from dnnlib import UserError, atomic_write
 from training import old_names
 from training.config import Config, config_from_dict
-from training.files.file_kinds import is_address, is_pickle, misfit
+from training.files.file_kinds import foreign_kind, is_address, is_pickle
 from training.files.legacy import load_legacy
 from training.files.network import Network
 from training.networks.discriminator import Discriminator
@@ -41,7 +41,19 @@ def save_network(
     inverse_renderer: nn.Module | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a network file atomically. dtype: store floating weights in it (None: as they are)."""
+    """Write a network file atomically.
+
+    Args:
+        path: .safetensors file.
+        generator: usually the averaged one.
+        discriminator: None leaves it out; poses of images cannot be estimated then.
+        provenance: where the weights come from, JSON values.
+        inverse_renderer: stored too, if any (`training/geod.py`).
+        dtype: of floating-point weights in the file; None: as they are.
+
+    Raises:
+        OSError: where the file cannot be written; an earlier one is then as it was.
+    """
     networks = {"G_ema": generator, "D": discriminator, "IR": inverse_renderer}
     tensors = {
         f"{prefix}.{name}": _stored(tensor, dtype)
@@ -63,6 +75,8 @@ def save_network(
 def find_network(path: str | os.PathLike) -> Path:
     """The file that --network names: itself, or the newest network in a run folder.
 
+    Of a folder of runs, the newest run counts that has a network.
+
     Raises:
         UserError: one line, where there is none, or where it is something else.
     """
@@ -70,18 +84,19 @@ def find_network(path: str | os.PathLike) -> Path:
     if is_address(path):
         raise UserError(f"{path} is an address: download the file and name the copy")
     if path.is_dir():
-        networks = sorted(path.glob("network-*.safetensors"))
+        name = "network-*.safetensors"
+        networks = sorted(path.glob(name)) or sorted(path.glob(f"[0-9]*-*/{name}"))
         if not networks:
             raise UserError(
-                f"the folder {path} holds no network-*.safetensors: name a run folder after its "
-                "first snapshot, or a file"
+                f"the folder {path} holds no {name}: name a run folder after its first snapshot, "
+                "or a file"
             )
         return networks[-1]
     if not path.exists():
         raise UserError(f"network file {path} does not exist")
     if not path.is_file():
         raise UserError(f"network file {path} is a device or a pipe: name an ordinary file")
-    if what := misfit(path):
+    if what := foreign_kind(path):
         raise UserError(f"network file {path} {what}")
     return path
 
@@ -104,12 +119,19 @@ def read_network_file(path: Path) -> Contents:
         raise UserError(f"{path} is not a readable network file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} is a safetensors file, but not one of PoF3D's networks")
-    refuse_newer(path, _described(path, metadata, "format_version", int))
-    return Contents(tensors, _described(path, metadata, "config", _config_from_json), metadata)
+    refuse_newer(path, _parse_metadata(path, metadata, "format_version", int))
+    return Contents(tensors, _parse_metadata(path, metadata, "config", _config_from_json), metadata)
 
 
 def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
     """Read a network file, the newest one of a run folder, or an old .pkl.
+
+    Args:
+        path: the file or folder.
+        device: where the networks are put.
+
+    Returns:
+        The networks, in evaluation mode and without gradients.
 
     Raises:
         UserError: one line, for anything else.
@@ -119,7 +141,7 @@ def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") ->
         return load_legacy(path, device)
     tensors, config, metadata = read_network_file(path)
     generator = Generator(config)
-    generator.raw_resolution = _described(path, metadata, "raw_resolution", int)
+    generator.raw_resolution = _parse_metadata(path, metadata, "raw_resolution", int)
     load_weights(generator, tensors, "G_ema.", path)
     discriminator = None
     if any(name.startswith("D.") for name in tensors):
@@ -127,7 +149,7 @@ def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") ->
         load_weights(discriminator, tensors, "D.", path)
         discriminator.eval().requires_grad_(False).to(device)
     generator.eval().requires_grad_(False).to(device)
-    provenance = _described(path, metadata, "provenance", json.loads)
+    provenance = _parse_metadata(path, metadata, "provenance", json.loads)
     return Network(generator, discriminator, config, provenance)
 
 
@@ -135,8 +157,10 @@ def _config_from_json(text: str) -> Config:
     return config_from_dict(json.loads(text))
 
 
-def _described(path: Path, metadata: Mapping[str, str], key: str, parse: Callable[[str], T]) -> T:
-    """One entry of a network file's metadata. Raises UserError where it is missing or broken."""
+def _parse_metadata(
+    path: Path, metadata: Mapping[str, str], key: str, parse: Callable[[str], T]
+) -> T:
+    """One entry of a network file's metadata; UserError where it is missing or broken."""
     if key not in metadata:
         raise UserError(f"{path} lacks '{key}' in its metadata: save the network again")
     try:
@@ -169,7 +193,11 @@ def load_weights(
 
 
 def refuse_newer(path: Path, version: int) -> None:
-    """Raises UserError for a file of a format that only newer code reads."""
+    """Refuse a file of a format that only newer code reads.
+
+    Raises:
+        UserError: for a version above `FORMAT_VERSION`.
+    """
     if version > FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {version}: update this code, which reads {FORMAT_VERSION}"

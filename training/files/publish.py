@@ -1,4 +1,4 @@
-"""Make a network file fit to be shipped: half the size, with its story inside.
+"""Make a network file fit to be published: half the size, with its provenance and metrics.
 
 python -m training.files.publish --network FILE --dest FILE [--note KEY=VALUE] …
 """
@@ -18,9 +18,9 @@ from training.files.network_file import find_network, load_network, save_network
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help="File to write.")
 @click.option("--note", "notes", multiple=True, metavar="KEY=VALUE", help="More to say about it.")
 def main(network: Path, dest: Path, notes: tuple[str, ...]) -> None:
-    """Store a network in float16 with its provenance: the run's, all metrics measured of it, notes.
+    """Store a network in float16 with its provenance: the run's, its metrics, and notes.
 
-    The path of the data set, which means nothing elsewhere, is left out.
+    The path of the data set, which means nothing on other machines, is left out.
     """
     if not all("=" in note for note in notes):
         raise UserError("write notes as --note KEY=VALUE")
@@ -30,7 +30,7 @@ def main(network: Path, dest: Path, notes: tuple[str, ...]) -> None:
     data = loaded.config.data.model_copy(update={"path": None})
     loaded.generator.config = loaded.config.model_copy(update={"data": data})
     provenance = loaded.provenance | dict(note.split("=", 1) for note in notes)
-    provenance["metrics"] = measured(network)
+    provenance["metrics"] = recorded_metrics(network)
     with write_destination(dest) as temporary:
         save_network(
             *(temporary, loaded.generator, loaded.discriminator, provenance), dtype=torch.float16
@@ -39,8 +39,8 @@ def main(network: Path, dest: Path, notes: tuple[str, ...]) -> None:
     click.echo(json.dumps(provenance, indent=1))
 
 
-def measured(network: Path) -> dict[str, float]:
-    """What the run folder's metric-*.jsonl say of a network file; the newest counts."""
+def recorded_metrics(network: Path) -> dict[str, float]:
+    """Metrics of a network file from its run folder's metric-*.jsonl; the newest values count."""
     results: dict[str, float] = {}
     for path in sorted(network.parent.glob("metric-*.jsonl")):
         for record in map(json.loads, path.read_text().splitlines()):

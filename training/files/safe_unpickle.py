@@ -1,12 +1,12 @@
 """Pickles of old checkpoints, read without running them.
 
-Such a file is a program for a stack machine whose instructions include "import this" and "call
-that". Python's unpickler is not used at all. The machine below knows the instructions that honest
-files need, works on inert values, imports nothing, and calls nothing but the few functions of this
-file that stand in for torch's and numpy's. An unknown class becomes a `Record` of its name and
-state; a call of an unknown function refuses the file. Limits on instructions and text bound time
-and memory; no structure from a file is ever walked, compared, hashed or printed as a whole, so one
-that refers to itself a billion times costs nothing.
+Such a file is a program for a stack machine whose opcodes include "import this" and "call that".
+Python's unpickler is not used at all. `_Unpickler` implements the opcodes that published files
+need, works on plain data, imports nothing, and calls nothing but the few functions of this module
+that stand in for torch's and numpy's. An unknown class becomes a `Record` of its name and state; a
+file that calls an unknown function is refused. Limits on opcodes and text bound time and memory; no
+structure from a file is ever walked, compared, hashed or printed as a whole, so one that refers to
+itself a billion times costs nothing.
 """
 
 import math
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dnnlib import UserError
 
-MAX_INSTRUCTIONS = 500_000  # published files have some 50 000
+MAX_OPCODES = 500_000  # published files have some 50 000
 MAX_TEXT_BYTES = 64 << 20  # nearly all of it is source text
 MAX_NAME_BYTES = 256
 MAX_DIMENSIONS = 8
@@ -45,12 +45,13 @@ class Record:
 
     def part(self, path: str) -> "Record | None":
         """The submodule at a dotted path of a stored network ('' is the network)."""
-        here = self
+        part = self
         for name in path.split(".") if path else ():
-            here = as_dict(here.settings().get("_modules")).get(name)
-            if not isinstance(here, Record):
+            child = as_dict(part.settings().get("_modules")).get(name)
+            if not isinstance(child, Record):
                 return None
-        return here
+            part = child
+        return part
 
     def tensor(self, path: str) -> "StoredTensor | None":
         """The parameter or buffer at a dotted path of a stored network."""
@@ -98,10 +99,12 @@ class StoredTensor:
 
     @property
     def count(self) -> int:
+        """Number of elements."""
         return math.prod(self.size)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of its elements."""
         return self.count * self.storage.dtype.itemsize
 
     def load(self) -> Tensor:
@@ -113,21 +116,21 @@ class StoredTensor:
         return data.clone().view(self.storage.dtype).as_strided(self.size, self.stride)
 
 
-# The stack machine ------------------------------------------------------------------------------
+# The unpickler ----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class _Limits:
-    """What is left to spend; nested pickles spend from the same purse."""
+class _Budget:
+    """What a file, its nested pickles included, may still use."""
 
-    instructions: int = MAX_INSTRUCTIONS
+    opcodes: int = MAX_OPCODES
     text: int = MAX_TEXT_BYTES
 
-    def spend(self, *, instructions: int = 0, text: int = 0) -> None:
-        self.instructions -= instructions
+    def spend(self, *, opcodes: int = 0, text: int = 0) -> None:
+        self.opcodes -= opcodes
         self.text -= text
-        if self.instructions < 0:
-            raise UserError(f"it has more than {MAX_INSTRUCTIONS} instructions")
+        if self.opcodes < 0:
+            raise UserError(f"it has more than {MAX_OPCODES} opcodes")
         if self.text < 0:
             raise UserError(f"it has more than {MAX_TEXT_BYTES >> 20} MiB of text")
 
@@ -140,8 +143,8 @@ class _Name:
 
 
 @dataclass(slots=True)
-class _PickleMachine:
-    """Runs pickles, one after the other, from a buffer (PEP 307, PEP 3154; module `pickletools`).
+class _Unpickler:
+    """Reads pickles, one after the other, from a buffer (PEP 307, PEP 3154; module `pickletools`).
 
     Sets become lists, byte strings become views of the buffer, and dictionaries take only text and
     small integers as keys: hashing anything else can be made to take for ever.
@@ -150,7 +153,7 @@ class _PickleMachine:
     """
 
     data: memoryview
-    limits: _Limits
+    budget: _Budget
     nested: bool = False
     position: int = 0
     stack: list = field(default_factory=list)
@@ -161,10 +164,10 @@ class _PickleMachine:
         """The value of the pickle that starts at the current position."""
         self.stack, self.outer_stacks, self.memo = [], [], {}
         while (code := bytes(self.take(1))) != pickle.STOP:
-            self.limits.spend(instructions=1)
-            if code not in _INSTRUCTIONS:
-                raise UserError(f"instruction {code!r} has no place in a network file")
-            _INSTRUCTIONS[code](self)
+            self.budget.spend(opcodes=1)
+            if code not in _OPCODES:
+                raise UserError(f"opcode {code!r} has no place in a network file")
+            _OPCODES[code](self)
         return self.pop()
 
     def take(self, count: int) -> memoryview:
@@ -177,7 +180,7 @@ class _PickleMachine:
         return int.from_bytes(self.take(size), "little", signed=signed)
 
     def text(self, size: int) -> str:
-        self.limits.spend(text=size)
+        self.budget.spend(text=size)
         try:
             return str(self.take(size), "utf-8")
         except UnicodeDecodeError:
@@ -197,7 +200,7 @@ class _PickleMachine:
 
     def pop(self, kind: type | tuple[type, ...] = object) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kind):
-            raise UserError("it is damaged: an instruction lacks its operand")
+            raise UserError("it is damaged: an opcode lacks its operand")
         return self.stack.pop()
 
     def pop_tuple(self, count: int) -> tuple:
@@ -209,7 +212,7 @@ class _PickleMachine:
 
     def pop_to_mark(self) -> list:
         if not self.outer_stacks:
-            raise UserError("it is damaged: an instruction lacks its mark")
+            raise UserError("it is damaged: an opcode lacks its mark")
         items, self.stack = self.stack, self.outer_stacks.pop()
         return items
 
@@ -230,7 +233,7 @@ class _PickleMachine:
 
     def remember(self, index: int) -> None:
         if not self.stack:
-            raise UserError("it is damaged: an instruction lacks its operand")
+            raise UserError("it is damaged: an opcode lacks its operand")
         self.memo[index] = self.stack[-1]
 
     def recall(self, index: int) -> None:
@@ -247,7 +250,7 @@ class _PickleMachine:
         args, function = self.pop(tuple), self.pop(_Name)
         if self.nested or function.text not in _CALLS:
             raise UserError(f"it calls {function.text!r}, which no network needs; nothing was run")
-        self.push(_CALLS[function.text](args, self.limits))
+        self.push(_CALLS[function.text](args, self.budget))
 
     def new(self) -> None:
         args, cls = self.pop(tuple), self.pop(_Name)
@@ -265,47 +268,47 @@ class _PickleMachine:
         self.push(Record("persistent id", self.pop(tuple)))
 
 
-_INSTRUCTIONS: dict[bytes, Callable[[_PickleMachine], None]] = {
-    pickle.PROTO: lambda m: m.take(1),
-    pickle.FRAME: lambda m: m.take(8),
-    pickle.MARK: _PickleMachine.mark,
-    pickle.NONE: lambda m: m.push(None),
-    pickle.NEWTRUE: lambda m: m.push(True),
-    pickle.NEWFALSE: lambda m: m.push(False),
-    pickle.BININT: lambda m: m.push(m.integer(4, signed=True)),
-    pickle.BININT1: lambda m: m.push(m.integer(1)),
-    pickle.BININT2: lambda m: m.push(m.integer(2)),
-    pickle.LONG1: lambda m: m.push(m.integer(m.integer(1), signed=True)),
-    pickle.BINFLOAT: lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    pickle.SHORT_BINUNICODE: lambda m: m.push(m.text(m.integer(1))),
-    pickle.BINUNICODE: lambda m: m.push(m.text(m.integer(4))),
-    pickle.SHORT_BINBYTES: lambda m: m.push(m.take(m.integer(1))),
-    pickle.BINBYTES: lambda m: m.push(m.take(m.integer(4))),
-    pickle.BINBYTES8: lambda m: m.push(m.take(m.integer(8))),
-    pickle.EMPTY_TUPLE: lambda m: m.push(()),
-    pickle.TUPLE1: lambda m: m.push(m.pop_tuple(1)),
-    pickle.TUPLE2: lambda m: m.push(m.pop_tuple(2)),
-    pickle.TUPLE3: lambda m: m.push(m.pop_tuple(3)),
-    pickle.TUPLE: lambda m: m.push(tuple(m.pop_to_mark())),
-    pickle.EMPTY_LIST: lambda m: m.push([]),
-    pickle.EMPTY_SET: lambda m: m.push([]),
-    pickle.APPEND: lambda m: m.extend([m.pop()]),
-    pickle.APPENDS: lambda m: m.extend(m.pop_to_mark()),
-    pickle.ADDITEMS: lambda m: m.extend(m.pop_to_mark()),
-    pickle.EMPTY_DICT: lambda m: m.push({}),
-    pickle.SETITEM: lambda m: m.update(m.pop_tuple(2)),
-    pickle.SETITEMS: lambda m: m.update(m.pop_to_mark()),
-    pickle.BINPUT: lambda m: m.remember(m.integer(1)),
-    pickle.LONG_BINPUT: lambda m: m.remember(m.integer(4)),
-    pickle.MEMOIZE: lambda m: m.remember(len(m.memo)),
-    pickle.BINGET: lambda m: m.recall(m.integer(1)),
-    pickle.LONG_BINGET: lambda m: m.recall(m.integer(4)),
-    pickle.GLOBAL: lambda m: m.name(m.line(), m.line()),
-    pickle.STACK_GLOBAL: lambda m: m.name(*(m.pop(str), m.pop(str))[::-1]),
-    pickle.REDUCE: _PickleMachine.call,
-    pickle.NEWOBJ: _PickleMachine.new,
-    pickle.BUILD: _PickleMachine.build,
-    pickle.BINPERSID: _PickleMachine.persistent,
+_OPCODES: dict[bytes, Callable[[_Unpickler], object]] = {
+    pickle.PROTO: lambda u: u.take(1),
+    pickle.FRAME: lambda u: u.take(8),
+    pickle.MARK: _Unpickler.mark,
+    pickle.NONE: lambda u: u.push(None),
+    pickle.NEWTRUE: lambda u: u.push(True),
+    pickle.NEWFALSE: lambda u: u.push(False),
+    pickle.BININT: lambda u: u.push(u.integer(4, signed=True)),
+    pickle.BININT1: lambda u: u.push(u.integer(1)),
+    pickle.BININT2: lambda u: u.push(u.integer(2)),
+    pickle.LONG1: lambda u: u.push(u.integer(u.integer(1), signed=True)),
+    pickle.BINFLOAT: lambda u: u.push(struct.unpack(">d", u.take(8))[0]),
+    pickle.SHORT_BINUNICODE: lambda u: u.push(u.text(u.integer(1))),
+    pickle.BINUNICODE: lambda u: u.push(u.text(u.integer(4))),
+    pickle.SHORT_BINBYTES: lambda u: u.push(u.take(u.integer(1))),
+    pickle.BINBYTES: lambda u: u.push(u.take(u.integer(4))),
+    pickle.BINBYTES8: lambda u: u.push(u.take(u.integer(8))),
+    pickle.EMPTY_TUPLE: lambda u: u.push(()),
+    pickle.TUPLE1: lambda u: u.push(u.pop_tuple(1)),
+    pickle.TUPLE2: lambda u: u.push(u.pop_tuple(2)),
+    pickle.TUPLE3: lambda u: u.push(u.pop_tuple(3)),
+    pickle.TUPLE: lambda u: u.push(tuple(u.pop_to_mark())),
+    pickle.EMPTY_LIST: lambda u: u.push([]),
+    pickle.EMPTY_SET: lambda u: u.push([]),
+    pickle.APPEND: lambda u: u.extend([u.pop()]),
+    pickle.APPENDS: lambda u: u.extend(u.pop_to_mark()),
+    pickle.ADDITEMS: lambda u: u.extend(u.pop_to_mark()),
+    pickle.EMPTY_DICT: lambda u: u.push({}),
+    pickle.SETITEM: lambda u: u.update(u.pop_tuple(2)),
+    pickle.SETITEMS: lambda u: u.update(u.pop_to_mark()),
+    pickle.BINPUT: lambda u: u.remember(u.integer(1)),
+    pickle.LONG_BINPUT: lambda u: u.remember(u.integer(4)),
+    pickle.MEMOIZE: lambda u: u.remember(len(u.memo)),
+    pickle.BINGET: lambda u: u.recall(u.integer(1)),
+    pickle.LONG_BINGET: lambda u: u.recall(u.integer(4)),
+    pickle.GLOBAL: lambda u: u.name(u.line(), u.line()),
+    pickle.STACK_GLOBAL: lambda u: u.name(*(u.pop(str), u.pop(str))[::-1]),
+    pickle.REDUCE: _Unpickler.call,
+    pickle.NEWOBJ: _Unpickler.new,
+    pickle.BUILD: _Unpickler.build,
+    pickle.BINPERSID: _Unpickler.persistent,
 }
 
 
@@ -326,14 +329,14 @@ _DTYPES = {
 _STORAGE_MAGIC, _STORAGE_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
-def _storage(args: tuple, limits: _Limits) -> Storage:
-    """torch's file format of before 2020: five pickles, the number of elements, the bytes."""
+def _storage(args: tuple, budget: _Budget) -> Storage:
+    """Torch's file format of before 2020: five pickles, the number of elements, the bytes."""
     match args:
         case (memoryview() as data,):
-            machine = _PickleMachine(data, limits, nested=True)
+            unpickler = _Unpickler(data, budget, nested=True)
         case _:
             raise UserError("a storage is not a string of bytes")
-    match tuple(machine.run() for _ in range(5)):
+    match tuple(unpickler.run() for _ in range(5)):
         case (
             int(magic),
             int(version),
@@ -346,30 +349,30 @@ def _storage(args: tuple, limits: _Limits) -> Storage:
             known = False
     if not known or kind not in _DTYPES:
         raise UserError("a storage is not in torch's format")
-    if machine.integer(8) != count:
+    if unpickler.integer(8) != count:
         raise UserError("a storage has two lengths")
-    storage = Storage(_DTYPES[kind], data[machine.position :])
+    storage = Storage(_DTYPES[kind], data[unpickler.position :])
     if len(storage.data) != count * storage.dtype.itemsize:
         raise UserError("a storage is not as long as it says")
     return storage
 
 
-def _tensor(args: tuple, _: _Limits) -> StoredTensor:
+def _tensor(args: tuple, _: _Budget) -> StoredTensor:
     match args:
         case (Storage() as storage, offset, tuple(size), tuple(stride), *_):
             return StoredTensor(storage, offset, size, stride)
     raise UserError("a tensor is not made from a storage")
 
 
-def _parameter(args: tuple, _: _Limits) -> StoredTensor:
+def _parameter(args: tuple, _: _Budget) -> StoredTensor:
     match args:
         case (StoredTensor() as tensor, *_):
             return tensor
     raise UserError("a parameter is not made from a tensor")
 
 
-def _persistent_object(args: tuple, _: _Limits) -> Record:
-    """The source text that comes with the object stays text."""
+def _persistent_object(args: tuple, _: _Budget) -> Record:
+    """An object of a class whose source text the file carries; the text is not executed."""
     match args:
         case ({"type": "class", "class_name": str(name), "state": dict(state)},) if (
             len(name) <= MAX_NAME_BYTES
@@ -381,7 +384,7 @@ def _persistent_object(args: tuple, _: _Limits) -> Record:
 _SCALARS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "?"}
 
 
-def _scalar(args: tuple, _: _Limits) -> Any:
+def _scalar(args: tuple, _: _Budget) -> Any:
     """A numpy scalar, little-endian as numpy writes it on all machines in use."""
     match args:
         case (Record(args=(str(kind), *_)), memoryview() as data) if kind in _SCALARS:
@@ -390,18 +393,18 @@ def _scalar(args: tuple, _: _Limits) -> Any:
     raise UserError("a numpy number is of an unknown kind")
 
 
-def _dictionary(args: tuple, _: _Limits) -> dict:
+def _dictionary(args: tuple, _: _Budget) -> dict:
     if args:
         raise UserError("a dictionary is made in an unknown way")
     return {}
 
 
-def _inert(name: str) -> Callable[[tuple, _Limits], Record]:
+def _record_of(name: str) -> Callable[[tuple, _Budget], Record]:
     return lambda args, _: Record(name, args)
 
 
 _DICTIONARIES = ("collections.OrderedDict", "dnnlib.util.EasyDict")
-_CALLS: dict[str, Callable[[tuple, _Limits], Any]] = {
+_CALLS: dict[str, Callable[[tuple, _Budget], Any]] = {
     "torch.storage._load_from_bytes": _storage,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -412,7 +415,7 @@ _CALLS: dict[str, Callable[[tuple, _Limits], Any]] = {
     **dict.fromkeys(_DICTIONARIES, _dictionary),
     # Of no interest, but they occur.
     **{
-        name: _inert(name)
+        name: _record_of(name)
         for name in (
             "numpy.dtype",
             "numpy.core.multiarray._reconstruct",
@@ -426,14 +429,21 @@ _CALLS: dict[str, Callable[[tuple, _Limits], Any]] = {
 
 
 def load(data: memoryview) -> Any:
-    """The value of a pickle, made of None, flags, numbers, texts, views of `data`, lists,
-    dictionaries, tuples, `Record`, `Storage` and `StoredTensor`.
+    """Read a pickle without running it.
 
-    Raises UserError, one line, for a file that is damaged, too large, or calls for anything else.
+    Args:
+        data: the file; values refer to it.
+
+    Returns:
+        Made of None, flags, numbers, texts, views of `data`, lists, dictionaries, tuples, `Record`,
+        `Storage` and `StoredTensor`.
+
+    Raises:
+        UserError: one line, for a file that is damaged, too large, or calls anything else.
     """
     if data[:1] != pickle.PROTO:
         raise UserError("it is not a pickle")
-    return _PickleMachine(data, _Limits()).run()
+    return _Unpickler(data, _Budget()).run()
 
 
 def as_dict(value: Any) -> dict:

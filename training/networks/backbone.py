@@ -5,10 +5,15 @@ from torch import Tensor, nn
 
 from dnnlib import UserError
 from training.networks.layers import SynthesisBlock
+from training.networks.mapping import GeneratorMapping
 
 
 def channels_at(resolution: int, base: int, most: int) -> int:
-    """Width of all networks at a resolution. Raises UserError where nothing would be left."""
+    """Width of all networks at a resolution: min(base / resolution, most).
+
+    Raises:
+        UserError: where no channels would be left.
+    """
     width = min(base // resolution, most)
     if width < 1:
         raise UserError(
@@ -19,7 +24,7 @@ def channels_at(resolution: int, base: int, most: int) -> int:
 
 
 class SynthesisNetwork(nn.Module):
-    """ws [B, num_ws, w_dim] -> image [B, channels, resolution, resolution].
+    """StyleGAN2's synthesis network with skip connections (Karras et al. 2020, section 4.1).
 
     num_ws = 2 log2(resolution) - 2: one for each convolution, and the last ToRGB's.
     """
@@ -36,26 +41,38 @@ class SynthesisNetwork(nn.Module):
             self.add_module(f"b{res}", SynthesisBlock(width, next_width, w_dim, res, channels))
             width = next_width
 
+    def blocks(self) -> list[SynthesisBlock]:
+        """From the lowest resolution up."""
+        return [getattr(self, f"b{res}") for res in self.resolutions]
+
     def forward(self, ws: Tensor, noise: str) -> Tensor:
-        x = image = None
+        """ws: [B, num_ws, w_dim] -> [B, channels, resolution, resolution].
+
+        noise: 'random', 'const' or 'none'; see `SynthesisLayer.forward`.
+        """
+        x: Tensor | None = None
+        image: Tensor | None = None
         start = 0
-        for res in self.resolutions:
-            block = self.get_submodule(f"b{res}")
+        for block in self.blocks():
             styles = ws[:, start : start + block.layer_count + 1]
             x, image = block(x, image, styles, noise, ws.dtype)
             start += block.layer_count
+        assert image is not None  # there is a block
         return image
 
 
 class Backbone(nn.Module):
     """The mapping and the synthesis of the planes; named as in published checkpoints."""
 
-    def __init__(self, mapping: nn.Module, synthesis: SynthesisNetwork, plane_channels: int):
+    def __init__(self, mapping: GeneratorMapping, synthesis: SynthesisNetwork, plane_channels: int):
         super().__init__()
         self.mapping = mapping
         self.synthesis = synthesis
         self.plane_channels = plane_channels
 
     def planes(self, ws: Tensor, noise: str) -> Tensor:
-        """ws [B, num_ws, w_dim] -> [B, 3, plane channels, resolution, resolution]."""
+        """Tri-planes [B, 3, plane channels, resolution, resolution] of ws [B, num_ws, w_dim].
+
+        noise: see `SynthesisNetwork.forward`.
+        """
         return torch.unflatten(self.synthesis(ws, noise), 1, (3, self.plane_channels))

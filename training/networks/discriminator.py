@@ -1,7 +1,8 @@
 """The discriminator: one trunk, two heads (PoF3D section 3.3).
 
-The pose head tells from which camera an image was taken; generated images, whose camera is known,
-teach it. The score head judges real or fake given that pose, so a photograph needs no pose label.
+The pose head estimates the camera pose of an image and is trained on generated ones, whose pose is
+known. The score head tells real from fake conditioned on that estimate, so that photographs need no
+pose labels.
 """
 
 import math
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dnnlib import UserError
 from torch_utils.images import resize, to_float
 from training.config import Config
 from training.networks.backbone import channels_at
@@ -21,7 +23,7 @@ POSE_DIM = 2
 
 
 class DiscriminatorOutput(NamedTuple):
-    """score: [B, 1], positive for real. pose: [B, 2], (h, v) in radians as seen in the image."""
+    """score: [B, 1], positive for real. pose: [B, 2], the estimate of (h, v) in radians."""
 
     score: Tensor
     pose: Tensor
@@ -41,6 +43,7 @@ class DiscriminatorBlock(nn.Module):
         self.skip = Conv2d(in_channels, out_channels, 1, bias=False, down=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: [B, in, H, W] -> [B, out, H/2, W/2]; in the first block, x is [B, image, H, W]."""
         x = x.to(self.inner_dtype or at_least_float32(x).dtype)
         if hasattr(self, "fromrgb"):
             x = self.fromrgb(x)
@@ -92,7 +95,7 @@ class Discriminator(nn.Module):
 
     def blocks(self) -> list[DiscriminatorBlock]:
         """From the highest resolution down."""
-        return [self.get_submodule(f"b{resolution}") for resolution in self.block_resolutions]
+        return [getattr(self, f"b{resolution}") for resolution in self.block_resolutions]
 
     def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
         """Precision of the blocks at the highest resolutions."""
@@ -102,13 +105,22 @@ class Discriminator(nn.Module):
     def forward(
         self, image: Tensor, raw: Tensor | None = None, condition: Tensor | None = None
     ) -> DiscriminatorOutput:
-        """Judge images [B, 3, R, R], with dual discrimination beside their raw renderings.
+        """Score images and estimate their poses.
 
-        raw: [B, 3, r, r], enlarged bilinearly here. condition: [B, 2], the pose that the score is
-        conditioned on; None takes the one seen in the image, without gradient.
+        Args:
+            image: [B, 3, R, R] in [-1, 1].
+            raw: [B, 3, r, r], the raw renderings, resized here; needed for dual discrimination
+                (EG3D, section 4.3), ignored otherwise.
+            condition: [B, 2], the poses that the scores are conditioned on, in radians; None: the
+                estimates, without gradient.
+
+        Raises:
+            UserError: where dual discrimination lacks the raw renderings.
         """
         x = image
         if self.dual:
+            if raw is None:
+                raise UserError("dual discrimination needs the raw renderings beside the images")
             x = torch.cat([image, resize(raw, self.resolution)], dim=1)
         for block in self.blocks():
             x = block(x)
@@ -130,7 +142,15 @@ class Discriminator(nn.Module):
 
         Returns:
             (h, v) [B, 2] in radians, without gradient.
+
+        Raises:
+            UserError: for images of another size.
         """
+        if images.shape[1:] != (3, self.resolution, self.resolution):
+            raise UserError(
+                f"images of shape {list(images.shape)}: this network takes "
+                f"[B, 3, {self.resolution}, {self.resolution}]; resize them first"
+            )
         images = images.to(self.b4.cam_out2.weight.device)
         images = images if images.is_floating_point() else to_float(images)
         raw = resize(images, raw_resolution or self.config.rendering.raw_resolution)

@@ -12,19 +12,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dnnlib import UserError
 from torch_utils.ops import triplane_render
 from torch_utils.ops.triplane_render import FieldSamples
 from training import cameras, pose_sources
 from training.config import Config
 from training.networks.backbone import Backbone, SynthesisNetwork
 from training.networks.mapping import GeneratorMapping, PoseMapping
-from training.networks.rendering import Decoder, RayDraws, fixed_draws, random_draws, render_rays
+from training.networks.rendering import Decoder, midpoint_sampling, random_sampling, render_rays
 from training.networks.superresolution import SuperResolution
 
 
 class Latent(NamedTuple):
-    """w: [B, w_dim], untruncated. ws: [B, num_ws, w_dim], one per layer. pose: [B, 2] in radians,
-    None for a generator whose pose is given."""
+    """Intermediate latents and poses.
+
+    w: [B, w_dim], untruncated. ws: [B, num_ws, w_dim], one per layer. pose: [B, 2] in radians,
+    None for a generator whose poses are given.
+    """
 
     w: Tensor
     ws: Tensor
@@ -78,19 +82,17 @@ class Generator(nn.Module):
 
     def _mapping(self) -> GeneratorMapping:
         sizes, settings = self.config.generator, self.config.camera
+        z_dim, w_dim, layers = sizes.z_dim, sizes.w_dim, sizes.mapping_layers
         if label_dim := self.pose_source.label_dim:
-            return GeneratorMapping(
-                sizes.z_dim, label_dim, sizes.w_dim, layers=sizes.mapping_layers
-            )
-        mapping = PoseMapping(
-            sizes.z_dim, sizes.w_dim, layers=sizes.mapping_layers, mean_h=settings.mean_h
-        )
+            return GeneratorMapping(z_dim, label_dim, w_dim, layers=layers)
+        mapping = PoseMapping(z_dim, w_dim, layers=layers, mean_h=settings.mean_h)
         if settings.init_std is not None:
             mapping.spread_poses(settings.init_std)
         return mapping
 
     @property
     def mapping(self) -> GeneratorMapping:
+        """The mapping network, z -> w, with the pose head where poses are learned."""
         return self.backbone.mapping
 
     def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
@@ -106,16 +108,32 @@ class Generator(nn.Module):
         truncation: float = 1,
         cutoff: int | None = None,
     ) -> Latent:
-        """z: [B, z_dim]; label: [B, 25] camera, only where the pose is given. A learned pose comes
-        from the untruncated w; `truncation` pulls the first `cutoff` ws (None: all) toward the
-        mean."""
+        """Map latents to intermediate ones and to poses.
+
+        Args:
+            z: [B, z_dim].
+            label: [B, 25], cameras that a generator whose poses are given (EG3D) is conditioned on:
+                cam2world and intrinsics, row by row.
+            truncation: 1 leaves ws as they are, 0 replaces them by the mean. A learned pose comes
+                from the untruncated w.
+            cutoff: how many ws, from the first on, are truncated; None: all.
+
+        Raises:
+            UserError: where a label is needed and not given.
+        """
         w = self.mapping(z, label)
         pose = self.pose_source.of_latent(self, z, w)
         ws = self.mapping.broadcast(w, self.backbone.synthesis.num_ws, truncation, cutoff)
         return Latent(w, ws, pose)
 
     def pose_head(self, w: Tensor) -> Tensor:
-        """w: [B, w_dim] -> (h, v): [B, 2], clamped to the configured range."""
+        """w: [B, w_dim] -> (h, v): [B, 2] in radians, clamped to the configured range.
+
+        Raises:
+            UserError: for a generator whose poses are not learned.
+        """
+        if not isinstance(self.mapping, PoseMapping):
+            raise UserError(f"camera.poses={self.config.camera.poses}: there is no pose head")
         h, v = self.mapping.pose(w).unbind(-1)
         settings = self.config.camera
         if settings.range_h is not None:
@@ -125,7 +143,7 @@ class Generator(nn.Module):
         return torch.stack([h, v], dim=-1)
 
     def cam2world(self, pose: Tensor) -> Tensor:
-        """pose: [B, 2] -> [B, 4, 4]."""
+        """pose: [B, 2] in radians -> [B, 4, 4]; see `cameras.cam2world_from_pose`."""
         settings = self.config.camera
         return cameras.cam2world_from_pose(pose, settings.radius, settings.pivot)
 
@@ -138,11 +156,17 @@ class Generator(nn.Module):
         return cameras.degrees_from_pose(pose, self.config.camera.mean_h)
 
     def planes(self, ws: Tensor, noise: str = "const") -> Tensor:
-        """ws: [B, num_ws, w_dim] -> [B, 3, C, H, W]. noise: 'random', 'const' or 'none'."""
+        """Tri-planes of ws: [B, num_ws, w_dim] -> [B, 3, C, H, W].
+
+        noise: 'random', drawn for each sample; 'const', the layers' stored noise; or 'none'.
+        """
         return self.backbone.planes(ws, noise)
 
     def field(self, planes: Tensor, points: Tensor) -> FieldSamples:
-        """Density (before softplus) and color at points [B, N, 3] in world units."""
+        """Density (before softplus) and color at points [B, N, 3] in world units.
+
+        planes: [B, 3, C, H, W]. See `torch_utils.ops.triplane_render`.
+        """
         rendering = self.config.rendering
         return triplane_render(
             planes,
@@ -160,15 +184,18 @@ class Generator(nn.Module):
         intrinsics: Tensor | None = None,
         *,
         stochastic: bool = False,
-        draws: RayDraws | None = None,
         resolution: int | None = None,
     ) -> View:
         """Render every object from V cameras.
 
-        planes: [B, 3, C, H, W]; w: [B, w_dim], the last layer's; cam2world: [B, V, 4, 4];
-        intrinsics: [B, 3, 3] or [3, 3] (None: the preset's). stochastic: depths along rays are
-        drawn at random, as training wants; `draws` fixes them instead. resolution: pixels a side of
-        the rendering (None: `raw_resolution`); super-resolution makes the same image size of any.
+        Args:
+            planes: [B, 3, C, H, W].
+            w: [B, w_dim], the last layer's.
+            cam2world: [B, V, 4, 4].
+            intrinsics: [B, 3, 3] or [3, 3], normalized by image size; None: the config's.
+            stochastic: sample depths along rays at random, as in training.
+            resolution: pixels a side of the raw rendering (None: `raw_resolution`);
+                super-resolution makes the same image size of any.
         """
         batch, views = cam2world.shape[:2]
         size, config = resolution or self.raw_resolution, self.config.rendering
@@ -177,11 +204,10 @@ class Generator(nn.Module):
         rays = cameras.rays_from_cameras(cam2world.flatten(0, 1), intrinsics, size)
         # All views of an object share its planes: their rays stand side by side.
         rays = cameras.Rays(*(part.reshape(batch, views * size * size, 3) for part in rays))
-        if draws is None:
-            draws = (random_draws if stochastic else fixed_draws)(rays, config)
-        seen = render_rays(planes, self.decoder.effective(), rays, config, draws)
+        sampling = (random_sampling if stochastic else midpoint_sampling)(rays, config)
+        rendered = render_rays(planes, self.decoder.effective(), rays, config, sampling)
         features, depth, opacity = (
-            part.reshape(batch * views, size, size, -1).permute(0, 3, 1, 2) for part in seen
+            part.reshape(batch * views, size, size, -1).permute(0, 3, 1, 2) for part in rendered
         )
         raw = features[:, :3]
         image = raw
@@ -198,8 +224,16 @@ class Generator(nn.Module):
         cutoff: int | None = None,
         noise: str = "const",
     ) -> View:
-        """One image of each latent z [B, z_dim], from the pose it comes with; see `View`, V = 1."""
+        """One image of each latent z [B, z_dim] from its own pose: a `View` with V = 1.
+
+        The other arguments are those of `latent`, `planes` and `render`.
+
+        Raises:
+            UserError: for a generator whose poses are given.
+        """
         latent = self.latent(z, truncation=truncation, cutoff=cutoff)
+        if latent.pose is None:
+            raise UserError("this generator's poses are given: call latent, planes and render")
         planes = self.planes(latent.ws, noise)
         cam2world = self.cam2world(latent.pose)[:, None]
         return self.render(planes, latent.ws[:, -1], cam2world, intrinsics)

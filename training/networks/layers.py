@@ -5,6 +5,7 @@ that Adam moves all of them at the same relative speed. Parameter names are thos
 checkpoints.
 """
 
+import functools
 import math
 
 import torch
@@ -27,7 +28,7 @@ def normalize_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 class FullyConnected(nn.Module):
-    """Equalized linear layer with activation. [..., in] -> [..., out]."""
+    """Equalized linear layer with activation; `lr_multiplier` scales its learning rate."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class FullyConnected(nn.Module):
         return self.weight * self.weight_gain, bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: [..., in] -> [..., out], in the type of x."""
         weight, bias = self.effective()
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)
         return bias_act(F.linear(x, weight, bias), dim=-1, act=self.act)
@@ -61,27 +63,41 @@ def conv2d_resample(
 ) -> Tensor:
     """'Same' convolution with up- or downsampling by 2, low-pass filtered.
 
-    x: [B, I, H, W]. weight: [O, I, k, k], or one for each sample, [B, O, I, k, k]; k = 3 (or 1
-    where up is 1). kernel: the low-pass filter, 4 taps wide; needed where up or down is 2.
     Correlates with the weight, except when upsampling, where it convolves (as the published weights
     expect).
+
+    Args:
+        x: [B, I, H, W].
+        weight: [O, I, k, k], or one for each sample, [B, O, I, k, k]; k = 3 (or 1 where up is 1).
+        kernel: the low-pass filter, 4 taps wide; needed where up or down is 2.
+        up: 1 or 2.
+        down: 1 or 2; 1 where up is 2.
+
+    Returns:
+        [B, O, H * up / down, W * up / down].
+
+    Raises:
+        ValueError: for resampling without a kernel.
     """
     pad = weight.shape[-1] // 2
+    if up == down == 1:
+        return _correlate(x, weight, padding=pad)
+    if kernel is None:
+        raise ValueError("resampling needs a low-pass kernel")
     if up == 2:
         return upfirdn2d(_convolve_up(x, weight), kernel, padding=(1, 1, 1, 1), gain=4)
-    if down == 2 and pad == 0:
+    if pad == 0:
         return _correlate(upfirdn2d(x, kernel, down=2, padding=(1, 1, 1, 1)), weight)
-    if down == 2:
-        return _correlate(upfirdn2d(x, kernel, padding=(2, 2, 2, 2)), weight, stride=2)
-    return _correlate(x, weight, padding=pad)
+    return _correlate(upfirdn2d(x, kernel, padding=(2, 2, 2, 2)), weight, stride=2)
 
 
-def _correlate(x: Tensor, weight: Tensor, **options: int) -> Tensor:
+def _correlate(x: Tensor, weight: Tensor, *, padding: int = 0, stride: int = 1) -> Tensor:
     """`F.conv2d`; a weight for each sample [B, O, I, k, k] makes each sample a group."""
     if weight.ndim == 4:
-        return F.conv2d(x, weight, **options)
+        return F.conv2d(x, weight, padding=padding, stride=stride)
     grouped = x.reshape(1, -1, *x.shape[2:])
-    y = F.conv2d(grouped, weight.flatten(0, 1), groups=len(x), **options)
+    weights = weight.flatten(0, 1)
+    y = F.conv2d(grouped, weights, padding=padding, stride=stride, groups=len(x))
     return y.reshape(len(x), -1, *y.shape[2:])
 
 
@@ -106,9 +122,19 @@ def modulated_conv2d(
 ) -> Tensor:
     """Convolution whose input channels are scaled by per-sample styles (StyleGAN2, eqs. 1-3).
 
-    x: [B, I, H, W]. weight: [O, I, k, k]. styles: [B, I]. Demodulation divides each output channel
-    by the norm of its modulated weights. Scaling activations instead of weights gives the same
-    result with one weight for the batch; scaling weights pays where they are few.
+    Scaling activations instead of weights gives the same result with one weight for the batch;
+    scaling weights pays where they are few.
+
+    Args:
+        x: [B, I, H, W].
+        weight: [O, I, k, k].
+        styles: [B, I].
+        kernel: see `conv2d_resample`.
+        up: 1 or 2.
+        demodulate: divide each output channel by the norm of its modulated weights.
+
+    Returns:
+        [B, O, H * up, W * up], in the type of x.
     """
     if demodulate and x.dtype == torch.float16:
         # Demodulation cancels any scale; this one keeps half precision from overflowing.
@@ -134,6 +160,8 @@ def modulated_conv2d(
 class Conv2d(nn.Module):
     """Equalized convolution with activation and optional resampling (the discriminator's)."""
 
+    resample_filter: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -153,7 +181,10 @@ class Conv2d(nn.Module):
         self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
 
     def forward(self, x: Tensor, gain: float = 1) -> Tensor:
-        """gain multiplies the output and, where it is below 1, the clamp too."""
+        """x: [B, in, H, W] -> [B, out, H / down, W / down].
+
+        `gain` multiplies the output and, where it is below 1, the clamp too.
+        """
         weight = (self.weight * self.weight_gain).to(x.dtype)
         x = conv2d_resample(x, weight, kernel=self.resample_filter, down=self.down)
         clamp = None if self.clamp is None else self.clamp * min(gain, 1)
@@ -163,6 +194,9 @@ class Conv2d(nn.Module):
 
 class SynthesisLayer(nn.Module):
     """Modulated 3x3 convolution, noise, bias, leaky ReLU."""
+
+    noise_const: Tensor
+    resample_filter: Tensor
 
     def __init__(
         self,
@@ -184,7 +218,11 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
 
     def forward(self, x: Tensor, w: Tensor, noise: str) -> Tensor:
-        """x: [B, I, H, W]; w: [B, w_dim]; noise: 'random', 'const' or 'none'."""
+        """x: [B, in, H, W], w: [B, w_dim] -> [B, out, H * up, W * up].
+
+        `noise`, which is added before the activation: 'random', drawn for each sample; 'const', the
+        layer's stored noise; or 'none'.
+        """
         x = modulated_conv2d(
             x, self.weight, self.affine(w), kernel=self.resample_filter, up=self.up
         )
@@ -210,6 +248,7 @@ class ToRGB(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [B, in, H, W], w: [B, w_dim] -> [B, out, H, W]."""
         styles = self.affine(w) * self.weight_gain
         x = modulated_conv2d(x, self.weight, styles, demodulate=False)
         return bias_act(x, self.bias, clamp=self.clamp)
@@ -226,6 +265,8 @@ class SynthesisBlock(nn.Module):
     The first block (in_channels 0) starts from a learned constant and has a single layer.
     """
 
+    resample_filter: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -239,12 +280,12 @@ class SynthesisBlock(nn.Module):
     ):
         super().__init__()
         self.up = up
-        layer = {"w_dim": w_dim, "resolution": resolution, "clamp": clamp}
+        layer = functools.partial(SynthesisLayer, w_dim=w_dim, resolution=resolution, clamp=clamp)
         if in_channels == 0:
             self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
         else:
-            self.conv0 = SynthesisLayer(in_channels, out_channels, up=up, **layer)
-        self.conv1 = SynthesisLayer(out_channels, out_channels, **layer)
+            self.conv0 = layer(in_channels, out_channels, up=up)
+        self.conv1 = layer(out_channels, out_channels)
         self.torgb = ToRGB(out_channels, image_channels, w_dim, clamp=clamp)
         self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
 
@@ -256,9 +297,20 @@ class SynthesisBlock(nn.Module):
     def forward(
         self, x: Tensor | None, image: Tensor | None, ws: Tensor, noise: str, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """ws: [B, layer_count + 1, w_dim]. Returns activations in `dtype` and the float32 image."""
+        """One resolution of the network.
+
+        Args:
+            x: [B, in, H, W], activations of the block before; None for the first block.
+            image: [B, image channels, H, W], its image; None for the first block.
+            ws: [B, layer_count + 1, w_dim].
+            noise: see `SynthesisLayer.forward`.
+            dtype: type of the activations.
+
+        Returns:
+            Activations [B, out, H * up, W * up] and the image of that size, in float32 at least.
+        """
         styles = iter(ws.unbind(dim=1))
-        if hasattr(self, "const"):
+        if x is None:
             x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
         else:
             x = self.conv0(x.to(dtype), next(styles), noise)

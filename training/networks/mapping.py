@@ -6,14 +6,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dnnlib import UserError
 from training.networks.layers import FullyConnected, normalize_second_moment
 
 
 class MappingNetwork(nn.Module):
     """Latent and/or label to the intermediate latent w (StyleGAN2).
 
-    z [B, z_dim] and c [B, c_dim] -> w [B, w_dim]; a dimension of 0 leaves that input out. A label
-    is embedded by a linear layer; each part is normalized by its second moment, then concatenated.
+    A dimension of 0 leaves that input out. A label is embedded by a linear layer; each part is
+    normalized by its second moment, then concatenated.
     """
 
     def __init__(
@@ -29,10 +30,19 @@ class MappingNetwork(nn.Module):
             self.add_module(f"fc{i}", fc)
 
     def forward(self, z: Tensor | None = None, c: Tensor | None = None) -> Tensor:
-        parts = [normalize_second_moment(z)] if self.z_dim else []
+        """The intermediate latent w [B, w_dim].
+
+        Args:
+            z: [B, z_dim]; needed where z_dim is not 0, ignored otherwise.
+            c: [B, c_dim], the label, likewise.
+
+        Raises:
+            UserError: where an input is missing.
+        """
+        parts = [_required(z, "latents")] if self.z_dim else []
         if self.c_dim:
-            parts.append(normalize_second_moment(self.embed(c)))
-        x = torch.cat(parts, dim=1)
+            parts.append(self.embed(_required(c, "labels")))
+        x = torch.cat([normalize_second_moment(part) for part in parts], dim=1)
         for i in range(self.layers):
             x = self.get_submodule(f"fc{i}")(x)
         return x
@@ -42,6 +52,7 @@ class GeneratorMapping(MappingNetwork):
     """The generator's mapping: adds the running mean of w, for truncation."""
 
     W_AVG_DECAY = 0.998
+    w_avg: Tensor
 
     def __init__(self, z_dim: int, c_dim: int, w_dim: int, *, layers: int):
         super().__init__(z_dim, c_dim, w_dim, layers=layers)
@@ -52,7 +63,11 @@ class GeneratorMapping(MappingNetwork):
         self.w_avg.lerp_(w.detach().mean(dim=0), 1 - self.W_AVG_DECAY)
 
     def broadcast(self, w: Tensor, num_ws: int, truncation: float, cutoff: int | None) -> Tensor:
-        """[B, w_dim] -> [B, num_ws, w_dim], the first `cutoff` of them pulled toward the mean."""
+        """Repeat w [B, w_dim] for every layer: [B, num_ws, w_dim].
+
+        The first `cutoff` of them (None: all) are interpolated between the mean of w (truncation 0)
+        and w itself (1): the truncation trick (StyleGAN, Karras et al. 2019, appendix B).
+        """
         ws = w[:, None].expand(-1, num_ws, -1)
         if truncation == 1:
             return ws
@@ -63,6 +78,8 @@ class GeneratorMapping(MappingNetwork):
 class PoseMapping(GeneratorMapping):
     """PoF3D's mapping: w also determines the camera pose (section 3.2 of the paper)."""
 
+    mean: Tensor
+
     def __init__(self, z_dim: int, w_dim: int, *, layers: int, mean_h: float):
         super().__init__(z_dim, 0, w_dim, layers=layers)
         self.affine_layer1 = FullyConnected(w_dim, w_dim, act="lrelu", lr_multiplier=0.01)
@@ -70,7 +87,7 @@ class PoseMapping(GeneratorMapping):
         self.register_buffer("mean", torch.tensor([mean_h, math.pi / 2]), persistent=False)
 
     def pose(self, w: Tensor) -> Tensor:
-        """[B, w_dim] -> [B, 2], (h, v) in radians."""
+        """w: [B, w_dim] -> (h, v): [B, 2] in radians, not yet clamped."""
         return self.affine_layer2(self.affine_layer1(w)) + self.mean
 
     @torch.no_grad()
@@ -84,3 +101,9 @@ class PoseMapping(GeneratorMapping):
         self.affine_layer2.weight.mul_(scale[:, None])
         offset = (poses.mean(dim=0) - self.mean) * scale
         self.affine_layer2.bias.sub_(offset / self.affine_layer2.bias_gain)
+
+
+def _required(x: Tensor | None, what: str) -> Tensor:
+    if x is None:
+        raise UserError(f"this mapping network needs {what}")
+    return x

@@ -29,7 +29,7 @@ CLAMP = 256.0  # bounds activations, so that half precision does not overflow
 
 
 class SuperResolution(nn.Module):
-    """features [B, C, h, h] and their first three channels as the skip image -> [B, 3, R, R].
+    """Super-resolution module of EG3D (Chan et al. 2022, section 4.2).
 
     `inner_dtype` is the precision inside the blocks; None takes that of the input.
     """
@@ -49,6 +49,15 @@ class SuperResolution(nn.Module):
         )
 
     def forward(self, features: Tensor, w: Tensor) -> Tensor:
+        """Rendered features to the final image.
+
+        Args:
+            features: [B, C, h, h]; the first three channels are the raw image, in [-1, 1].
+            w: [B, w_dim], the last layer's.
+
+        Returns:
+            [B, 3, R, R], about [-1, 1].
+        """
         if features.shape[-1] != self.input_resolution:
             features = F.interpolate(
                 features, size=self.input_resolution, mode="bilinear", align_corners=False

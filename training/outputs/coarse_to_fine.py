@@ -1,6 +1,6 @@
 """The surface of a field without a dense grid: evaluate coarsely, then finely where it may lie.
 
-The grid is that of `shapes`; its cells are grouped into blocks of BLOCK^3. The field is evaluated
+The grid is that of `meshes`; its cells are grouped into blocks of BLOCK^3. The field is evaluated
 
 1. at the corners of all blocks;
 2. at all grid points of the blocks that may hold surface: those whose corners lie on both sides of
@@ -38,7 +38,7 @@ class SparseGrid(NamedTuple):
 
     padded: float32 [R + 2, R + 2, R + 2], the grid within a layer to spare; right in and on the
     blocks marked in `active`, bool [n, n, n], and wherever else it was evaluated; 0 elsewhere.
-    lowest, highest: densities seen. evaluations: how often the field was asked. overlooked: whether
+    lowest, highest: of all densities evaluated. evaluations: their number. overlooked: whether
     the audit found surface outside these blocks.
     """
 
@@ -51,7 +51,7 @@ class SparseGrid(NamedTuple):
 
 
 class _Search:
-    """The volume as far as it is known, and who fills it."""
+    """The volume as far as it is known, and the field that fills it."""
 
     def __init__(self, field: Field, resolution: int, level: float):
         self.field, self.level = field, level
@@ -101,7 +101,7 @@ class _Search:
                 index = some[:, None] * BLOCK + offsets
                 self.evaluate(index.flatten(0, 1).clamp_(max=self.last))
 
-    def entered(self, blocks: Tensor) -> Tensor:
+    def blocks_beyond(self, blocks: Tensor) -> Tensor:
         """The neighbors [n, n, n] into which the surface leaves the blocks, marked and filled."""
         found = F.pad(torch.zeros_like(blocks), (1,) * 6)
         offsets = torch.cartesian_prod(*[torch.arange(BLOCK + 1)] * 3)
@@ -139,7 +139,7 @@ def sparse_grid(field: Field, resolution: int, level: float, random: torch.Gener
     fresh = active
     while fresh.any():
         search.fill(fresh)
-        fresh = search.entered(fresh) & ~active
+        fresh = search.blocks_beyond(fresh) & ~active
         active = active | fresh
     inside = corners[:-1, :-1, :-1] > level
     overlooked = search.is_overlooked(~active, inside, random)

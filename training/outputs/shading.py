@@ -1,10 +1,11 @@
-"""Shaded pictures of meshes, by the optional package `neural_renderer`."""
+"""Shaded pictures of meshes, by `neural_renderer`."""
 
 import math
 
 import torch
 from torch import Tensor
 
+import neural_renderer
 from training.outputs.meshes import Mesh
 
 VIEWING_ANGLE = 15  # degrees, half the field of view
@@ -19,8 +20,6 @@ def shade(mesh: Mesh, eye: Tensor) -> Tensor:
         mesh: the mesh.
         eye: [3], the direction from the mesh's middle in which the camera stands.
     """
-    import neural_renderer
-
     vertices = torch.from_numpy(mesh.vertices)
     vertices = vertices - (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2
     vertices = vertices / vertices.norm(dim=1).max()

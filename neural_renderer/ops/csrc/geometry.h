@@ -3,10 +3,10 @@
 // A vertex (x, y, z) on the screen has the homogeneous position (x h, y h, h), with h = z under a
 // perspective projection and h = 1 under a parallel one. The edge function E_k of a triangle is
 // the plane through the origin and the two vertices other than k (Olano and Greer, "Triangle scan
-// conversion using 2D homogeneous coordinates", 1997). At the pixel centre (x, y, 1) the three are
+// conversion using 2D homogeneous coordinates", 1997). At the pixel center (x, y, 1) the three are
 // proportional to the barycentric weights in space, which makes them perspective-correct, and
 // right also for a triangle that passes behind the camera. They are computed in double precision:
-// then neighbours agree to the sign on the edge that they share, and leave no crack.
+// then neighbors agree to the sign on the edge that they share, and leave no crack.
 #pragma once
 #include <cmath>
 #include <cstdint>

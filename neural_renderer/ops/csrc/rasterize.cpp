@@ -1,4 +1,4 @@
-// The rasteriser on CPU: triangles are sorted into tiles of the image, threads share the tiles.
+// The rasterizer on CPU: triangles are sorted into tiles of the image, threads share the tiles.
 // Every result has one owner among the tasks, so that nothing depends on the order of threads.
 #include <algorithm>
 #include <atomic>
@@ -185,18 +185,18 @@ void sample(const T* textures, const int32_t* index, const T* weight, const T* b
     parallel_blocks(batch * pixels, threads, [&](int64_t first, int64_t end) {
         for (int64_t i = first; i < end; ++i) {
             const int64_t b = i / pixels, pixel = i % pixels;
-            T colour[3] = {background[0], background[1], background[2]};
+            T color[3] = {background[0], background[1], background[2]};
             if (index[i] >= 0) {
                 const T* w = weight + b * 3 * pixels + pixel;
                 const T barycentric[3] = {w[0], w[pixels], w[2 * pixels]};
                 const Texels<T> at = texels_at(barycentric, cube);
                 const T* face = textures + (b * count + index[i]) * texels * 3;
-                colour[0] = colour[1] = colour[2] = 0;
+                color[0] = color[1] = color[2] = 0;
                 for (int corner = 0; corner < 8; ++corner)
                     for (int c = 0; c < 3; ++c)
-                        colour[c] += at.share[corner] * face[3 * at.offset[corner] + c];
+                        color[c] += at.share[corner] * face[3 * at.offset[corner] + c];
             }
-            for (int c = 0; c < 3; ++c) rgb[(b * 3 + c) * pixels + pixel] = colour[c];
+            for (int c = 0; c < 3; ++c) rgb[(b * 3 + c) * pixels + pixel] = color[c];
         }
     });
 }
@@ -226,9 +226,9 @@ struct Lines {
 };
 
 // The sum over pixels [begin, end) of a line of what the loss would fall by if they took on
-// `colour`, per distance from `at`; `counts` says which pixels take part (see reference.py).
+// `color`, per distance from `at`; `counts` says which pixels take part (see reference.py).
 template <class T, int C, class Counts>
-inline __attribute__((always_inline)) T swept(const Lines<T, C>& line, const T* colour, double at,
+inline __attribute__((always_inline)) T swept(const Lines<T, C>& line, const T* color, double at,
                                               int begin, int end, double least,
                                               const Counts& counts) {
     const T edge = T(at), shortest = T(least);
@@ -236,7 +236,7 @@ inline __attribute__((always_inline)) T swept(const Lines<T, C>& line, const T* 
 #pragma omp simd reduction(+ : sum)
     for (int n = begin; n < end; ++n) {
         T change = -line.loss[n];
-        for (int c = 0; c < C; ++c) change += colour[c] * line.grad[c * line.pixels + n];
+        for (int c = 0; c < C; ++c) change += color[c] * line.grad[c * line.pixels + n];
         const T gap = std::abs(T(n) - edge);
         const T slope = change / (gap > shortest ? gap : shortest);
         sum += (change < 0) & counts(n) ? slope : T(0);

@@ -1,4 +1,4 @@
-// The rasteriser on CUDA. A depth buffer of 64-bit keys, filled with atomics, decides which face a
+// The rasterizer on CUDA. A depth buffer of 64-bit keys, filled with atomics, decides which face a
 // pixel shows, so that the picture does not depend on the order of threads; gradients are summed
 // with atomics, so that their last bits do. No torch headers: plain pointers and a stream.
 #include "geometry.h"
@@ -84,19 +84,19 @@ __global__ void sample_pixels(const T* textures, const int32_t* index, const T* 
     const int64_t i = this_item(1).number;
     if (i >= batch * pixels) return;
     const int64_t b = i / pixels, pixel = i % pixels, texels = int64_t(cube) * cube * cube;
-    T colour[3] = {background[0], background[1], background[2]};
+    T color[3] = {background[0], background[1], background[2]};
     if (index[i] >= 0) {
         const T* w = weight + b * 3 * pixels + pixel;
         const T barycentric[3] = {w[0], w[pixels], w[2 * pixels]};
         const Texels<T> at = texels_at(barycentric, cube);
         const T* face = textures + (b * count + index[i]) * texels * 3;
         for (int c = 0; c < 3; ++c) {
-            colour[c] = 0;
+            color[c] = 0;
             for (int corner = 0; corner < 8; ++corner)
-                colour[c] += at.share[corner] * face[3 * at.offset[corner] + c];
+                color[c] += at.share[corner] * face[3 * at.offset[corner] + c];
         }
     }
-    for (int c = 0; c < 3; ++c) rgb[(b * 3 + c) * pixels + pixel] = colour[c];
+    for (int c = 0; c < 3; ++c) rgb[(b * 3 + c) * pixels + pixel] = color[c];
 }
 
 template <class T>

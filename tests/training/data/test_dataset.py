@@ -1,6 +1,3 @@
-import io
-import itertools
-import json
 import math
 import pickle
 import zipfile
@@ -12,28 +9,10 @@ import torch
 from PIL import Image
 
 from dnnlib import UserError
+from tests.training.data.numbered import LABEL, numbers, save_numbered, write_labels
 from training.cameras import cam2world_from_pose, pose_from_cam2world
 from training.data.dataset import ImageDataset
-from training.data.loader import InfiniteOrder, training_batches
 from training.data.writer import dataset_writer, png_bytes
-
-LABEL = [float(x) for x in np.eye(4).flatten()] + [4.2, 0.1, 0.4, 0.0, 4.3, 0.55, 0.0, 0.0, 1.0]
-
-
-def save_numbered(folder: Path, count: int, size: int = 8) -> Path:
-    """Flat gray images whose brightness is their number."""
-    for number in range(count):
-        Image.new("RGB", (size, size), (number,) * 3).save(folder / f"{number:03d}.png")
-    return folder
-
-
-def write_labels(folder: Path, labels) -> Path:
-    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    return folder
-
-
-def numbers(batches) -> list[int]:
-    return [int(image[0, 0, 0]) for batch in batches for image in batch]
 
 
 def pixel(dataset: ImageDataset, index: int = 0) -> list[int]:
@@ -90,43 +69,6 @@ def test_resizing_is_lanczos(tmp_path):
     expected = Image.fromarray(noise).resize((16, 16), Image.Resampling.LANCZOS)
     image = ImageDataset(tmp_path, resolution=16)[0]
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), np.asarray(expected))
-
-
-def palette_with_transparency() -> Image.Image:
-    image = Image.new("P", (8, 8), 1)
-    image.putpalette([0, 0, 0, 10, 20, 30])
-    return image
-
-
-@pytest.mark.parametrize(
-    ("image", "name", "options", "expected"),
-    [
-        (Image.new("L", (8, 8), 77), "a.png", {}, [77, 77, 77]),
-        (Image.new("1", (8, 8), 1), "a.png", {}, [255, 255, 255]),
-        (Image.fromarray(np.full((8, 8), 257 * 90, np.uint16)), "a.png", {}, [90, 90, 90]),
-        (Image.fromarray(np.full((8, 8), 257 * 90, np.uint16)), "a.tiff", {}, [90, 90, 90]),
-        (Image.new("RGBA", (8, 8), (200, 0, 100, 0)), "a.png", {}, [255, 255, 255]),
-        (Image.new("RGBA", (8, 8), (0, 0, 255, 51)), "a.webp", {"lossless": True}, [204, 204, 255]),
-        (Image.new("LA", (8, 8), (0, 102)), "a.png", {}, [153, 153, 153]),
-        (palette_with_transparency(), "a.png", {}, [10, 20, 30]),
-        (palette_with_transparency(), "a.gif", {"transparency": 1}, [255, 255, 255]),
-        (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "a.jpg", {}, [255, 0, 0]),
-        (Image.new("RGB", (8, 8), (1, 2, 3)), "a.bmp", {}, [1, 2, 3]),
-    ],
-)
-def test_all_kinds_of_images_become_rgb_on_white(tmp_path, image, name, options, expected):
-    image.save(tmp_path / name, **options)
-    assert pixel(ImageDataset(tmp_path)) == expected
-
-
-def test_exif_orientation_is_honored(photo, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored on its side: turn it clockwise
-    turned = tmp_path / "turned"
-    turned.mkdir()
-    Image.open(photo / "wide.png").save(turned / "a.png", exif=exif)
-    image = ImageDataset(turned, crop="pad")[0]
-    assert image[:, 2, 20].tolist() == [255, 0, 0] and image[:, 37, 20].tolist() == [0, 0, 255]
 
 
 def test_mirror_appends_flipped_copies(tmp_path):
@@ -266,17 +208,6 @@ def test_bad_options(tmp_path, options):
         ImageDataset(save_numbered(tmp_path, 1), **options)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_corrupt_image_is_named_in_one_line(tmp_path, workers):
-    save_numbered(tmp_path, 4)
-    whole = png_bytes(Image.effect_noise((64, 64), 90))
-    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    dataset = ImageDataset(tmp_path, resolution=8)
-    with pytest.raises(UserError, match=r"half\.png .*dataset_tool\.py check") as error:
-        list(itertools.islice(training_batches(dataset, 5, seed=0, workers=workers), 1))
-    one_line(error)
-
-
 def test_corrupt_zip_member_is_named(tmp_path):
     with dataset_writer(tmp_path / "set.zip") as writer:
         name = writer.add_image(png_bytes(Image.new("RGB", (8, 8))))
@@ -287,101 +218,8 @@ def test_corrupt_zip_member_is_named(tmp_path):
         ImageDataset(tmp_path / "set.zip", resolution=8)[0]
 
 
-# Order
-
-
-def take(order: InfiniteOrder, count: int) -> list[int]:
-    return list(itertools.islice(order, count))
-
-
-def test_every_epoch_is_another_permutation():
-    indices = take(InfiniteOrder(50, seed=3), 150)
-    epochs = [indices[start : start + 50] for start in (0, 50, 100)]
-    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert indices != take(InfiniteOrder(50, seed=4), 150)
-
-
-@pytest.mark.parametrize("start", [0, 7, 10, 33, 1000])
-def test_order_continues_from_any_start(start):
-    assert (
-        take(InfiniteOrder(10, seed=1, start=start), 25)
-        == take(InfiniteOrder(10, 1), start + 25)[start:]
-    )
-
-
-@pytest.mark.parametrize("size", [2, 10])
-def test_ranks_share_the_order(size):
-    together = take(InfiniteOrder(size, seed=1, start=5), 60)
-    for rank in range(3):
-        order = InfiniteOrder(size, seed=1, rank=rank, world_size=3, start=5)
-        assert take(order, 20) == together[rank::3]
-
-
-def test_batches_are_the_same_for_any_number_of_workers_and_any_resume(tmp_path):
-    dataset = ImageDataset(save_numbered(tmp_path, 13))
-
-    def batches(count: int, **options) -> list[int]:
-        taken = list(itertools.islice(training_batches(dataset, 4, seed=2, **options), count))
-        for batch in taken:
-            assert all(map(torch.equal, batch.images, (dataset[int(i)] for i in batch.indices)))
-        return numbers(batch.images for batch in taken)
-
-    reference = batches(8)
-    assert batches(8, workers=2) == reference
-    assert batches(5, start=12, workers=1) == reference[12:]
-    ranks = [batches(4, rank=rank, world_size=2) for rank in (0, 1)]
-    assert [number for pair in zip(*ranks, strict=True) for number in pair] == reference
-    assert batches(2, rank=1, world_size=2, start=16) == ranks[1][8:]
-
-
-def test_batches_leave_the_random_state_alone(tmp_path):
-    dataset = ImageDataset(save_numbered(tmp_path, 4))
-    before = torch.get_rng_state()
-    images, indices = next(training_batches(dataset, 3, seed=0))
-    assert images.shape == (3, 3, 8, 8) and images.dtype == torch.uint8 and indices.shape == (3,)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_workers_do_not_disturb_each_other_in_one_zip(tmp_path):
-    rng = np.random.default_rng(0)
-    with dataset_writer(tmp_path / "set.zip") as writer:
-        for _ in range(40):  # large, so that reads overlap
-            noise = rng.integers(0, 256, (256, 256, 3), np.uint8)
-            writer.add_image(png_bytes(Image.fromarray(noise)))
-    dataset = ImageDataset(tmp_path / "set.zip")  # has read an image: the zip is open
-
-    def images(workers: int) -> torch.Tensor:
-        batches = training_batches(dataset, 4, seed=0, workers=workers)
-        return torch.cat([batch.images for batch in itertools.islice(batches, 30)])
-
-    alone, shared = images(0), images(2)
-    assert torch.equal(alone, shared)
-
-
 def test_dataset_with_an_open_zip_can_be_pickled(tmp_path):
     with dataset_writer(tmp_path / "set.zip") as writer:
         writer.add_image(png_bytes(Image.new("RGB", (8, 8), (5, 6, 7))))
     dataset = ImageDataset(tmp_path / "set.zip")
     assert torch.equal(pickle.loads(pickle.dumps(dataset))[0], dataset[0])
-
-
-# Writing
-
-
-def test_written_zip_is_whole_or_absent(tmp_path):
-    with pytest.raises(RuntimeError), dataset_writer(tmp_path / "set.zip") as writer:
-        writer.add_image(b"")
-        raise RuntimeError("power cut")
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="there is no folder"), dataset_writer(tmp_path / "a" / "b"):
-        pass
-
-
-def test_written_images_are_stored_and_named_in_order(tmp_path):
-    with dataset_writer(tmp_path / "set.zip") as writer:
-        names = [writer.add_image(png_bytes(Image.new("L", (1, 1)))) for _ in range(1002)]
-    assert (names[0], names[1001]) == ("00000/img00000000.png", "00001/img00001001.png")
-    with zipfile.ZipFile(tmp_path / "set.zip") as archive:
-        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
-        assert Image.open(io.BytesIO(archive.read(names[5]))).format == "PNG"

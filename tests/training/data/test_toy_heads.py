@@ -1,20 +1,11 @@
-import io
 import math
-import resource
-import subprocess
-import sys
-import zipfile
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from dnnlib import UserError
-from training.cameras import cam2world_from_pose, mirror_cam2world, rays_from_cameras
+from training.cameras import mirror_cam2world, rays_from_cameras
 from training.data import toy_heads as toy
-from training.data.ground_truth import load_ground_truth
-from training.data.toy_set import make_toy_dataset, toy_dataset_path
 
 FRONT = (math.pi / 2, math.pi / 2)
 BACK = (3 * math.pi / 2, math.pi / 2)
@@ -32,13 +23,6 @@ def lips(image: torch.Tensor) -> torch.Tensor:
     """Pixels that are red without a touch of yellow, as skin and hair have it."""
     red, green, blue = image.float()
     return (red > 2.2 * green) & (blue > 0.8 * green) & (red > 60)
-
-
-@pytest.fixture(scope="module")
-def toy_zip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("toy") / "toy.zip"
-    make_toy_dataset(path, count=40, resolution=32, seed=7, progress=False)
-    return path
 
 
 def test_depth_of_a_sphere_is_the_distance_along_the_ray():
@@ -124,69 +108,9 @@ def test_identities_differ():
     assert (distances + 1e9 * torch.eye(6)).min() > 100
 
 
-def test_zip_holds_unposed_images_and_the_truth(toy_zip):
-    with zipfile.ZipFile(toy_zip) as archive:
-        names = archive.namelist()
-        image = Image.open(io.BytesIO(archive.read("00000/img00000005.png")))
-    assert len(names) == 41 and "dataset.json" not in names
-    truth = load_ground_truth(toy_zip)
-    assert truth.pose.shape == (40, 2) and truth.depth.shape == (40, 32, 32)
-    assert len(set(truth.identity.tolist())) == 40
-    assert np.isfinite(truth.depth).all() and truth.depth.max() == np.float16(toy.BACKGROUND_DEPTH)
-
-    again = toy.render_head(head(truth.identity[5]), torch.tensor(truth.cam2world[5:6]), 32)
-    difference = np.asarray(image).transpose(2, 0, 1) - again.image[0].numpy().astype(int)
-    assert np.abs(difference).mean() < 0.05
-    expected = cam2world_from_pose(torch.tensor(truth.pose), 2.7, (0, 0, 0))
-    np.testing.assert_allclose(truth.cam2world, expected, atol=1e-6)
-
-
 def test_poses_follow_the_clipped_normal_distribution():
     rng = np.random.default_rng(0)
     poses = np.stack([toy.sample_pose(rng) for _ in range(4000)]) - math.pi / 2
     np.testing.assert_allclose(poses.mean(0), 0, atol=0.03)
     np.testing.assert_allclose(poses.std(0), (0.4, 0.35), rtol=0.05)
     np.testing.assert_allclose(np.abs(poses).max(0), (1.2, 0.8))
-
-
-def test_bytes_depend_on_the_seed_and_not_on_the_number_of_processes(
-    toy_zip, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
-    make_toy_dataset(tmp_path / "same.zip", 40, 32, seed=7, progress=False)
-    make_toy_dataset(tmp_path / "other.zip", 40, 32, seed=8, progress=False)
-    assert (tmp_path / "same.zip").read_bytes() == toy_zip.read_bytes()
-    assert (tmp_path / "other.zip").read_bytes() != toy_zip.read_bytes()
-
-
-def test_cached_set_is_made_once_even_by_two_processes(tmp_path, monkeypatch):
-    monkeypatch.setenv("POF3D_CACHE_DIR", str(tmp_path))
-    code = "from training.data import toy_set; print(toy_set.toy_dataset_path(16, count=20))"
-    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in "ab"]
-    paths = {process.communicate(timeout=60)[0].decode().strip() for process in both}
-    assert [process.returncode for process in both] == [0, 0]
-    path = toy_dataset_path(16, count=20)
-    assert paths == {str(path)} and [*path.parent.iterdir()] == [path]
-    assert len(load_ground_truth(path).pose) == 20
-
-    made = path.stat().st_mtime_ns
-    assert toy_dataset_path(16, count=20).stat().st_mtime_ns == made
-
-
-def test_truth_of_a_set_without_any_is_a_user_error(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="has no ground_truth.npz"):
-        load_ground_truth(tmp_path)
-
-
-@pytest.mark.slow
-def test_ten_thousand_images_take_less_than_four_minutes_of_processor_time(tmp_path):
-    def used() -> float:
-        usage = (
-            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        )
-        return sum(u.ru_utime + u.ru_stime for u in usage)
-
-    before = used()
-    make_toy_dataset(tmp_path / "toy.zip", 1000, 64, seed=0, progress=False)
-    assert used() - before < 24

@@ -16,7 +16,9 @@ from metrics.runner import Runner
 from tests.small import DUAL, small_discriminator, small_generator
 from tests.tiny import tiny_config, write_photographs
 from training.cameras import cam2world_from_pose
-from training.data import toy_heads as toy
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_heads import RADIUS, toy_cameras
+from training.data.toy_set import make_toy_dataset
 from training.evaluation.networks import EvaluatedNetwork, object_mask, open_evaluation_data
 from training.networks.generator import Generator
 from training.outputs.objects import Objects
@@ -176,11 +178,11 @@ def test_truth_comes_from_labels_or_from_the_toy_set(tmp_path: Path):
     assert torch.allclose(found.labels, labels)
     assert torch.allclose(found.true_directions, -labels[:, [2, 6, 10]])
 
-    toy.make_toy_dataset(tmp_path / "toy.zip", 5, 32, seed=0, progress=False)
+    make_toy_dataset(tmp_path / "toy.zip", 5, 32, seed=0, progress=False)
     true = open_evaluation_data(tiny_config(tmp_path / "toy.zip").data, 0).true_directions
-    poses = torch.from_numpy(toy.load_ground_truth(tmp_path / "toy.zip").pose)
-    origins = toy.toy_cameras(poses)[:, :3, 3]
-    assert torch.allclose(true.double(), origins / toy.RADIUS, atol=1e-6)
+    poses = torch.from_numpy(load_ground_truth(tmp_path / "toy.zip").pose)
+    origins = toy_cameras(poses)[:, :3, 3]
+    assert torch.allclose(true.double(), origins / RADIUS, atol=1e-6)
 
 
 def test_photographs_come_plain_and_as_training_uses_them(tmp_path: Path):

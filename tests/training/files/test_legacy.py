@@ -96,12 +96,12 @@ def test_pof3d_checkpoint_computes_what_the_published_code_computes(published):
     network = load_network(path)
     pose = network.generator.latent(expected["z"]).pose
     view = network.generator(expected["z"], expected["intrinsics"]).select(0)
-    seen = network.discriminator(view.image, view.raw).pose
+    estimate = network.discriminator(view.image, view.raw).pose
     assert relative_error(pose, expected["pose"]) < 1e-4
     assert relative_error(view.image[..., ::4, ::4], expected["image"]) < 1e-4
     assert relative_error(view.raw[..., ::2, ::2], expected["image_raw"]) < 1e-4
     assert relative_error(view.depth[..., ::2, ::2], expected["depth"]) < 1e-4
-    assert relative_error(seen, expected["D_pose"]) < 1e-4
+    assert relative_error(estimate, expected["D_pose"]) < 1e-4
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def layer(stored: Record, path: str) -> dict:
 def test_refuses_a_missing_and_a_misshapen_tensor(stored):
     parameters = layer(stored, "netL.network.10")
     weight = parameters.pop("weight")
-    with pytest.raises(UserError, match="netL.network.10.weight is missing"):
+    with pytest.raises(UserError, match="lacks the tensor netL.network.10.weight"):
         load_inverse_renderer(stored, len(PICKLE))
     parameters["weight"] = layer(stored, "netV.network.10")["weight"]
     with pytest.raises(UserError, match=r"netL.network.10.weight has shape \[6"):

@@ -26,6 +26,14 @@ def test_a_run_folder_means_its_newest_network(tmp_path):
     assert find_network(str(tmp_path)).name == "network-000120.50.safetensors"
 
 
+def test_a_folder_of_runs_means_the_newest_run_that_has_a_network(tmp_path):
+    for name in ("00009-toy/network-000900.00", "00010-toy/network-000001.00"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.safetensors").write_bytes(b"?")
+    (tmp_path / "00011-toy").mkdir()
+    assert find_network(tmp_path) == tmp_path / "00010-toy/network-000001.00.safetensors"
+
+
 def test_a_folder_without_networks_is_said(tmp_path):
     with pytest.raises(UserError, match="holds no network-.*first snapshot"):
         load_network(tmp_path)

@@ -15,7 +15,7 @@ def publish(*arguments: object):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_published_network_is_half_the_size_draws_the_same_and_tells_its_story(tmp_path):
+def test_published_network_is_half_the_size_draws_the_same_and_keeps_its_provenance(tmp_path):
     torch.manual_seed(0)
     config = tiny_config(tmp_path / "secret" / "photos.zip")
     generator, discriminator = Generator(config).eval(), Discriminator(config)

@@ -213,7 +213,7 @@ def hostile_files(sentinel):
         "call of a record": encode(New("a.b")) + encode((shell,)) + b"R",
         "arguments of a record": system + encode(New("a.b")) + b"R",
     }
-    files |= {f"instruction: {name}": with_extra(Raw(code)) for name, code in codes.items()}
+    files |= {f"opcode: {name}": with_extra(Raw(code)) for name, code in codes.items()}
 
     huge = (1 << 31) - 1
     lengths = {
@@ -242,7 +242,7 @@ def hostile_files(sentinel):
         + b"h\x00)\x81" * deep
         + b"b" * (deep - 1)
         + b".",
-        "too many instructions": b"\x80\x04" + b"]" * 2_000_000 + b".",
+        "too many opcodes": b"\x80\x04" + b"]" * 2_000_000 + b".",
         "too much text": b"\x80\x04" + (b"X\x00\x00\x80\x00" + bytes(1 << 23)) * 9 + b".",
         "laughing tuples": with_extra(doubled(10_000, b"\x86")),
         "laughing key": with_extra(Raw(b"}" + doubled(60, b"\x86").code + b"Ns")),
@@ -362,7 +362,9 @@ def test_hostile_file_is_refused(outcomes, sentinel, name):
     assert not sentinel.exists()
 
 
-ODD_VALUES = (None, True, -1, 0, 7, 1 << 20, 0.5, "eg3d", "4", [], [1, 2], {"a": 1}, New("a.b"))
+ODD_VALUES: tuple[object, ...] = (
+    *(None, True, -1, 0, 7, 1 << 20, 0.5, "eg3d", "4", [], [1, 2], {"a": 1}, New("a.b")),
+)
 
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=repr)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dnnlib import UserError
 from tests.small import DUAL, PLAIN, small_discriminator
 from torch_utils.images import resize
 
@@ -35,6 +36,11 @@ def test_dual_discrimination_looks_at_both_images():
     enlarged = F.interpolate(raw, size=128, mode="bilinear", align_corners=False)
     assert torch.equal(resize(raw, 128), enlarged)
     torch.testing.assert_close(discriminator(image, enlarged), output)
+
+
+def test_dual_discrimination_says_that_it_lacks_the_raw_rendering():
+    with pytest.raises(UserError, match="needs the raw renderings"):
+        small_discriminator(DUAL)(pictures(128))
 
 
 def test_single_discrimination_looks_at_one():
@@ -113,7 +119,7 @@ def test_half_precision_is_close_and_counted_from_the_highest_resolution():
 
 
 @torch.no_grad()
-def test_batches_judged_together_are_not_independent():
+def test_images_of_a_batch_are_not_independent():
     """Why the losses discriminate the two views apart: groups compare their members."""
     discriminator = small_discriminator()
     image = pictures(32, 8)

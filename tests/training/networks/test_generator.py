@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from dnnlib import UserError
 from tests.small import DUAL, small_config, small_generator
 from training import cameras
 from training.networks.discriminator import Discriminator
@@ -88,7 +89,7 @@ def test_each_sample_may_have_a_lens_of_its_own():
 
 
 @torch.no_grad()
-def test_deterministic_unless_told_otherwise():
+def test_deterministic_by_default():
     generator = small_generator()
     for name, parameter in generator.named_parameters():
         if name.endswith("noise_strength"):
@@ -178,6 +179,17 @@ def test_generator_with_a_given_pose():
     latent = generator.latent(latents(generator), label)
     assert latent.pose is None
     assert not torch.equal(latent.ws, generator.latent(latents(generator), -label).ws)
+
+
+def test_a_generator_without_poses_says_what_it_lacks():
+    generator = small_generator(camera__poses="given")
+    z = latents(generator)
+    with pytest.raises(UserError, match="needs labels"):
+        generator(z)
+    with pytest.raises(UserError, match="no pose head"):
+        generator.pose_head(torch.zeros(2, 16))
+    with pytest.raises(UserError, match="needs latents"):
+        generator.mapping(c=torch.zeros(2, 25))
 
 
 def test_half_precision_is_for_super_resolution_alone():

@@ -26,7 +26,7 @@ def test_fully_connected_keeps_unit_variance_at_any_width_and_speed(act, inputs,
     assert y.square().mean().item() == pytest.approx(1.04 if act == "lrelu" else 1, rel=0.1)
 
 
-def test_bias_of_fully_connected_starts_where_it_is_told():
+def test_bias_of_fully_connected_starts_where_it_is_set():
     layer = layers.FullyConnected(4, 3, bias_init=1)
     torch.testing.assert_close(layer(torch.zeros(2, 4)), torch.ones(2, 3))
 
@@ -149,6 +149,13 @@ def test_minibatch_std_of_equal_samples_has_a_finite_gradient():
     assert y[:, -1].max().item() == pytest.approx(1e-4)
     y.sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_resampling_needs_a_filter():
+    x, weight = torch.randn(1, 2, 6, 6), torch.randn(3, 2, 3, 3)
+    for options in ({"up": 2}, {"down": 2}):
+        with pytest.raises(ValueError, match="low-pass"):
+            layers.conv2d_resample(x, weight, **options)
 
 
 def test_convolutions_are_those_of_torch_where_nothing_is_resampled():

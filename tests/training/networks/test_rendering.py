@@ -25,12 +25,17 @@ def front_rays(resolution: int = 9, focal: float = 4.0) -> cameras.Rays:
     return cameras.rays_from_cameras(FRONT, cameras.intrinsics_from_focal(focal), resolution)
 
 
-def render(field, config: RenderingConfig, rays: cameras.Rays, monkeypatch) -> rendering.Rendering:
+def render(
+    field, config: RenderingConfig, rays: cameras.Rays, monkeypatch
+) -> rendering.RenderedRays:
     """Render a function of points instead of planes."""
     monkeypatch.setattr(
         rendering, "triplane_render", lambda planes, points, *_, **__: field(points)
     )
-    return rendering.render_rays(None, None, rays, config, rendering.fixed_draws(rays, config))
+    unused = torch.empty(0)
+    decoder = DecoderWeights(unused, unused, unused, unused)
+    sampling = rendering.midpoint_sampling(rays, config)
+    return rendering.render_rays(unused, decoder, rays, config, sampling)
 
 
 def uniform(sigma: float, color: float = 0.25):
@@ -43,15 +48,15 @@ def uniform(sigma: float, color: float = 0.25):
 def test_fog_of_constant_density_follows_beer_and_lambert(monkeypatch):
     density = 1.3
     sigma = math.log(math.expm1(density)) + 1  # softplus(sigma - 1) = density
-    seen = render(uniform(sigma), settings(), front_rays(), monkeypatch)
+    rendered = render(uniform(sigma), settings(), front_rays(), monkeypatch)
     opacity = 1 - math.exp(-density * (FAR - NEAR))
-    torch.testing.assert_close(seen.opacity, torch.full_like(seen.opacity, opacity))
+    torch.testing.assert_close(rendered.opacity, torch.full_like(rendered.opacity, opacity))
     color = 2 * 0.25 * opacity - 1
-    torch.testing.assert_close(seen.features, torch.full_like(seen.features, color))
+    torch.testing.assert_close(rendered.features, torch.full_like(rendered.features, color))
     # The same fog from a smaller unit of density: both passes know it.
     thinner = math.log(math.expm1(density / 4)) + 1
     scaled = render(uniform(thinner), settings(density_scale=4), front_rays(), monkeypatch)
-    torch.testing.assert_close(scaled, seen)
+    torch.testing.assert_close(scaled, rendered)
 
 
 def test_white_background_shows_where_the_fog_lets_through(monkeypatch):
@@ -64,10 +69,12 @@ def test_white_background_shows_where_the_fog_lets_through(monkeypatch):
 @pytest.mark.parametrize("white", [False, True])
 def test_empty_space_is_background_at_the_far_end(monkeypatch, white):
     config = settings(white_background=white)
-    seen = render(uniform(-200.0), config, front_rays(), monkeypatch)
-    assert torch.equal(seen.opacity, torch.zeros_like(seen.opacity))
-    assert torch.equal(seen.features, torch.full_like(seen.features, 1.0 if white else -1.0))
-    assert seen.depth.isfinite().all() and seen.depth.min() > FAR - 0.05
+    rendered = render(uniform(-200.0), config, front_rays(), monkeypatch)
+    assert torch.equal(rendered.opacity, torch.zeros_like(rendered.opacity))
+    assert torch.equal(
+        rendered.features, torch.full_like(rendered.features, 1.0 if white else -1.0)
+    )
+    assert rendered.depth.isfinite().all() and rendered.depth.min() > FAR - 0.05
 
 
 def test_ball_has_the_right_silhouette_and_depth(monkeypatch):
@@ -78,13 +85,13 @@ def test_ball_has_the_right_silhouette_and_depth(monkeypatch):
         return FieldSamples(torch.where(inside, 2000.0, -200.0), points.new_ones(points.shape))
 
     config = settings(samples=96, importance_samples=96)
-    seen = render(ball, config, front_rays(resolution, focal), monkeypatch)
-    image = seen.opacity.view(resolution, resolution)
+    rendered = render(ball, config, front_rays(resolution, focal), monkeypatch)
+    image = rendered.opacity.view(resolution, resolution)
     assert ((image < 1e-3) | (image > 0.999)).float().mean() > 0.99
     # Rays touch the ball at an angle of asin(radius / distance) to the axis.
     edge = focal * math.tan(math.asin(radius / 2.7)) * resolution
     assert (image > 0.5).sum().item() == pytest.approx(math.pi * edge**2, rel=0.02)
-    depth = seen.depth.view(resolution, resolution)[resolution // 2, resolution // 2]
+    depth = rendered.depth.view(resolution, resolution)[resolution // 2, resolution // 2]
     assert depth.item() == pytest.approx(2.7 - radius, abs=0.01)
 
 
@@ -92,8 +99,8 @@ def test_no_gradient_is_lost_or_infinite_where_nothing_is_seen():
     sigma = torch.full((1, 2, 5, 1), -200.0, requires_grad=True)
     samples = FieldSamples(sigma, torch.rand(1, 2, 5, 3))
     depths = torch.linspace(1, 2, 5).expand(1, 2, 5)
-    seen = rendering.composite([samples], [depths], white_background=False)
-    (seen.depth.sum() + seen.features.sum()).backward()
+    rendered = rendering.composite([samples], [depths], white_background=False)
+    (rendered.depth.sum() + rendered.features.sum()).backward()
     assert sigma.grad.isfinite().all()
 
 
@@ -163,29 +170,34 @@ def random_field(dtype=torch.float32) -> tuple[torch.Tensor, DecoderWeights]:
     return normal(1, 3, 2, 4, 4), DecoderWeights(normal(4, 2), normal(4), normal(3, 4), normal(3))
 
 
-def test_fixed_draws_repeat_and_random_ones_do_not():
+def test_midpoint_sampling_repeats_and_random_sampling_does_not():
     planes, decoder = random_field()
     config, rays = settings(), front_rays()
 
-    def features(draw):
-        return rendering.render_rays(planes, decoder, rays, config, draw(rays, config)).features
+    def features(sample):
+        return rendering.render_rays(planes, decoder, rays, config, sample(rays, config)).features
 
-    assert torch.equal(features(rendering.fixed_draws), features(rendering.fixed_draws))
+    assert torch.equal(features(rendering.midpoint_sampling), features(rendering.midpoint_sampling))
     torch.manual_seed(0)
-    first = features(rendering.random_draws)
-    assert not torch.equal(first, features(rendering.random_draws))
+    first = features(rendering.random_sampling)
+    assert not torch.equal(first, features(rendering.random_sampling))
     torch.manual_seed(0)
-    assert torch.equal(first, features(rendering.random_draws))
+    assert torch.equal(first, features(rendering.random_sampling))
 
 
 def test_evaluation_can_sample_more_finely_than_training():
     rays = front_rays()
     finer = settings(sampling_multiplier=3)
-    coarse, fine = rendering.fixed_draws(rays, settings()), rendering.fixed_draws(rays, finer)
-    assert fine.jitter.shape[-1] == 3 * coarse.jitter.shape[-1]
+    coarse, fine = (
+        rendering.midpoint_sampling(rays, settings()),
+        rendering.midpoint_sampling(rays, finer),
+    )
+    assert fine.stratified.shape[-1] == 3 * coarse.stratified.shape[-1]
     assert fine.importance.shape[-1] == 3 * coarse.importance.shape[-1]
     for ours, theirs in zip(
-        rendering.random_draws(rays, finer), rendering.random_draws(rays, settings()), strict=True
+        rendering.random_sampling(rays, finer),
+        rendering.random_sampling(rays, settings()),
+        strict=True,
     ):
         assert ours.shape == theirs.shape
 
@@ -196,8 +208,8 @@ def test_second_pass_takes_part_in_the_image():
 
     def features(count):
         config = settings(samples=8, importance_samples=count)
-        draws = rendering.fixed_draws(rays, config)
-        return rendering.render_rays(planes, decoder, rays, config, draws).features
+        sampling = rendering.midpoint_sampling(rays, config)
+        return rendering.render_rays(planes, decoder, rays, config, sampling).features
 
     exact = features(400)
     errors = [(features(count) - exact).norm().item() for count in (0, 8, 64)]
@@ -209,11 +221,11 @@ def test_gradients_in_planes_decoder_and_rays():
     planes, decoder = random_field(torch.float64)
     config = settings(samples=5, importance_samples=0)
     rays = cameras.rays_from_cameras(FRONT.double(), cameras.intrinsics_from_focal(4.0), 2)
-    draws = rendering.RayDraws(torch.full((1, 4, 5), 0.5).double(), torch.zeros(1, 4, 0))
+    sampling = rendering.RaySampling(torch.full((1, 4, 5), 0.5).double(), torch.zeros(1, 4, 0))
 
     def outputs(planes, origins, directions, *weights):
         return rendering.render_rays(
-            planes, DecoderWeights(*weights), cameras.Rays(origins, directions), config, draws
+            planes, DecoderWeights(*weights), cameras.Rays(origins, directions), config, sampling
         )
 
     inputs = [t.clone().requires_grad_() for t in (planes, *rays, *decoder)]

@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import re
-import subprocess
 import zipfile
 from pathlib import Path
 
@@ -249,30 +247,6 @@ def test_a_run_that_starts_from_weights(tmp_path, monkeypatch):
         "code": code_version(),
         "torch": torch.__version__,
     }
-
-
-# The version of the code
-
-
-def version_in(root: Path, monkeypatch) -> str:
-    (root / "training").mkdir(exist_ok=True)
-    monkeypatch.setattr(checkpoint, "__file__", str(root / "training" / "checkpoint.py"))
-    return code_version.__wrapped__()
-
-
-def test_code_version_is_the_revision_or_that_of_the_package(tmp_path, monkeypatch):
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "3.2.1"\n')
-    assert version_in(tmp_path, monkeypatch) == "3.2.1"
-    git = ["git", "-C", tmp_path, "-c", "user.name=x", "-c", "user.email=x@x"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    assert version_in(tmp_path, monkeypatch) == "3.2.1", "a repository without a commit"
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "x"], check=True)
-    assert re.fullmatch("[0-9a-f]{12}", version_in(tmp_path, monkeypatch))
-    (tmp_path / "pyproject.toml").write_text('version = "3.2.2"\n')
-    assert version_in(tmp_path, monkeypatch).endswith("-dirty")
-    monkeypatch.setenv("PATH", "")
-    assert version_in(tmp_path, monkeypatch) == "3.2.2", "no git"
 
 
 # Training checkpoints

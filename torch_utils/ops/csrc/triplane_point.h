@@ -5,7 +5,7 @@
 #include "device.h"
 
 struct Shape {  // as in triplane_render.cpp
-    int64_t batch, count, channels, height, width, hidden, colours;
+    int64_t batch, count, channels, height, width, hidden, colors;
     int64_t batch_stride, plane_stride, row_stride, texel_stride;
     int64_t axes[3][2];
     float scale;
@@ -73,7 +73,7 @@ HD float hidden_unit(Weights<C, F> weights, int64_t h, const float* features) {
 
 template <int C, int F>
 HD void forward_point(const Shape& s, Weights<C, F> weights, const float* planes,
-                      const float* point, float* sigma, float* colour) {
+                      const float* point, float* sigma, float* color) {
     float features[C], out[F + 1];
     gather_point<C>(s, planes, point, features);
     for (int o = 0; o <= F; o++) out[o] = weights.b2()[o];
@@ -82,7 +82,7 @@ HD void forward_point(const Shape& s, Weights<C, F> weights, const float* planes
         for (int o = 0; o <= F; o++) out[o] += weights.w2(h)[o] * activation;
     }
     *sigma = out[0];
-    for (int o = 0; o < F; o++) colour[o] = sigmoid_of(out[o + 1]) * 1.002f - 0.001f;
+    for (int o = 0; o < F; o++) color[o] = sigmoid_of(out[o + 1]) * 1.002f - 0.001f;
 }
 
 // What the weight gradients need of one point: f and dy, softplus(z) and dz. Lies in shared memory.
@@ -99,14 +99,14 @@ struct Trace {
 // Leaves the point's trace; returns its df.
 template <int C, int F>
 HD void backward_point(const Shape& s, Weights<C, F> weights, const float* planes,
-                       const float* point, float d_sigma, const float* d_colour,
-                       const float* colour, Trace<C, F> trace, float* d_features) {
+                       const float* point, float d_sigma, const float* d_color,
+                       const float* color, Trace<C, F> trace, float* d_features) {
     float features[C], d_out[F + 1];
     gather_point<C>(s, planes, point, features);
     d_out[0] = d_sigma;
     for (int o = 0; o < F; o++) {
-        const float sigmoid = (colour[o] + 0.001f) * (1 / 1.002f);
-        d_out[o + 1] = d_colour[o] * 1.002f * sigmoid * (1 - sigmoid);
+        const float sigmoid = (color[o] + 0.001f) * (1 / 1.002f);
+        d_out[o + 1] = d_color[o] * 1.002f * sigmoid * (1 - sigmoid);
     }
     for (int c = 0; c < C; c++) trace.features[c] = features[c], d_features[c] = 0;
     for (int o = 0; o <= F; o++) trace.d_out[o] = d_out[o];

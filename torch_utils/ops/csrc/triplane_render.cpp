@@ -1,7 +1,7 @@
-// Tri-plane lookup and decoder on the CPU, fused: from points to density and colour.
+// Tri-plane lookup and decoder on the CPU, fused: from points to density and color.
 //
 //   point p --> 3 planes x 4 texels --mean--> f[C] --W1,b1--> z[H] --softplus--> h[H] --W2,b2--> y
-//               (bilinear, zero outside)       y[0] = sigma, colour = 1.002 sigmoid(y[1:]) - 0.001
+//               (bilinear, zero outside)       y[0] = sigma, color = 1.002 sigmoid(y[1:]) - 0.001
 //
 // Points are taken in blocks of kBlock. Inside a block every array is [point][channel] and padded
 // to whole vectors, so that a texel is a row of vectors and each product below is one small GEMM
@@ -27,7 +27,7 @@
 struct Shape {
     int64_t batch, count;             // points per batch element
     int64_t channels, height, width;  // of a plane
-    int64_t hidden, colours;
+    int64_t hidden, colors;
     int64_t batch_stride, plane_stride, row_stride, texel_stride;  // of planes; channel stride 1
     int64_t axes[3][2];                                            // per plane: width, height
     float scale;                                                   // world units -> [-1, 1]
@@ -110,30 +110,30 @@ void gemm(int64_t rows, int64_t columns, int64_t depth, Scalars a, Rows b, Rows 
 
 // ---- Decoder weights, rearranged ----------------------------------------------------------------
 
-// Inside the kernel the rows of W2 are ordered colours first, sigma last, so that colours start
+// Inside the kernel the rows of W2 are ordered colors first, sigma last, so that colors start
 // on a vector boundary.
 struct Decoder {
-    int64_t channels, hidden, colours;  // padded to whole vectors
+    int64_t channels, hidden, colors;  // padded to whole vectors
     Buffer w1, w1_t, b1, w2, w2_t, b2, none;
 
     Decoder(const Shape& s, const float* w1_in, const float* b1_in, const float* w2_in,
             const float* b2_in)
-        : channels(pad(s.channels)), hidden(pad(s.hidden)), colours(pad(s.colours)),
+        : channels(pad(s.channels)), hidden(pad(s.hidden)), colors(pad(s.colors)),
           w1(zeros(s.hidden * channels)), w1_t(zeros(s.channels * hidden)), b1(zeros(hidden)),
-          w2(zeros((s.colours + 1) * hidden)), w2_t(zeros(s.hidden * colours)),
-          b2(zeros(colours + 1)), none(zeros(std::max(channels, hidden))) {
+          w2(zeros((s.colors + 1) * hidden)), w2_t(zeros(s.hidden * colors)),
+          b2(zeros(colors + 1)), none(zeros(std::max(channels, hidden))) {
         for (int64_t h = 0; h < s.hidden; h++) {
             b1[h] = b1_in[h];
             for (int64_t c = 0; c < s.channels; c++)
                 w1[h * channels + c] = w1_t[c * hidden + h] = w1_in[h * s.channels + c];
         }
-        for (int64_t o = 0; o <= s.colours; o++) {
-            int64_t from = o == s.colours ? 0 : o + 1;
+        for (int64_t o = 0; o <= s.colors; o++) {
+            int64_t from = o == s.colors ? 0 : o + 1;
             b2[o] = b2_in[from];
             for (int64_t h = 0; h < s.hidden; h++) {
                 float weight = w2_in[from * s.hidden + h];
                 w2[o * hidden + h] = weight;
-                if (o < s.colours) w2_t[h * colours + o] = weight;
+                if (o < s.colors) w2_t[h * colors + o] = weight;
             }
         }
     }
@@ -270,7 +270,7 @@ struct Block {
     Block(const Decoder& d)
         : features(zeros(kBlock * d.channels)), hidden(zeros(kBlock * d.hidden)),
           slope(zeros(kBlock * d.hidden)), d_hidden(zeros(kBlock * d.hidden)),
-          outputs(zeros(kBlock * (d.colours + kLanes))) {}
+          outputs(zeros(kBlock * (d.colors + kLanes))) {}
 };
 
 void look_up(const Shape& s, const Decoder& d, const float* planes, const float* points,
@@ -282,70 +282,70 @@ void look_up(const Shape& s, const Decoder& d, const float* planes, const float*
 }
 
 void forward_block(const Shape& s, const Decoder& d, const float* planes, const float* points,
-                   int64_t count, Block& block, float* sigma, float* colour) {
+                   int64_t count, Block& block, float* sigma, float* color) {
     look_up(s, d, planes, points, count, block);
     float* hidden = block.hidden.get();
     for (int64_t i = 0; i < kBlock * d.hidden; i += kLanes)
         store(hidden + i, softplus(load(hidden + i)));
-    gemm(kBlock, d.colours, s.hidden, {hidden, d.hidden, 1}, {d.w2_t.get(), d.colours},
-         {d.b2.get(), 0}, block.outputs.get(), d.colours);
-    const float* sigma_weight = d.w2.get() + s.colours * d.hidden;
+    gemm(kBlock, d.colors, s.hidden, {hidden, d.hidden, 1}, {d.w2_t.get(), d.colors},
+         {d.b2.get(), 0}, block.outputs.get(), d.colors);
+    const float* sigma_weight = d.w2.get() + s.colors * d.hidden;
     for (int64_t p = 0; p < count; p++) {
         Vec total{};
         for (int64_t h = 0; h < d.hidden; h += kLanes)
             total += load(hidden + p * d.hidden + h) * load(sigma_weight + h);
-        sigma[p] = sum(total) + d.b2[s.colours];
-        for (int64_t o = 0; o < s.colours; o += kLanes) {
-            Vec y = load(block.outputs.get() + p * d.colours + o);
-            store(colour + p * s.colours + o, sigmoid(y) * 1.002f - 0.001f, s.colours - o);
+        sigma[p] = sum(total) + d.b2[s.colors];
+        for (int64_t o = 0; o < s.colors; o += kLanes) {
+            Vec y = load(block.outputs.get() + p * d.colors + o);
+            store(color + p * s.colors + o, sigmoid(y) * 1.002f - 0.001f, s.colors - o);
         }
     }
 }
 
-// Sums of weight gradients: dW1^T [channels][hidden], db1 [hidden], dW2 [colours + 1][hidden],
-// db2 [colours + 1], the hidden axis padded.
+// Sums of weight gradients: dW1^T [channels][hidden], db1 [hidden], dW2 [colors + 1][hidden],
+// db2 [colors + 1], the hidden axis padded.
 struct Slot {
     float *w1_t, *b1, *w2, *b2;
 
     static int64_t size(const Shape& s, const Decoder& d) {
-        return (s.channels + 1 + s.colours + 1) * d.hidden + pad(s.colours + 1);
+        return (s.channels + 1 + s.colors + 1) * d.hidden + pad(s.colors + 1);
     }
     Slot(const Shape& s, const Decoder& d, float* memory)
         : w1_t(memory), b1(w1_t + s.channels * d.hidden), w2(b1 + d.hidden),
-          b2(w2 + (s.colours + 1) * d.hidden) {}
+          b2(w2 + (s.colors + 1) * d.hidden) {}
 };
 
 struct OutputGradients {
-    const float *sigma, *colour;  // gradients [count], [count, colours]
-    const float* colour_value;    // the forward pass's colours
+    const float *sigma, *color;  // gradients [count], [count, colors]
+    const float* color_value;    // the forward pass's colors
 };
 
-// dy into block.outputs, from the colours themselves: sigmoid' = s (1 - s). Missing points give 0.
+// dy into block.outputs, from the colors themselves: sigmoid' = s (1 - s). Missing points give 0.
 void output_gradient(const Shape& s, const Decoder& d, OutputGradients g, int64_t count,
                      Block& block) {
-    const int64_t stride = d.colours + kLanes;
+    const int64_t stride = d.colors + kLanes;
     float* dy = block.outputs.get();
     std::memset(dy, 0, kBlock * stride * sizeof(float));
     for (int64_t p = 0; p < count; p++) {
-        for (int64_t o = 0; o < s.colours; o += kLanes) {
-            int64_t left = s.colours - o, at = p * s.colours + o;
-            Vec sigmoid = (load(g.colour_value + at, left) + 0.001f) * (1 / 1.002f);
-            Vec gradient = load(g.colour + at, left) * 1.002f * sigmoid * (1.f - sigmoid);
+        for (int64_t o = 0; o < s.colors; o += kLanes) {
+            int64_t left = s.colors - o, at = p * s.colors + o;
+            Vec sigmoid = (load(g.color_value + at, left) + 0.001f) * (1 / 1.002f);
+            Vec gradient = load(g.color + at, left) * 1.002f * sigmoid * (1.f - sigmoid);
             store(dy + p * stride + o, gradient);
         }
-        dy[p * stride + s.colours] = g.sigma[p];
+        dy[p * stride + s.colors] = g.sigma[p];
     }
 }
 
 void weight_gradient(const Shape& s, const Decoder& d, const Block& block, Slot slot) {
-    const int64_t stride = d.colours + kLanes;
+    const int64_t stride = d.colors + kLanes;
     const float *dy = block.outputs.get(), *dz = block.d_hidden.get();
-    gemm(s.colours + 1, d.hidden, kBlock, {dy, 1, stride}, {block.hidden.get(), d.hidden},
+    gemm(s.colors + 1, d.hidden, kBlock, {dy, 1, stride}, {block.hidden.get(), d.hidden},
          {slot.w2, d.hidden}, slot.w2, d.hidden);
     gemm(s.channels, d.hidden, kBlock, {block.features.get(), 1, d.channels}, {dz, d.hidden},
          {slot.w1_t, d.hidden}, slot.w1_t, d.hidden);
     for (int64_t p = 0; p < kBlock; p++) {
-        for (int64_t o = 0; o <= s.colours; o++) slot.b2[o] += dy[p * stride + o];
+        for (int64_t o = 0; o <= s.colors; o++) slot.b2[o] += dy[p * stride + o];
         for (int64_t h = 0; h < d.hidden; h += kLanes)
             store(slot.b1 + h, load(slot.b1 + h) + load(dz + p * d.hidden + h));
     }
@@ -356,7 +356,7 @@ void decoder_gradient(const Shape& s, const Decoder& d, const float* planes, con
                       OutputGradients gradients, int64_t count, Block& block) {
     look_up(s, d, planes, points, count, block);
     output_gradient(s, d, gradients, count, block);
-    gemm(kBlock, d.hidden, s.colours + 1, {block.outputs.get(), d.colours + kLanes, 1},
+    gemm(kBlock, d.hidden, s.colors + 1, {block.outputs.get(), d.colors + kLanes, 1},
          {d.w2.get(), d.hidden}, {d.none.get(), 0}, block.d_hidden.get(), d.hidden);
     float *hidden = block.hidden.get(), *dz = block.d_hidden.get();
     for (int64_t i = 0; i < kBlock * d.hidden; i += kLanes) {
@@ -382,8 +382,8 @@ struct Backward {
         const float* texels = planes + b * s.batch_stride;
         for (int64_t p = start; p < end; p += kBlock, d_features += kBlock * d.channels) {
             const int64_t count = std::min(kBlock, end - p), at = b * s.count + p;
-            const OutputGradients g{outputs.sigma + at, outputs.colour + at * s.colours,
-                                    outputs.colour_value + at * s.colours};
+            const OutputGradients g{outputs.sigma + at, outputs.color + at * s.colors,
+                                    outputs.color_value + at * s.colors};
             decoder_gradient(s, d, texels, points + 3 * at, g, count, block);
             if (slot) weight_gradient(s, d, block, Slot(s, d, slot));
             if (!d_planes && !d_points) continue;
@@ -436,11 +436,11 @@ extern "C" void triplane_render_transpose(const float* from, float* to, int64_t 
 }
 
 // planes: strided as the shape says; points [batch, count, 3]; weights row-major.
-// sigma [batch, count], colour [batch, count, colours] are overwritten.
+// sigma [batch, count], color [batch, count, colors] are overwritten.
 extern "C" void triplane_render_forward(const Shape* shape, const float* planes,
                                         const float* points, const float* w1, const float* b1,
                                         const float* w2, const float* b2, float* sigma,
-                                        float* colour, int threads) {
+                                        float* color, int threads) {
     const Shape& s = *shape;
     const Decoder decoder(s, w1, b1, w2, b2);
     const int64_t blocks = (s.count + kBlock - 1) / kBlock;
@@ -452,22 +452,22 @@ extern "C" void triplane_render_forward(const Shape* shape, const float* planes,
             int64_t b = i / blocks, start = i % blocks * kBlock, at = b * s.count + start;
             int64_t count = std::min(kBlock, s.count - start);
             forward_block(s, decoder, planes + b * s.batch_stride, points + 3 * at, count, block,
-                          sigma + at, colour + at * s.colours);
+                          sigma + at, color + at * s.colors);
         }
     }
 }
 
-// Gradients of the above. colour is its result. d_planes (strided as planes, zero on entry),
+// Gradients of the above. color is its result. d_planes (strided as planes, zero on entry),
 // d_points and the weights' gradients may each be null, the last four only together.
 extern "C" void triplane_render_backward(const Shape* shape, const float* planes,
                                          const float* points, const float* w1, const float* b1,
-                                         const float* w2, const float* b2, const float* colour,
-                                         const float* d_sigma, const float* d_colour,
+                                         const float* w2, const float* b2, const float* color,
+                                         const float* d_sigma, const float* d_color,
                                          float* d_planes, float* d_points, float* d_w1, float* d_b1,
                                          float* d_w2, float* d_b2, int threads) {
     const Shape& s = *shape;
     const Decoder d(s, w1, b1, w2, b2);
-    const Backward pass{s, d, planes, points, {d_sigma, d_colour, colour}, d_planes, d_points};
+    const Backward pass{s, d, planes, points, {d_sigma, d_color, color}, d_planes, d_points};
     const int64_t slot_size = d_w1 ? Slot::size(s, d) : 0;
     const Buffer slots = zeros(kSlots * slot_size);
     // A wave is the same stretch of points, in whole groups, of every batch element.
@@ -508,8 +508,8 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
         for (int64_t c = 0; c < s.channels; c++)
             d_w1[h * s.channels + c] = total.w1_t[c * d.hidden + h];
     }
-    for (int64_t o = 0; o <= s.colours; o++) {
-        int64_t to = o == s.colours ? 0 : o + 1;
+    for (int64_t o = 0; o <= s.colors; o++) {
+        int64_t to = o == s.colors ? 0 : o + 1;
         d_b2[to] = total.b2[o];
         for (int64_t h = 0; h < s.hidden; h++) d_w2[to * s.hidden + h] = total.w2[o * d.hidden + h];
     }

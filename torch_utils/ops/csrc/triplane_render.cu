@@ -12,20 +12,20 @@ __device__ void load_weights(const float* from, float* to, int64_t count) {
 
 template <int C, int F>
 __global__ void forward_kernel(Shape s, const float* packed, const float* planes,
-                               const float* points, float* sigma, float* colour) {
+                               const float* points, float* sigma, float* color) {
     extern __shared__ float shared[];
     load_weights(packed, shared, Weights<C, F>::size(s.hidden));
     const Weights<C, F> weights{shared, s.hidden};
     const int64_t total = s.batch * s.count, stride = int64_t(gridDim.x) * blockDim.x;
     for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += stride)
         forward_point(s, weights, planes + i / s.count * s.batch_stride, points + 3 * i, sigma + i,
-                      colour + i * F);
+                      color + i * F);
 }
 
 template <int C, int F>
 __global__ void backward_kernel(Shape s, const float* packed, const float* planes,
-                                const float* points, const float* colour, const float* d_sigma,
-                                const float* d_colour, float* d_planes, float* d_points,
+                                const float* points, const float* color, const float* d_sigma,
+                                const float* d_color, float* d_planes, float* d_points,
                                 float* d_weights) {
     extern __shared__ float shared[];
     const int64_t size = Weights<C, F>::size(s.hidden);
@@ -39,8 +39,8 @@ __global__ void backward_kernel(Shape s, const float* packed, const float* plane
             const Trace<C, F> trace(traces + threadIdx.x * Trace<C, F>::size(s.hidden), s.hidden);
             const float* texels = planes + b * s.batch_stride;
             float d_features[C];
-            backward_point(s, weights, texels, points + 3 * i, d_sigma[i], d_colour + i * F,
-                           colour + i * F, trace, d_features);
+            backward_point(s, weights, texels, points + 3 * i, d_sigma[i], d_color + i * F,
+                           color + i * F, trace, d_features);
             if (d_points)
                 point_gradient<C>(s, texels, points + 3 * i, d_features, d_points + 3 * i);
             if (d_planes)
@@ -61,8 +61,8 @@ __global__ void backward_kernel(Shape s, const float* packed, const float* plane
 
 template <int C, int F>
 int launch(const Shape& s, bool backward, const float* packed, const float* planes,
-           const float* points, float* sigma, float* colour, const float* d_sigma,
-           const float* d_colour, float* d_planes, float* d_points, float* d_weights, int blocks,
+           const float* points, float* sigma, float* color, const float* d_sigma,
+           const float* d_color, float* d_planes, float* d_points, float* d_weights, int blocks,
            void* stream) {
     const int64_t traces = backward ? kPoints * Trace<C, F>::size(s.hidden) : 0;
     const int bytes = (Weights<C, F>::size(s.hidden) + traces) * sizeof(float);
@@ -72,26 +72,26 @@ int launch(const Shape& s, bool backward, const float* packed, const float* plan
         return error;
     if (backward)
         backward_kernel<C, F><<<blocks, kPoints, bytes, cudaStream_t(stream)>>>(
-            s, packed, planes, points, colour, d_sigma, d_colour, d_planes, d_points, d_weights);
+            s, packed, planes, points, color, d_sigma, d_color, d_planes, d_points, d_weights);
     else
         forward_kernel<C, F><<<blocks, kPoints, bytes, cudaStream_t(stream)>>>(s, packed, planes,
-                                                                               points, sigma, colour);
+                                                                               points, sigma, color);
     return cudaGetLastError();
 }
 
-// packed: see Weights. Forward (d_sigma null): writes sigma, colour. Backward: reads colour; adds to
+// packed: see Weights. Forward (d_sigma null): writes sigma, color. Backward: reads color; adds to
 // d_planes and d_weights [blocks][packed size], writes d_points; each may be null.
 extern "C" int triplane_render_cuda(const Shape* s, const float* packed, const float* planes,
-                                    const float* points, float* sigma, float* colour,
-                                    const float* d_sigma, const float* d_colour, float* d_planes,
+                                    const float* points, float* sigma, float* color,
+                                    const float* d_sigma, const float* d_color, float* d_planes,
                                     float* d_points, float* d_weights, int blocks, void* stream) {
     auto go = [&](auto f) {
-        return f(*s, d_sigma != nullptr, packed, planes, points, sigma, colour, d_sigma, d_colour,
+        return f(*s, d_sigma != nullptr, packed, planes, points, sigma, color, d_sigma, d_color,
                  d_planes, d_points, d_weights, blocks, stream);
     };
-    if (s->channels == 16 && s->colours == 16) return go(launch<16, 16>);
-    if (s->channels == 16 && s->colours == 32) return go(launch<16, 32>);
-    if (s->channels == 32 && s->colours == 16) return go(launch<32, 16>);
-    if (s->channels == 32 && s->colours == 32) return go(launch<32, 32>);
+    if (s->channels == 16 && s->colors == 16) return go(launch<16, 16>);
+    if (s->channels == 16 && s->colors == 32) return go(launch<16, 32>);
+    if (s->channels == 32 && s->colors == 16) return go(launch<32, 16>);
+    if (s->channels == 32 && s->colors == 32) return go(launch<32, 32>);
     return cudaErrorInvalidValue;
 }

@@ -1,4 +1,4 @@
-// upfirdn2d on the GPU: a thread per output element; neighbours share their input in the cache.
+// upfirdn2d on the GPU: a thread per output element; neighbors share their input in the cache.
 #include "upfirdn2d.h"
 
 template <class T, class A>

@@ -1,0 +1,17 @@
+"""What all tests share: global settings of torch and of this code return to what they were."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from torch_utils import ops
+
+
+@pytest.fixture(autouse=True)
+def global_settings() -> Iterator[None]:
+    """Undo what a run changes in its process: the operations' mode, the number of threads."""
+    mode, threads = ops.get_mode(), torch.get_num_threads()
+    yield
+    ops.set_mode(mode)
+    torch.set_num_threads(threads)
