@@ -1,10 +1,8 @@
 """Compare GeoD with tensors that the published implementation computed in float64.
 
-    python -m tests.parity_geod DIR
-
-checks every geod_* file in DIR, of any seed, prints a line per quantity with its relative error,
-and exits with status 1 when one exceeds its tolerance. A file from which something was left out is
-checked in what it has; a quantity that no check knows is a miss. Known files:
+`python -m tests.parity DIR` checks every geod_* file in DIR, of any seed. A file from which
+something was left out is checked in what it has; a quantity that no check knows is a miss.
+Known files:
 
     geod_formation_seedN.npz      image formation, without networks
     geod_small_seedN.npz          one step of the inverse renderer, and three of its optimizer
@@ -22,19 +20,17 @@ import gzip
 import json
 import math
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib import Command, UserError
+from dnnlib import UserError
 from torch_utils.images import resize
 from training import geod, losses
 from training.config import GeodConfig
@@ -551,25 +547,3 @@ def check_file(path: Path) -> Iterator[Quantity]:
                 yield f.unknown()
     except (UserError, KeyError, RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:
         yield Quantity(f"cannot be checked: {str(error).splitlines()[0]}", math.inf, 0)
-
-
-@click.command(cls=Command)
-@click.argument("directory", type=click.Path(path_type=Path))
-def main(directory: Path) -> None:
-    """Check every file of GeoD's reference tensors in DIRECTORY."""
-    if not directory.is_dir():
-        raise UserError(f"there is no directory {directory}")
-    misses = total = 0
-    for path in sorted(directory.iterdir()):
-        for quantity in check_file(path):
-            click.echo(f"{quantity}  [{path.name}]")
-            misses += not quantity.ok
-            total += 1
-    if not total:
-        raise UserError(f"{directory} holds no reference tensors of GeoD (geod_*)")
-    click.echo(f"{total} quantities, {misses} missed")
-    sys.exit(misses > 0)
-
-
-if __name__ == "__main__":
-    main()

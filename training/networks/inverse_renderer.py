@@ -162,6 +162,7 @@ class Encoder(nn.Module):
         self.network = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Numbers in [-1, 1], [B, out]."""
         return self.network(image).flatten(1)
 
 
@@ -182,6 +183,7 @@ class Autoencoder(nn.Module):
         self.network = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
+        """A map of the image's size, [B, out, 64, 64]."""
         return self.network(image)
 
 
@@ -199,6 +201,7 @@ class ConfidenceNetwork(nn.Module):
         self.out_net2 = nn.Sequential(_same(2 * n, 2, 3), nn.Softplus())
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Channel 0 of each is the object's own, channel 1 its mirror image's."""
         shared = self.network(image)
         return self.out_net1(shared), self.out_net2(shared)
 

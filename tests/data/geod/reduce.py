@@ -3,7 +3,7 @@
     python tests/data/geod/reduce.py FULL_SET
 
 What is left out is checked all the same where the full set lies:
-`python -m tests.parity_geod FULL_SET`.
+`python -m tests.parity FULL_SET`.
 """
 
 import shutil
