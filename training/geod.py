@@ -178,7 +178,7 @@ def normals_of_depth(depth: Tensor, frustum: Frustum, intrinsics: Tensor | None 
     taken for depths.
     """
     if intrinsics is not None:
-        depth = depth * _forward_components(depth, intrinsics)
+        depth = depth * forward_components(depth, intrinsics)
     return surface_normals(frustum.points(resize(depth, SIZE)[:, 0]))
 
 
@@ -197,7 +197,7 @@ def erode(mask: Tensor) -> Tensor:
     return 1 - F.max_pool2d(1 - mask, kernel_size=3, stride=1, padding=1)
 
 
-def _forward_components(depth: Tensor, intrinsics: Tensor) -> Tensor:
+def forward_components(depth: Tensor, intrinsics: Tensor) -> Tensor:
     """[B or 1, 1, r, r]: what a step of length 1 along a pixel's ray adds to the depth."""
     intrinsics = intrinsics.reshape(-1, 3, 3)
     here = torch.eye(4, dtype=depth.dtype, device=depth.device).expand(len(intrinsics), 4, 4)

@@ -75,7 +75,10 @@ def test_it_leaves_the_rest_of_the_run_alone_until_its_time(photographs):
     assert not same(generators[0.1, 2], generators[0.0, 2])
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 6])
+@pytest.mark.parametrize(
+    "stop_at",
+    [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(6, marks=pytest.mark.slow)],
+)
 def test_a_cut_run_goes_on_as_if_nothing_had_happened(
     photographs,
     tmp_path,
@@ -116,6 +119,7 @@ def test_a_file_s_depths_must_be_the_run_s(photographs, published):
     assert len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_s_network_files_hold_it_on_request(photographs, tmp_path):
     """And then it can be taken from there; the run's pictures are there too."""
     changes = {"run__kimg": 0.008, "run__snap": 1}
@@ -180,6 +184,7 @@ def one_of_two(rank: int, folder: Path, photographs: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_compute_the_gradients_of_one(photographs, tmp_path):
     spawn = multiprocessing.get_context("spawn")
     arguments = [(rank, tmp_path, photographs) for rank in range(2)]
