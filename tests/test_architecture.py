@@ -20,6 +20,8 @@ LAYERS = (
     ("training.data", "training.pose_sources", "training.presets", "training.schedules"),
     ("training.networks",),
     ("training.files", "training.losses"),
+    ("training.geod",),
+    ("training.geod_supervisor",),
     ("training.outputs", "training.step"),
     ("training.evaluation",),
     ("training.run",),

@@ -243,6 +243,7 @@ def test_at_most_thirty_options():
         *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
         *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
         *("desc", "settings", "dry_run", "metrics", "poses", "ops", "help_settings"),
+        *("geod", "geod_from", "with_ir"),
     }
 
 
