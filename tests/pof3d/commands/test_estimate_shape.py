@@ -10,7 +10,7 @@ from PIL import Image
 from plyfile import PlyData
 
 from pof3d.commands.estimate_shape import main
-from tests.tiny import write_photographs
+from tests.helpers import write_photographs
 
 LEGACY = Path(__file__).parents[2] / "data" / "geod" / "geod_legacy_ir.pkl.gz"
 

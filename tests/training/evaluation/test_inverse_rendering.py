@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from dnnlib import UserError
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from training.data.ground_truth import load_ground_truth
 from training.data.toy_set import make_toy_dataset
 from training.evaluation import inverse_rendering

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from dnnlib import UserError
-from tests.tiny import tiny_config, write_photographs
+from tests.helpers import tiny_config, write_photographs
 from tests.training.run.test_resume import assert_same_run, run, same
 from torch_utils import distributed
 from training import losses

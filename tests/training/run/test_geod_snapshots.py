@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.small import small_generator
+from tests.helpers import small_generator
 from training.networks.inverse_renderer import InverseRenderer
 from training.run.geod_snapshots import geod_pictures
 
