@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from dnnlib import finite
+from dnnlib import SeedList, finite
 from pof3d.commands import options
 from pof3d.commands.eg3d_options import SAMPLES, HintingCommand
 
@@ -94,6 +94,19 @@ class Level(click.ParamType):
     show_default=".mrc, .ply: 10, or what is as opaque at the network's density scale; else auto",
     help="Density at the surface, as it is before the renderer's softplus; auto: the level at "
     "which silhouettes agree best with the rendered opacity.",
+)
+@click.option(
+    "--mix-with",
+    type=SeedList(),
+    metavar="SEEDS",
+    help="Also write style_mixing.png: rows are --seeds, columns these, which give some layers.",
+)
+@click.option(
+    "--mix-layers",
+    type=SeedList(),
+    metavar="LAYERS",
+    show_default="the second half",
+    help="Layers that come from --mix-with, as 4-7.",
 )
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Seeds at a time.")
 @options.device

@@ -56,9 +56,7 @@ def quantized(colors: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def surface_colors(
-    generator: Generator, planes: Tensor, points: Tensor, normals: Tensor
-) -> Tensor:
+def surface_colors(generator: Generator, planes: Tensor, points: Tensor, normals: Tensor) -> Tensor:
     """What renderings show at points of an object's surface.
 
     Args:

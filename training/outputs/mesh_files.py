@@ -1,7 +1,7 @@
 """Shapes as files: meshes for viewers and 3D tools, volumes of densities for ChimeraX.
 
-In all of them y is up, lengths are world units and faces run counter-clockwise as seen from outside.
-All are written whole or not at all, and raise OSError where they cannot be.
+In all of them y is up, as glTF wants it, lengths are world units, and faces run counter-clockwise
+as seen from outside. All are written whole or not at all, and raise OSError where they cannot be.
 """
 
 import io
@@ -58,7 +58,9 @@ def _encoded(path: Path, extension: str, mesh: Mesh | TexturedMesh) -> dict[str,
     if extension == ".glb":
         return {path.name: _encoded_glb(mesh)}
     assert isinstance(mesh, Mesh)
-    return {path.name: _shape(mesh).export(file_type=extension[1:])}
+    encoded = io.BytesIO()
+    _shape(mesh).export(encoded, file_type=extension[1:])
+    return {path.name: encoded.getvalue()}
 
 
 def _encoded_obj(path: Path, mesh: Mesh | TexturedMesh) -> dict[str, bytes]:

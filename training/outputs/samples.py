@@ -10,9 +10,9 @@ For each seed OUTDIR receives
     seed0000_yaw+20_pitch+00.png    further views (--yaw, --pitch)
     …_raw.png, …_depth.png          beside every image (--raw, --depth)
 
-and for all of them together contact_sheet.png and poses.json. A generator that is given its poses
-(an EG3D network) is conditioned on the frontal camera, from which its objects are seen as well.
-Files are written whole or not at all.
+and for all of them together contact_sheet.png, poses.json and style_mixing.png (--mix-with). A
+generator that is given its poses (an EG3D network) is conditioned on the frontal camera, from which
+its objects are seen as well. Files are written whole or not at all.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,7 @@ from tqdm import tqdm
 from dnnlib import UserError, atomic_write
 from training.cameras import intrinsics_from_fov
 from training.networks.generator import Generator, View
-from training.outputs.figures import depth_colors, enlarge, save_image_grid
+from training.outputs.figures import depth_colors, enlarge, save_image, save_image_grid
 from training.outputs.levels import silhouette_level
 from training.outputs.mesh_colors import colored
 from training.outputs.mesh_files import TEXTURE_FORMATS, VOLUME_FORMAT, save_mesh, save_mrc
@@ -44,6 +44,7 @@ from training.outputs.meshes import (
     largest_part,
     surface_level,
 )
+from training.outputs.mixing import check_mixing, mixing_table
 from training.outputs.objects import Objects, Selection
 from training.outputs.shading import shade
 from training.outputs.textures import check_packages, textured
@@ -76,12 +77,19 @@ class SampleOptions:
     keep_largest: bool = False
     texture: int | None = None
     faces: int = 10_000
+    mix_with: Sequence[int] | None = None
+    mix_layers: Sequence[int] | None = None
     batch: int = 4
 
     @property
     def selection(self) -> Selection:
         """The objects that are drawn."""
         return Selection(self.seeds, self.trunc, self.trunc_cutoff)
+
+    @property
+    def lens(self) -> Tensor | None:
+        """Intrinsics [3, 3]; None: the network's."""
+        return None if self.fov_deg is None else intrinsics_from_fov(self.fov_deg)
 
     @property
     def finds_level(self) -> bool:
@@ -107,7 +115,7 @@ def write_samples(generator: Generator, options: SampleOptions) -> list[str]:
     Raises:
         UserError: where files cannot be written, or options contradict each other.
     """
-    _check(options)
+    _check(generator, options)
     seeds = options.seeds
     columns = 1 + len(options.directions)
     sheet = _ContactSheet(columns, max(SHEET_PICTURES // columns, 1))
@@ -125,6 +133,8 @@ def write_samples(generator: Generator, options: SampleOptions) -> list[str]:
                         _write_shape(options, seed, each)
                     bar.update()
         sheet.save(options.outdir / "contact_sheet.png")
+        if options.mix_with is not None:
+            _write_mixing(generator, options, options.mix_with)
         line = _write_statistics(options.outdir / "poses.json", seeds, generator, torch.cat(poses))
     shown = "them" if len(seeds) <= sheet.rows else f"the first {sheet.rows}"
     return [
@@ -133,7 +143,11 @@ def write_samples(generator: Generator, options: SampleOptions) -> list[str]:
     ]
 
 
-def _check(options: SampleOptions) -> None:
+def _check(generator: Generator, options: SampleOptions) -> None:
+    if options.mix_with is not None:
+        check_mixing(generator, len(options.seeds), len(options.mix_with), options.mix_layers)
+    elif options.mix_layers is not None:
+        raise UserError("--mix-layers is of --mix-with SEEDS; add it")
     if options.shape_preview and not options.shapes:
         raise UserError("--shape-preview is of shapes; add --shapes true")
     if options.texture is not None:
@@ -168,8 +182,7 @@ def _write_poses(outdir: Path, seeds: Sequence[int], objects: Objects) -> None:
 
 def _write_views(options: SampleOptions, seeds: Sequence[int], objects: Objects) -> Tensor:
     """Write all views of each object; returns thumbnails [B, V, 3, r, r]."""
-    size, fov = options.render_size, options.fov_deg
-    lens = None if fov is None else intrinsics_from_fov(fov)
+    size, lens = options.render_size, options.lens
     views = [_write_view(options, seeds, objects.own_view(lens, size), objects.generator, "")]
     for yaw, pitch in options.directions:
         pose = objects.generator.pose_from_degrees(torch.tensor([[yaw, pitch]]))
@@ -281,6 +294,14 @@ def _write_preview(options: SampleOptions, seed: int, objects: Objects, mesh: Me
     pose = generator.pose_from_degrees(torch.tensor([PREVIEW_DIRECTION]))
     picture = shade(mesh, generator.cam2world(pose)[0, :3, 3])
     save_image_grid(options.outdir / f"seed{seed:04d}_shape.png", picture)
+
+
+def _write_mixing(generator: Generator, options: SampleOptions, seeds: Sequence[int]) -> None:
+    layers = check_mixing(generator, len(options.seeds), len(seeds), options.mix_layers)
+    rows = options.selection.objects(generator)
+    columns = replace(options.selection, seeds=seeds).objects(generator)
+    table = mixing_table(rows, columns, layers, options.lens, options.render_size)
+    save_image(options.outdir / "style_mixing.png", table)
 
 
 def _write_statistics(path: Path, seeds: Sequence[int], generator: Generator, poses: Tensor) -> str:
