@@ -62,8 +62,8 @@ NONE = "none"
 @click.option(
     "--shape-format",
     type=click.Choice([".ply", ".obj", ".glb", ".stl", NONE]),
-    default=".ply",
-    help="Of meshes.",
+    default=".glb",
+    help="Of meshes, which have colors where the format has.",
 )
 @click.option("--shape-res", type=click.IntRange(2, 1024), default=128, help="Grid points a side.")
 @options.device

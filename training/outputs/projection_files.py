@@ -5,7 +5,7 @@ For each photograph NAME.* OUTDIR receives
     NAME.npz          its latent and pose, which samples and videos take as --latent
     NAME.png          photograph, reconstruction, and the object from five sides
     NAME.mp4 .gif     the object before a moving camera
-    NAME.ply .glb …   its mesh
+    NAME.glb .ply …   its mesh
     NAME.safetensors  the network that was tuned to it (--tune-steps); its latent is for that one
 
 and for all of them together projections.json: PSNR, pose, time. Files are written whole or not at
@@ -35,11 +35,13 @@ from training.files.network import Network
 from training.files.network_file import save_network
 from training.outputs.figures import enlarge, save_image_grid
 from training.outputs.latent_files import save_latent
+from training.outputs.levels import silhouette_level
+from training.outputs.mesh_colors import colored
 from training.outputs.mesh_files import save_mesh
 from training.outputs.meshes import find_surface
 from training.outputs.objects import Objects
 from training.outputs.projection import Projection, ProjectionOptions, project
-from training.outputs.videos import TRAJECTORIES, orbit_frames, save_video
+from training.outputs.videos import TRAJECTORIES, Look, orbit_frames, save_video
 
 VIEW_YAWS = (-40.0, -20.0, 0.0, 20.0, 40.0)  # degrees, of the five sides
 PICTURE_PIXELS = 128  # smaller images are enlarged by a whole factor
@@ -61,7 +63,7 @@ class ProjectionFiles:
     video: str | None = ".mp4"
     trajectory: str = "turntable"
     frames: int = 48
-    shape_format: str | None = ".ply"
+    shape_format: str | None = ".glb"
     shape_res: int = 128
 
 
@@ -206,13 +208,16 @@ def _write_network(path: Path, network: Network, objects: Objects) -> None:
 def _write_video(path: Path, objects: Objects, files: ProjectionFiles) -> None:
     directions = TRAJECTORIES[files.trajectory](files.frames, *SWING_DEGREES)
     factor = max(PICTURE_PIXELS // objects.generator.config.data.resolution, 1)
-    save_video(path, orbit_frames(objects, directions, factor=factor), files.frames, FPS)
+    frames = orbit_frames(objects, directions, Look(enlarge=factor))
+    save_video(path, frames, files.frames, FPS)
 
 
 def _write_mesh(path: Path, objects: Objects, resolution: int) -> None:
-    mesh = find_surface(objects.generator, objects.planes, resolution).mesh
+    generator, planes = objects.generator, objects.planes
+    level = silhouette_level(generator, planes).level
+    mesh = find_surface(generator, planes, resolution, level).mesh
     if len(mesh.faces):
-        save_mesh(path, mesh)
+        save_mesh(path, colored(generator, planes, mesh))
     else:
         tqdm.write(f"{printable(path.stem)}: no surface, no mesh written")
 
