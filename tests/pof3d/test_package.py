@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PUBLIC = {
     "Config", "Discriminator", "Generator", "ImageDataset", "Mesh", "Network", "Objects",
     "UserError", "View", "build_config", "density_grid", "estimate_labels", "find_surface",
-    "latents_of_seeds", "load_network", "save_image_grid", "save_mesh", "save_network",
+    "latents_of_seeds", "load_network", "project", "save_image_grid", "save_mesh", "save_network",
 }  # fmt: skip
 
 

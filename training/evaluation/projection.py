@@ -10,9 +10,9 @@ instead: better than this the network can hardly show a head.
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -107,12 +107,18 @@ def evaluate(
         direct = _project_all(network, true, options)
         bound.append(_compare(torch.cat([part.images for part in direct]), true, features))
 
+    unseen_psnr, unseen_distance = torch.cat(unseen).median(dim=0).values.tolist()
+    bound_psnr, bound_distance = torch.cat(bound).median(dim=0).values.tolist()
+
     def pose_error(poses: Tensor) -> float:
         return _pose_error(generator, poses, alignment, cameras)
 
     return ProjectionScores(
         input_psnr.median().item(),
-        *_interleaved_medians(torch.cat(unseen), torch.cat(bound)),
+        unseen_psnr=unseen_psnr,
+        bound_psnr=bound_psnr,
+        unseen_distance=unseen_distance,
+        bound_distance=bound_distance,
         start_pose_error=pose_error(start),
         pose_error=pose_error(pose),
         seconds=float(np.mean([part.seconds for part in given])),
@@ -159,11 +165,6 @@ def _compare(images: Tensor, true: Tensor, features: nn.Module) -> Tensor:
     return torch.stack([psnr(images, expected).cpu(), distance], dim=1)
 
 
-def _interleaved_medians(unseen: Tensor, bound: Tensor) -> Sequence[float]:
-    """PSNR of both, then the distance of both, of [N, 2] each."""
-    return torch.stack([unseen, bound]).median(dim=1).values.mT.flatten().tolist()
-
-
 def _pose_error(generator: Generator, pose: Tensor, alignment: Alignment, cameras: Tensor) -> float:
     directions = alignment(viewing_directions(generator.cam2world(pose)).cpu().double())
     angles = angle_between(directions, viewing_directions(cameras).double())
@@ -183,7 +184,7 @@ def _pose_error(generator: Generator, pose: Tensor, alignment: Alignment, camera
 @click.option("--prior-weight", type=float, default=ProjectionOptions.prior_weight)
 @click.option("--perceptual-weight", type=float, default=ProjectionOptions.perceptual_weight)
 @click.option("--tune-steps", type=click.IntRange(min=0), default=ProjectionOptions.tune_steps)
-def main(network: str, data: Path | None, count: int, **chosen: float) -> None:
+def main(network: str, data: Path | None, count: int, **chosen: Any) -> None:
     """Measure projections of photographs whose identities training has not seen; prints JSON."""
     loaded = load_network(network)
     size = loaded.config.data.resolution

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
-from tests.tiny import tiny_config
 
 from metrics.poses import Alignment
+from tests.helpers import tiny_config
 from training.cameras import orbit
 from training.data.dataset import ImageDataset
 from training.data.ground_truth import load_ground_truth

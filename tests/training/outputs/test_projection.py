@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.small import DUAL, small_discriminator, small_generator
 
 from dnnlib import UserError
+from tests.helpers import DUAL, small_discriminator, small_generator
 from training.outputs import projection
 from training.outputs.latent_files import load_latent, save_latent
 from training.outputs.objects import Objects
