@@ -40,7 +40,7 @@ NONE = "none"
     "--prior-weight",
     type=click.FloatRange(min=0),
     callback=finite,
-    default=0.005,
+    default=0.02,
     help="Of staying near the mean latent, against pixels.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of the search.")

@@ -60,7 +60,7 @@ class ProjectionOptions:
     rate: float = 0.1
     pose_rate: float = 0.02
     tune_rate: float = 1e-3
-    prior_weight: float = 0.005
+    prior_weight: float = 0.02
     perceptual_weight: float = 1.0
     seed: int = 0
 
