@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageSequence
 
 import gen_videos
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from torch_utils.images import to_uint8
 from training.files.network_file import load_network, save_network
 from training.networks.generator import Generator

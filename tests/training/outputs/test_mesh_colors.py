@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 from dnnlib import UserError
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from training.files.network_file import load_network
 from training.networks.generator import Generator
 from training.outputs.levels import best_level, silhouette_level
