@@ -47,7 +47,7 @@ VIDEOS = _INFERENCE | {
     "--out": "write --dest FILE.mp4, .gif or .webp",
     "--num-frames": "write --frames",
     "--shuffle-seed": "write --seeds in the order you want",
-    "--shapes": "write --mesh, or `pof3d samples --shapes true`",
+    "--shapes": "write --mesh; `pof3d samples` writes files of them",
     "--fov": "write --fov-deg DEGREES",
     "--yaw-range": "write --yaw DEGREES",
     "--pitch-range": "write --pitch DEGREES",

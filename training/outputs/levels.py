@@ -65,7 +65,7 @@ def best_level(largest: Tensor, opacity: Tensor) -> SilhouetteLevel:
     agreement = common / (covered + opacity.sum() - common).clamp(min=1e-12)
     # No level parts equal densities, and none lies between matter and nothing.
     below = largest[1:].masked_fill(largest[1:].isinf(), largest[largest.isfinite()].min() - 1)
-    agreement = torch.where(largest[:-1] > below, agreement[:-1], -1)
+    agreement = torch.where(largest[:-1] > below, agreement[:-1], 0)
     best = int((agreement >= agreement.max() - TOLERANCE).nonzero()[0])
     level = (largest[best] + below[best]) / 2
     return SilhouetteLevel(level.item(), agreement[best].item())
