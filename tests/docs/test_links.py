@@ -7,13 +7,13 @@ import pytest
 
 from tests.docs.pages import CODE_SPAN, PAGES, ROOT, anchors, name_of, prose
 
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"""\]\(([^)\s]+)\)|\bsrc="([^"]+)\"""")
 # Files of the code that prose names: `training/losses.py`.
 NAMED_FILE = re.compile(r"`((?:\w+/)+\w+\.(?:py|md|npz|zip|safetensors))`")
 
 
 def links(page: Path) -> list[str]:
-    return LINK.findall(CODE_SPAN.sub("", prose(page)))
+    return [link or source for link, source in LINK.findall(CODE_SPAN.sub("", prose(page)))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
