@@ -250,6 +250,7 @@ def _beyond_parity() -> Iterable[str]:
     return [
         "Old checkpoints have tests of their own: `tests/training/files/test_legacy.py` loads a "
         "`.pkl` of PoF3D and one of EG3D, and compares what their networks compute. "
+        "[GeoD](geod.md#agreement-with-the-published-code) has a table of its own. "
         "[Method](method.md#differences-from-the-published-code) lists the intended differences, "
         "which these comparisons switch off."
     ]

@@ -11,7 +11,9 @@ COMMANDS = {
     "samples": ("gen_samples_pose", "Draw images, poses and shapes from a trained network."),
     "videos": ("gen_videos", "Turn the objects of a trained network before the camera."),
     "poses": ("estimate_poses", "Label photographs with estimated camera poses."),
+    "shapes": ("estimate_shape", "Estimate depth, normals and meshes of photographs (GeoD)."),
     "metrics": ("calc_metrics", "Measure a trained network: quality, poses, geometry."),
+    "publish": ("publish", "Store a network in float16 with its provenance."),
     "convert": ("convert", "Convert a published checkpoint (.pkl) to .safetensors."),
 }
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import gen_samples_pose
 from gen_samples_pose import main
-from tests.tiny import SIZES
+from tests.helpers import SIZES
 from training.cameras import cam2world_from_pose, pose_from_degrees
 from training.config import Config
 from training.files.network_file import save_network

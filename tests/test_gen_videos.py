@@ -5,7 +5,7 @@ import torch
 from click.testing import CliRunner
 
 import gen_videos
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from training.files.network_file import save_network
 from training.networks.generator import Generator
 from training.outputs import videos

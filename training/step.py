@@ -14,17 +14,13 @@ from dnnlib import UserError
 from torch_utils import distributed
 from torch_utils.images import to_float
 from torch_utils.training_stats import StatsCollector
-from training import losses, old_names, schedules
+from training import geod, losses, old_names, schedules
 from training.augment import AdaController, Augmentation
 from training.config import Config, OptimConfig
 from training.data.dataset import ImageDataset
 from training.data.loader import Batch, training_batches
-from training.losses import (
-    DiscriminatorTransform,
-    Phase,
-    RealBatch,
-    StepInputs,
-)
+from training.geod_supervisor import Supervisor
+from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
@@ -59,13 +55,13 @@ class Trainer:
         device: torch.device,
         phase_losses: losses.PhaseLosses = losses.LOSSES,
     ):
-        self.losses = phase_losses
-        self.config, self.dataset, self.device = config, dataset, device
+        self.config, self.dataset, self.device, self.losses = config, dataset, device, phase_losses
         torch.manual_seed(config.run.seed)
         generator = Generator(config)
         generator.pose_source.prepare(dataset.all_cam2world, str(config.data.path))
         self.generator = generator.to(device)
         self.discriminator = Discriminator(config).to(device)
+        self.supervisor = Supervisor(config, device) if config.geod.active else None
         self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self._set_precision()
         loss, optim, augment = config.loss, config.optim, config.augment
@@ -97,6 +93,8 @@ class Trainer:
     def step(self) -> None:
         """One iteration: G, its density term, D, its R1 term, then the moving average.
 
+        With GeoD the inverse renderer comes first.
+
         Raises:
             TrainingDiverged: after too many steps in a row whose gradients were not finite.
             UserError: where a photograph cannot be read; nothing has changed then.
@@ -106,7 +104,10 @@ class Trainer:
         transform = self._transform()
         self.fetch()  # before anything changes, since reading may fail
         reals = self._fetched_reals()
-        updates = [self._generator_main(transform)]
+        updates = []
+        if geod.is_trained(self.config.geod, self.images_processed):
+            updates.append(self._inverse_renderer(reals))
+        updates.append(self._generator_main(transform))
         if loss.density_weight and self.steps % loss.density_every == 0:
             updates.append(self._generator_density())
         updates.append(d_terms := self._discriminator_main(reals, transform))
@@ -121,10 +122,23 @@ class Trainer:
         augment = None if self.config.augment.mode == "noaug" else self.augmentation
         return DiscriminatorTransform(schedules.blur_sigma(self.config, self.kimg), augment)
 
+    def _inverse_renderer(self, reals: list[RealBatch]) -> list[Terms]:
+        supervisor = self.supervisor
+        assert supervisor is not None  # there is one where it is trained
+
+        def phase(real: RealBatch) -> Phase:
+            return supervisor.main(real.images)
+
+        return self._update(supervisor.optimizer, phase, reals)
+
     def _generator_main(self, transform: DiscriminatorTransform) -> list[Terms]:
+        more = {}
+        if self.supervisor is not None:
+            more = self.supervisor.view_loss(self.images_processed, self.steps)
+
         def phase(z: Tensor) -> Phase:
             return self.losses.generator_main(
-                self.generator, self.discriminator, self._inputs(z), transform
+                self.generator, self.discriminator, self._inputs(z), transform, **more
             )
 
         return self._update(self.g_optimizer, phase, self._latents())
@@ -141,9 +155,8 @@ class Trainer:
         self, reals: list[RealBatch], transform: DiscriminatorTransform
     ) -> list[Terms]:
         def phase(z: Tensor, real: RealBatch) -> Phase:
-            inputs = self._inputs(z)
             return self.losses.discriminator_main(
-                self.generator, self.discriminator, inputs, real, transform
+                self.generator, self.discriminator, self._inputs(z), real, transform
             )
 
         latents = self._latents()
@@ -193,7 +206,8 @@ class Trainer:
         for name, values in (item for part in terms for item in part.items()):
             if not values.isfinite().all():
                 return f"loss term {name}"
-        for network in (self.generator, self.discriminator):
+        supervising = [] if self.supervisor is None else [self.supervisor.network]
+        for network in (self.generator, self.discriminator, *supervising):
             for name, parameter in network.named_parameters():
                 if parameter.grad is not None and not parameter.grad.isfinite().all():
                     return f"gradient of {type(network).__name__}.{name}"
@@ -353,7 +367,13 @@ class Trainer:
         return []
 
     def _parts(self) -> dict[str, Any]:
-        return {
+        supervising = {}
+        if self.supervisor is not None:
+            supervising = {
+                "IR": self.supervisor.network,
+                "ir_optimizer": self.supervisor.optimizer,
+            }
+        return supervising | {
             "G": self.generator,
             "D": self.discriminator,
             "G_ema": self.averaged_generator,
@@ -380,10 +400,9 @@ def _with_rates_of(part: Any, state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's saved state, but with the learning rates of this run; others as they are."""
     if not isinstance(part, torch.optim.Optimizer):
         return state
+    own_groups = part.state_dict()["param_groups"]
     groups = [
-        ours | {"params": saved["params"]}
-        for ours, saved in zip(
-            part.state_dict()["param_groups"], state["param_groups"], strict=True
-        )
+        own | {"params": saved["params"]}
+        for own, saved in zip(own_groups, state["param_groups"], strict=True)
     ]
     return {"state": state["state"], "param_groups": groups}

@@ -30,7 +30,12 @@ FIELDS = {
     "aug": "augment.mode",
     "poses": "camera.poses",
     "ops": "run.ops",
+    "geod_from": "geod.pretrained",
+    "with_ir": "geod.in_network_files",
+    "geod": "geod.weight_end",
 }
+
+GEOD_WEIGHT = 0.1  # what the published classes have; their scripts have 0
 
 
 def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
@@ -76,6 +81,20 @@ def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
     help="Compiled operations where they can be built, plain torch, or compiled only.  [auto]",
 )
 @click.option(
+    "--geod",
+    is_flag=True,
+    flag_value=GEOD_WEIGHT,
+    default=None,
+    type=float,
+    help="Supervise geometry by an inverse renderer (docs/geod.md).",
+)
+@click.option(
+    "--geod-from", metavar="FILE", help="Take the inverse renderer from a file; with --geod."
+)
+@click.option(
+    "--with-ir", is_flag=True, default=None, help="Store the inverse renderer in network files."
+)
+@click.option(
     "--resume",
     metavar="latest|auto|RUN|FILE",
     help="Resume the newest run of this description (auto: or start one), a run, or its "
@@ -102,12 +121,13 @@ def main(
     **chosen: Any,
 ) -> None:
     """Train a 3D-aware generator from images with unknown camera poses."""
+    from training.config import config_json
     from training.run.start import Request, start
 
     changes = {FIELDS[name]: value for name, value in chosen.items() if value is not None}
     request = Request(preset, changes, settings, outdir, resume, desc)
     if dry_run:
-        click.echo(request.config().model_dump_json(indent=2))
+        click.echo(config_json(request.config(), indent=2))
         return
     received = start(request)
     if received:

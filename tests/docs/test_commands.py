@@ -18,6 +18,7 @@ from training.presets import PRESET_ALIASES, PRESETS
 
 MODULES = [module for module, _ in COMMANDS.values()]
 SETTINGS = {name for name, _, _ in describe_settings()} | {"section.field"}
+PRESET_SCRIPTS = {"./ffhq.sh", "./cats.sh", "./shapenet_cars.sh"}
 INDENTED = re.compile(r"^ {4,}((?:python|pof3d|torchrun|OMP\S+) (?:.*\\\n)*.*)", re.M)
 IN_A_SENTENCE = re.compile(r"`(python [\w/]+\.py|pof3d \w+|\w+\.py) ")
 
@@ -51,7 +52,9 @@ EXAMPLES = {
 
 def module_and_arguments(words: list[str]) -> tuple[str, list[str]] | None:
     """The module in pof3d.commands that a command line calls; None: it is no command of ours."""
-    name, *arguments = words
+    name, *arguments = words[1:] if words[:2] == ["-m", "pof3d"] else words
+    if name in PRESET_SCRIPTS:
+        return "train", arguments
     if name == "pof3d" and arguments and not arguments[0].startswith("-"):
         return COMMANDS[arguments[0]][0], arguments[1:]
     if name.endswith(".py") and Path(name).stem in MODULES:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from pof3d.commands.dataset_tool import main as dataset_tool
 from tests.docs.pages import ROOT, blocks
-from tests.tiny import write_photographs
+from tests.helpers import write_photographs
 from training.data.dataset import ImageDataset
 from training.presets import PRESETS
 from training.run.loop import open_dataset

@@ -8,7 +8,7 @@ import torch
 from docs import generate
 from metrics.registry import NAMES
 from tests.docs.pages import ROOT
-from tests.tiny import tiny_config, write_photographs
+from tests.helpers import tiny_config, write_photographs
 from training.config import describe_settings
 from training.presets import PRESETS
 from training.run.loop import open_dataset

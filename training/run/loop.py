@@ -17,7 +17,7 @@ from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
 from training import old_names
-from training.config import Config
+from training.config import Config, config_json
 from training.data.dataset import ImageDataset, LabelUse
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
@@ -25,6 +25,7 @@ from training.files.transfer import start_from
 from training.outputs.figures import save_image_grid
 from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
+from training.run.geod_snapshots import save_geod_pictures
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
     checkpoints,
@@ -290,7 +291,16 @@ class Run:
             "torch": torch.__version__,
         }
         path = self.folder / self._network_name
-        save_network(path, trainer.averaged_generator, trainer.discriminator, provenance)
+        inverse_renderer = None
+        if trainer.supervisor is not None and self.config.geod.in_network_files:
+            inverse_renderer = trainer.supervisor.network
+        save_network(
+            path,
+            trainer.averaged_generator,
+            trainer.discriminator,
+            provenance,
+            inverse_renderer=inverse_renderer,
+        )
         if run.keep_networks is not None:
             every = (run.keep_networks_every or 0) * run.tick * run.snap
             for old in surplus_networks(self.folder, run.keep_networks, every):
@@ -298,7 +308,7 @@ class Run:
 
     def _save_config(self) -> None:
         with atomic_write(self.folder / "config.json") as temporary:
-            temporary.write_text(self.config.model_dump_json(indent=2) + "\n")
+            temporary.write_text(config_json(self.config, indent=2) + "\n")
 
     def _save_photographs(self) -> None:
         save_image_grid(self.folder / "reals.png", self._photographs())
@@ -310,15 +320,13 @@ class Run:
             intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
         else:
             intrinsics = None
-        pictures = save_snapshot_pictures(
-            self.folder,
-            kimg_tag(trainer.kimg),
-            trainer.averaged_generator,
-            trainer.discriminator,
-            latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device),
-            intrinsics,
-            self._photographs().to(trainer.device),
-        )
+        folder, tag, generator = self.folder, kimg_tag(trainer.kimg), trainer.averaged_generator
+        z = latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device)
+        shown = z, intrinsics, self._photographs().to(trainer.device)
+        pictures = save_snapshot_pictures(folder, tag, generator, trainer.discriminator, *shown)
+        if trainer.supervisor is not None:
+            network = trainer.supervisor.network
+            pictures |= save_geod_pictures(folder, tag, network, generator, *shown)
         arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
         self.reporter.pictures(arrays, trainer.kimg)
 
@@ -349,7 +357,7 @@ def _advice(config: Config, images: int) -> list[str]:
     """Settings that fit this run's data better, where that is plain from their number."""
     if images < FEW_IMAGES and config.augment.mode == "noaug":
         return [
-            f"{images} images are few, and D may learn them by heart: --aug ada augments them, "
+            f"{images} images are few, D may overfit: --aug ada augments them, "
             "--resume FILE starts from a network trained on more of their kind"
         ]
     return []
