@@ -146,7 +146,7 @@ def api_page() -> str:
 def _documented(name: str, thing: Any, heading: str) -> Iterator[str]:
     yield f"{heading} {name}"
     yield ""
-    yield from ["```python", f"{name.rpartition('.')[2]}{_signature(thing)}", "```", ""]
+    yield from ["```text", f"{name.rpartition('.')[2]}{_signature(thing)}", "```", ""]
     yield from _markdown(_docstring(thing))
     if inspect.isclass(thing):
         for method, function in _own_methods(thing):

@@ -13,7 +13,7 @@ NETWORK, DATA, LOSS = "#dbe9f6", "#f4f4f4", "#fbe7c6"
 
 
 def generator() -> list[str]:
-    """z -> w -> pose and tri-planes -> rendering -> image."""
+    """From z over w, pose and tri-planes to the image."""
     return [
         text(20, 30, "Generator G", anchor="start"),
         box(20, 95, 50, 40, "z", DATA),

@@ -1,4 +1,7 @@
-"""Put pictures beside each other: python docs/figures/side_by_side.py --dest FILE.png PICTURE …"""
+"""Put pictures beside each other.
+
+python docs/figures/side_by_side.py --dest FILE.png PICTURE…
+"""
 
 from pathlib import Path
 

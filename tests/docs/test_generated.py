@@ -1,12 +1,15 @@
 """Generated pages are up to date, and nothing that has a name lacks a text."""
 
+import importlib
 import re
 
+import click
 import pytest
 import torch
 
 from docs import generate
 from metrics.registry import NAMES
+from pof3d.__main__ import COMMANDS
 from tests.docs.pages import ROOT
 from tests.helpers import tiny_config, write_photographs
 from training.config import describe_settings
@@ -24,6 +27,18 @@ def test_page_is_what_the_code_says(name, text):
 
 def test_every_setting_has_a_description():
     assert not [name for name, _, description in describe_settings() if not description]
+
+
+def options() -> list[tuple[str, click.Option]]:
+    commands = [
+        importlib.import_module(f"pof3d.commands.{name}").main for name, _ in COMMANDS.values()
+    ]
+    commands += [sub for each in commands for sub in getattr(each, "commands", {}).values()]
+    return [(each.name, p) for each in commands for p in each.params if isinstance(p, click.Option)]
+
+
+def test_every_option_has_a_help():
+    assert not [(command, option.opts) for command, option in options() if not option.help]
 
 
 def test_every_metric_is_defined():

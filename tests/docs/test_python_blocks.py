@@ -8,11 +8,9 @@ import pytest
 import pof3d
 from tests.docs.pages import PAGES, ROOT, blocks, name_of
 
-GENERATED = ("api.md",)  # signatures, no code
 CODE = [
     pytest.param(code, id=f"{name_of(page)}, {number}")
     for page in PAGES
-    if page.name not in GENERATED
     for number, code in enumerate(blocks(page, "python"))
 ]
 
