@@ -128,7 +128,9 @@ def check(data: str) -> None:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
 )
-@click.option("--labels", is_flag=True, help="Also tell the cameras, for train.py --poses dataset.")
+@click.option(
+    "--labels", is_flag=True, help="Also write camera labels, for train.py --poses dataset."
+)
 def toy(dest: Path, count: int, resolution: int, seed: int, labels: bool) -> None:
     """Photograph procedural heads from random, unrecorded cameras.
 
