@@ -38,7 +38,7 @@ from pof3d.commands.eg3d_options import VIDEOS, HintingCommand
     help="Likewise, upward; of a turntable, the height of the camera.",
 )
 @options.render_size
-@click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Pixels per pixel.")
+@click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Integer upscaling factor.")
 @options.device
 def main(
     network: Path,
