@@ -12,6 +12,7 @@ COMMANDS = {
     "videos": ("gen_videos", "Turn the objects of a trained network before the camera."),
     "poses": ("estimate_poses", "Label photographs with estimated camera poses."),
     "metrics": ("calc_metrics", "Measure a trained network: quality, poses, geometry."),
+    "view": ("view", "Look at a trained network in the browser, or follow a run."),
     "convert": ("convert", "Convert a published checkpoint (.pkl) to .safetensors."),
 }
 

@@ -22,6 +22,7 @@ LAYERS = (
     ("training.files", "training.losses"),
     ("training.evaluation", "training.outputs", "training.step"),
     ("training.run",),
+    ("pof3d.viewer",),
     ("pof3d.commands",),
     ("pof3d", "training.legacy"),  # python -m pof3d, python -m training.legacy
 )
