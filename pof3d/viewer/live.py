@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pof3d.viewer.rendering import Frame, FreeCamera, details, render_frame
 from pof3d.viewer.scene import Settings, mix
@@ -54,7 +54,7 @@ class LiveRenderer:
         size: int = 64,
     ):
         self._show, self._fail, self._size = show, fail, size
-        self._changed = threading.Condition()  # its lock is reentrant: `change` calls `request`
+        self._changed = threading.Condition()
         self._wish: Wish | None = None
         self._version = 0
         self._is_open = True
@@ -68,12 +68,6 @@ class LiveRenderer:
             self._wish = wish
             self._version += 1
             self._changed.notify()
-
-    def change(self, **parts: object) -> None:
-        """Replace parts of the last wish, if there is one."""
-        with self._changed:
-            if self._wish is not None:
-                self.request(replace(self._wish, **parts))  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End the thread, after the part of a frame at which it works."""

@@ -77,13 +77,12 @@ def mix(generator: Generator, settings: Settings) -> Objects:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An uploaded photograph. image: as the networks take it, uint8 [1, 3, R, R]. cam2world: the
-    camera [4, 4] that the discriminator estimates."""
+    """An uploaded photograph, cropped: as a picture and as uint8 [1, 3, R, R], which networks take;
+    and the pose [1, 2] that the discriminator estimates."""
 
-    picture: Image.Image
+    picture: np.ndarray
     image: Tensor
     pose: Tensor
-    cam2world: Tensor
 
 
 @torch.no_grad()
@@ -101,10 +100,19 @@ def read_photograph(network: Network, name: str, data: bytes) -> Photograph:
         raise UserError(
             f"{name} is not a picture that can be read: upload a photograph, as PNG or JPEG"
         ) from error
-    picture = to_square(image, network.config.data.resolution, "center")
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    pose = network.estimate_pose(pixels.to(network.generator.intrinsics.device))
-    return Photograph(picture, pixels, pose, network.generator.cam2world(pose)[0])
+    picture = np.array(to_square(image, network.config.data.resolution, "center"))
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    pixels = pixels.to(network.generator.intrinsics.device)
+    return Photograph(picture, pixels, network.estimate_pose(pixels))
+
+
+def project_photograph(network: Network, photograph: Photograph) -> Projected:
+    """Find the styles and the pose that show a photograph.
+
+    Raises:
+        UserError: where the network cannot.
+    """
+    raise UserError("projection is not part of this version")
 
 
 def frustum_lines(generator: Generator) -> np.ndarray:
