@@ -92,16 +92,17 @@ def find_window(generator: Generator, camera: FreeCamera, size: int) -> Window:
     It is what the training cameras saw of the world at its middle, if the picture is not filled
     by less: then it is the square around the picture.
     """
-    focal = 0.5 / math.tan(camera.fov / 2)  # in heights of the picture
+    focal = 0.5 / math.tan(camera.fov / 2)  # in heights of the picture, as all lengths here
     world2cam = torch.linalg.inv(camera.cam2world)
     x, y, z = (world2cam[:3, :3] @ _middle(generator) + world2cam[:3, 3]).tolist()
     whole = max(camera.aspect, 1.0)
+    if z <= 0:  # behind the camera: a window beside the picture
+        return Window(max(round(camera.aspect), 1), 1, -1, 0, 1)
     side, center_x, center_y = whole, camera.aspect / 2, 0.5
-    if z > 0:
-        seen = generator.config.camera.radius / generator.intrinsics[1, 1].item()
-        if focal * seen / z < whole:
-            side = focal * seen / z
-            center_x, center_y = center_x + focal * x / z, center_y + focal * y / z
+    seen = generator.config.camera.radius / generator.intrinsics[1, 1].item()
+    if focal * seen / z < whole:
+        side = focal * seen / z
+        center_x, center_y = center_x + focal * x / z, center_y + focal * y / z
     height = min(size / side, LARGEST_SIDE / whole)  # in pixels
     pixels = max(round(side * height), 1)
     return Window(
@@ -192,11 +193,14 @@ def _render_window(
 
 
 def _shifted_range(generator: Generator, camera: FreeCamera) -> RenderingConfig:
-    """Depths are counted from the camera: those of training, moved with its distance."""
+    """Depths are counted from the camera: those of training, moved with its distance.
+
+    The far end stays before the camera, since in training it lay beyond the origin.
+    """
     config = generator.config.rendering
     shift = _shift(generator, camera)
     near = max(config.near + shift, CLOSEST)
-    return config.model_copy(update={"near": near, "far": max(config.far + shift, 2 * near)})
+    return config.model_copy(update={"near": near, "far": config.far + shift})
 
 
 def _shift(generator: Generator, camera: FreeCamera) -> float:

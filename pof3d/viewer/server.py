@@ -25,7 +25,7 @@ class Viewer:
     """
 
     def __init__(self, source: NetworkSource, host: str = "localhost", port: int = 8080):
-        self._source = source
+        self.source = source
         self._pages: dict[int, Page] = {}
         self._lock = threading.Lock()
         self.server = viser.ViserServer(host, port, label="PoF3D", verbose=False)
@@ -42,7 +42,7 @@ class Viewer:
     def refresh(self) -> None:
         """Show the run's newest network in all browsers, if there is a new one."""
         try:
-            changed = self._source.refresh()
+            changed = self.source.refresh()
         except UserError as error:  # as while a file is being replaced: the next look may find it
             log.warning("%s", error)
             return
@@ -61,7 +61,7 @@ class Viewer:
             page.close()
 
     def _connect(self, client: viser.ClientHandle) -> None:
-        page = Page(client, self._source)
+        page = Page(client, self.source)
         with self._lock:
             self._pages[client.client_id] = page
         if client.client_id not in self.server.get_clients():  # gone while the page was made
