@@ -2,15 +2,15 @@
 
     python -m benchmarks.loader [--resolution 256] [--workers 0,1,2] [--json FILE]
 
-Each turn opens a loader (`training.dataset.training_batches`), lets it come to speed, and takes its
-time; cases take turns, so that what else the machine does befalls all alike. Medians, and ratios to
-the zip without workers. Images have the spectrum of photographs, are written as dataset_tool.py
-writes them, and lie in the page cache.
+Each turn opens a loader (`training.data.loader.training_batches`), lets it come to speed, and takes
+its time; cases take turns, so that what else the machine does befalls all alike. Medians, and
+ratios to the zip without workers. Images have the spectrum of photographs, are written as
+dataset_tool.py writes them, and lie in the page cache.
 
 The first two rates are per second of processor time, which a busy machine hardly changes: Pillow's
-decoding alone, from memory, which is the bound; and the whole loader in one process. The latter
+decoding alone, from memory, which is the bound; and the whole loader in one thread. The latter
 times the cores that workers have to themselves is where loading saturates; the other rates, by the
-clock, show how near to that several processes come.
+clock, show how near to that several threads come.
 
 The last column is the number of workers that each of `--gpus` training processes needs, at
 `--rate` images per second and GPU. That rate is an assumption, to be replaced by what a step takes
@@ -39,15 +39,14 @@ from PIL import Image
 from dnnlib import Command
 from training.data.archive import DatasetArchive
 from training.data.dataset import ImageDataset
-from training.data.loader import training_batches
+from training.data.loader import BATCHES_AHEAD, training_batches
 from training.data.writer import dataset_writer, png_bytes
 
 BATCH = 32
-QUEUED = 2  # batches that each worker has ready (torch's prefetch_factor)
 
 
 class Case(NamedTuple):
-    """A loader. workers: processes; 0 loads in the caller's."""
+    """A loader. workers: threads; 0 loads in the caller's."""
 
     source: str
     workers: int
@@ -84,7 +83,7 @@ def loading_rate(
     """Images per second over `count` batches, once workers have started and queues are drained."""
     batches = training_batches(ImageDataset(path), BATCH, seed=0, workers=case.workers)
     with contextlib.closing(batches):
-        for _ in range(QUEUED * case.workers + 1):
+        for _ in range(BATCHES_AHEAD * case.workers + 1):
             next(batches)
         start = clock()
         for _ in range(count):
@@ -107,10 +106,14 @@ def measure(
     paths = make_data(folder, resolution, images)
     archive = DatasetArchive(paths["zip"])
     files = [archive.read(name) for name in archive.image_names()]
-    turns: dict[Case | str, Callable[[], float]] = {"decode": lambda: decoding_rate(files)}
     count = math.ceil(images / BATCH)
-    turns["load"] = lambda: loading_rate(Case("zip", 0), paths["zip"], count, time.process_time)
-    for case in (Case(source, processes) for source in paths for processes in workers):
+    alone = functools.partial(loading_rate, Case("zip", 0), paths["zip"], count, time.process_time)
+    turns: dict[Case | str, Callable[[], float]] = {
+        "decode": lambda: decoding_rate(files),
+        "load": alone,
+    }
+    cases = [Case(source, threads) for source in paths for threads in workers]
+    for case in cases:
         turns[case] = functools.partial(loading_rate, case, paths[case.source], count)
     rates: dict[Case | str, list[float]] = {name: [] for name in turns}
     for repeat in range(repeats + 1):
@@ -122,9 +125,9 @@ def measure(
     return {
         "resolution": resolution,
         "kilobytes": statistics.mean(map(len, files)) / 1000,
-        "decode": median.pop("decode"),
-        "load": median.pop("load"),
-        "rates": [{**case._asdict(), "rate": rate} for case, rate in median.items()],
+        "decode": median["decode"],
+        "load": median["load"],
+        "rates": [{**case._asdict(), "rate": median[case]} for case in cases],
     }
 
 

@@ -7,7 +7,6 @@ score). Same gradients as `training.losses`. Plain torch: operations as they are
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,6 @@ from torch_utils.images import blur, resize
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act_formula
 from training import cameras, losses
 from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
-from training.networks import layers
 from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, View
 
@@ -28,7 +26,8 @@ def render_once(
 ) -> tuple[Tensor, View]:
     """One pass through everything, for one view: pose and view."""
     latent = generator.latent(inputs.z)
-    cam2world = generator.cam2world(latent.pose)
+    pose = generator.pose_head(latent.w)
+    cam2world = generator.cam2world(pose)
     if mirror is not None:
         cam2world = cameras.mirror_cam2world(cam2world, mirror)
     planes = generator.planes(latent.ws, noise="random")
@@ -39,7 +38,7 @@ def render_once(
         inputs.intrinsics,
         stochastic=inputs.stochastic,
     )
-    return latent.pose, view.select(0)
+    return pose, view.select(0)
 
 
 def discriminate_twice(
@@ -136,6 +135,6 @@ def plain_upfirdn2d(
 @contextlib.contextmanager
 def plain_operations() -> Iterator[None]:
     """While it holds, networks compute with the plain twins of all operations."""
-    plain = mock.patch.multiple(layers, bias_act=plain_bias_act, upfirdn2d=plain_upfirdn2d)
+    plain = ops.replaced(bias_act=plain_bias_act, upfirdn2d=plain_upfirdn2d)
     with ops.using("torch"), plain:
         yield

@@ -10,7 +10,6 @@ that of a large sgemm of the same run says how far from its bound an operation i
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.naive import plain_bias_act, plain_upfirdn2d  # noqa: E402
-from dnnlib import Command  # noqa: E402
-from torch_utils.ops import bias_act, resample_filter, status, triplane_render, upfirdn2d  # noqa: E402
-from torch_utils.ops.triplane_render import DecoderWeights, triplane_render_torch  # noqa: E402
+from benchmarks.naive import plain_bias_act, plain_upfirdn2d
+from dnnlib import Command
+from torch_utils.ops import bias_act, resample_filter, status, triplane_render, upfirdn2d
+from torch_utils.ops.triplane_render import DecoderWeights, triplane_render_torch
 
 
 class Case(NamedTuple):

@@ -68,7 +68,7 @@ class MeteredTrainer(Trainer):
 
     def iteration(self, meter: Meter) -> np.ndarray:
         """What an iteration adds to the meter, lazy phases counted in proportion."""
-        self.meter, self.saved = meter, 0
+        self.meter, self.saved = meter, np.zeros(())
         loss = self.config.loss
         self.steps = LATE * loss.density_every * loss.r1_every
         start = meter()
@@ -237,8 +237,10 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Seconds per training iteration, images per second, peak memory, and the bound."""
-    if threads or processor_time:
-        torch.set_num_threads(1 if processor_time else threads)
+    if processor_time:
+        torch.set_num_threads(1)
+    elif threads:
+        torch.set_num_threads(threads)
     contestants = [OURS, *[TWINS] * twins, *[NAIVE] * naive]
     with tempfile.TemporaryDirectory() as folder:
         config = configure(cfg, settings, Path(folder))

@@ -13,8 +13,6 @@ bodies come without wheels; the game puts them where a car's XML file says, and 
 
 import functools
 import math
-import multiprocessing
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,10 +25,11 @@ from PIL import Image
 from tqdm import tqdm
 
 import neural_renderer as nr
-from dnnlib import Command, UserError
+from dnnlib import Command, UserError, atomic_write
 from training.cameras import focal_from_fov, pose_from_degrees
 from training.data.archive import GROUND_TRUTH
 from training.data.ground_truth import GroundTruth
+from training.data.processes import in_processes
 from training.data.toy_heads import BACKGROUND_DEPTH, FOV_DEGREES, POSE_MEAN, toy_cameras
 
 # Thin parts that networks of the toy's size have no chance with.
@@ -174,8 +173,13 @@ def joined(meshes: Iterable[Mesh]) -> Mesh:
     meshes = list(meshes)
     names = tuple(dict.fromkeys(name for mesh in meshes for name in mesh.names))
     texture = [np.array([names.index(n) for n in mesh.names])[mesh.texture] for mesh in meshes]
-    columns = zip(*(mesh[:3] for mesh in meshes), strict=True)
-    return Mesh(*map(np.concatenate, columns), np.concatenate(texture), names)
+    return Mesh(
+        np.concatenate([mesh.positions for mesh in meshes]),
+        np.concatenate([mesh.normals for mesh in meshes]),
+        np.concatenate([mesh.uv for mesh in meshes]),
+        np.concatenate(texture),
+        names,
+    )
 
 
 def read_wheels(path: Path) -> Iterator[Mesh]:
@@ -187,9 +191,10 @@ def read_wheels(path: Path) -> Iterator[Mesh]:
 
     def number(section: str, name: str) -> float:
         entry = root.find(f"./section[@name='{section}']/attnum[@name='{name}']")
-        if entry is None:
+        value = None if entry is None else entry.get("val")
+        if entry is None or value is None:
             raise UserError(f"{path} does not say the {name} of {section}")
-        return float(entry.get("val")) * METERS.get(entry.get("unit"), 1.0)
+        return float(value) * METERS.get(entry.get("unit"), 1.0)
 
     for axle in ("Front", "Rear"):
         tyre, side = f"{axle} Right Wheel", abs(number(f"{axle} Right Wheel", "ypos"))
@@ -376,7 +381,7 @@ def random_photograph(
     cam2world = toy_cameras(torch.from_numpy(pose)[None])[0].numpy()
     picture = photograph(mesh, list(map(np.asarray, textures.values())), cam2world, resolution)
     truth = GroundTruth(
-        pose, picture.depth.astype(np.float16), identity, cam2world.astype(np.float32)
+        pose, picture.depth.astype(np.float16), np.asarray(identity), cam2world.astype(np.float32)
     )
     return Image.fromarray(picture.image), truth
 
@@ -401,14 +406,12 @@ def main(source: Path, dest: Path, count: int, resolution: int, seed: int) -> No
     dest.mkdir(parents=True, exist_ok=True)
     take = functools.partial(random_photograph, cars=cars, resolution=resolution, seed=seed)
     truths = []
-    # Threads inside the processes would only fight over the same cores.
-    with multiprocessing.Pool(os.cpu_count(), torch.set_num_threads, (1,)) as pool:
-        pictures = pool.imap(take, range(count), chunksize=16)
-        for index, (image, truth) in enumerate(tqdm(pictures, total=count, unit="img")):
-            image.save(dest / f"{index:06d}.png")
-            truths.append(truth)
-    columns = GroundTruth(*(np.stack(column) for column in zip(*truths, strict=True)))
-    np.savez_compressed(dest / GROUND_TRUTH, **columns._asdict())
+    pictures = tqdm(in_processes(take, count), total=count, unit="img", disable=None)
+    for index, (image, truth) in enumerate(pictures):
+        image.save(dest / f"{index:06d}.png")
+        truths.append(truth)
+    with atomic_write(dest / GROUND_TRUTH) as temporary:
+        temporary.write_bytes(GroundTruth.stack(truths).to_bytes())
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torch_utils import ops
 from torch_utils.ops import bias_act
-from training.networks import layers
 
 ON_KINK = 5e-6  # distance in units of the layer's RMS: some forty roundings of float32
 
@@ -65,7 +64,7 @@ class KinkWatch:
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> "KinkWatch":
-        self._undo.enter_context(mock.patch.object(layers, "bias_act", self._bias_act))
+        self._undo.enter_context(ops.replaced(bias_act=self._bias_act))
         for network in self._networks:
             for name, module in network.named_modules():
                 for hook in (

@@ -1,0 +1,1 @@
+"""PoF3D: configuration, networks, data, training, outputs, evaluation."""

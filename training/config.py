@@ -38,7 +38,7 @@ class DataConfig(_Section):
     max_images: PositiveInt | None = Field(
         None, description="train on a random subset of this size"
     )
-    workers: int = Field(2, ge=0, description="data loading processes per training process")
+    workers: int = Field(2, ge=0, description="threads that load photographs, per training process")
 
 
 class GeneratorConfig(_Section):

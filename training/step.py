@@ -19,12 +19,7 @@ from training.augment import AdaController, Augmentation
 from training.config import Config, OptimConfig
 from training.data.dataset import ImageDataset
 from training.data.loader import Batch, training_batches
-from training.losses import (
-    DiscriminatorTransform,
-    Phase,
-    RealBatch,
-    StepInputs,
-)
+from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
@@ -59,8 +54,7 @@ class Trainer:
         device: torch.device,
         phase_losses: losses.PhaseLosses = losses.LOSSES,
     ):
-        self.losses = phase_losses
-        self.config, self.dataset, self.device = config, dataset, device
+        self.config, self.dataset, self.device, self.losses = config, dataset, device, phase_losses
         torch.manual_seed(config.run.seed)
         generator = Generator(config)
         generator.pose_source.prepare(dataset.all_cam2world, str(config.data.path))
@@ -141,9 +135,8 @@ class Trainer:
         self, reals: list[RealBatch], transform: DiscriminatorTransform
     ) -> list[Terms]:
         def phase(z: Tensor, real: RealBatch) -> Phase:
-            inputs = self._inputs(z)
             return self.losses.discriminator_main(
-                self.generator, self.discriminator, inputs, real, transform
+                self.generator, self.discriminator, self._inputs(z), real, transform
             )
 
         latents = self._latents()
@@ -380,10 +373,9 @@ def _with_rates_of(part: Any, state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's saved state, but with the learning rates of this run; others as they are."""
     if not isinstance(part, torch.optim.Optimizer):
         return state
+    own_groups = part.state_dict()["param_groups"]
     groups = [
-        ours | {"params": saved["params"]}
-        for ours, saved in zip(
-            part.state_dict()["param_groups"], state["param_groups"], strict=True
-        )
+        own | {"params": saved["params"]}
+        for own, saved in zip(own_groups, state["param_groups"], strict=True)
     ]
     return {"state": state["state"], "param_groups": groups}

@@ -18,11 +18,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dnnlib import Command, finite
+from training.data.archive import GROUND_TRUTH
+from training.data.ground_truth import GroundTruth
+from training.data.writer import dataset_writer
+
 from .anatomy import find_wheel, read_anatomy
 from .geometry import check_rasterizer
 from .photographs import KINDS, Kind, Photograph, Settings, take
 from .portrait import Model
-from .project import GROUND_TRUTH, Command, GroundTruth, dataset_writer, finite
 from .roots import find_regions
 
 _model: Model | None = None  # of a worker process

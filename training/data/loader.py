@@ -10,7 +10,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def training_batches(
     workers: int = 0,
     pin_memory: bool = False,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches of one rank, for ever.
 
     The batches depend on neither the number of workers nor any random state, and leave PyTorch's

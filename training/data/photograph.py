@@ -4,6 +4,7 @@ import functools
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from dnnlib import UserError
 
 MAX_PIXELS = 500_000_000  # of one photograph; 2 GB while it is decoded
 MAX_PIXELS_VARIABLE = "POF3D_MAX_PIXELS"
+
+# Of metadata, whose faults do not matter; a line for each photograph and epoch.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # Pillow's own limit, a third of this one, is meant for servers, and has no way to be told more.
 Image.MAX_IMAGE_PIXELS = None
@@ -227,8 +231,10 @@ def _is_whole(chunk: bytes) -> bool:
 
 
 def _bare_jpeg(data: bytes, keep_exif: bool) -> bytes:
-    """Without comments and application segments, but for JFIF's, Adobe's (they tell the colors)
-    and EXIF's, or without these as well."""
+    """Without comments and application segments.
+
+    JFIF's and Adobe's stay, since they tell the colors; EXIF's stays on request.
+    """
     parts, position = [data[:2]], 2
     while True:
         marker, length = data[position + 1], struct.unpack_from(">H", data, position + 2)[0]

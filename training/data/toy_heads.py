@@ -149,13 +149,16 @@ def _nose_and_mouth(
 
 
 def _front(skull: np.ndarray, x: float, y: float) -> float:
-    """z of the skull's front surface at (x, y)."""
+    """Z of the skull's front surface at (x, y)."""
     return skull[2] * math.sqrt(1 - (x / skull[0]) ** 2 - (y / skull[1]) ** 2)
 
 
 class Render(NamedTuple):
-    """image: uint8 [V, 3, R, R]. depth: float32 [V, R, R], Euclidean distance from the camera along
-    the pixel's ray (BACKGROUND_DEPTH where nothing is hit). mask: bool [V, R, R], foreground."""
+    """A head from V cameras.
+
+    image: uint8 [V, 3, R, R]. depth: float32 [V, R, R], Euclidean distance from the camera along
+    the pixel's ray (BACKGROUND_DEPTH where nothing is hit). mask: bool [V, R, R], foreground.
+    """
 
     image: Tensor
     depth: Tensor

@@ -5,10 +5,7 @@ import fcntl
 import functools
 import json
 import os
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +14,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dnnlib import UserError, cache_dir
+from dnnlib import cache_dir
 from training.data.archive import GROUND_TRUTH, LABEL_FILE
 from training.data.ground_truth import GroundTruth
+from training.data.processes import in_processes
 from training.data.toy_heads import (
     VERSION,
     Head,
@@ -79,9 +77,10 @@ def make_toy_dataset(
     """
     names, truths = [], []
     with dataset_writer(dest) as writer:
-        photographs = _photographs(count, resolution, seed)
+        take = functools.partial(_photograph, resolution=resolution, seed=seed)
         # None: only on a terminal.
         disable = None if progress else True
+        photographs = in_processes(take, count)
         for png, truth in tqdm(
             photographs, total=count, desc="toy heads", unit="img", disable=disable
         ):
@@ -91,25 +90,6 @@ def make_toy_dataset(
         writer.add_file(GROUND_TRUTH, truth.to_bytes())
         if labels:
             _add_labels(writer, names, truth.cam2world)
-
-
-def _photographs(count: int, resolution: int, seed: int) -> Iterator[_Photograph]:
-    """Made by as many processes as there are cores."""
-    take = functools.partial(_photograph, resolution=resolution, seed=seed)
-    processes = min(os.cpu_count() or 1, count)
-    with ProcessPoolExecutor(processes, initializer=_begin_process) as pool:
-        try:
-            yield from pool.map(take, range(count), chunksize=16)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that makes toy heads was killed: is there enough memory?"
-            ) from error
-
-
-def _begin_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who writes
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)  # threads inside the processes would only fight over the same cores
 
 
 def _add_labels(writer: DatasetWriter, names: list[str], cam2world: np.ndarray) -> None:

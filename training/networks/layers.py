@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torch_utils.ops import bias_act, resample_filter, upfirdn2d
+from torch_utils import ops
 
 RESAMPLE_TAPS = (1, 3, 3, 1)
 
@@ -55,7 +55,7 @@ class FullyConnected(nn.Module):
         """x: [..., in] -> [..., out], in the type of x."""
         weight, bias = self.effective()
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        return bias_act(F.linear(x, weight, bias), dim=-1, act=self.act)
+        return ops.bias_act(F.linear(x, weight, bias), dim=-1, act=self.act)
 
 
 def conv2d_resample(
@@ -85,10 +85,10 @@ def conv2d_resample(
     if kernel is None:
         raise ValueError("resampling needs a low-pass kernel")
     if up == 2:
-        return upfirdn2d(_convolve_up(x, weight), kernel, padding=(1, 1, 1, 1), gain=4)
+        return ops.upfirdn2d(_convolve_up(x, weight), kernel, padding=(1, 1, 1, 1), gain=4)
     if pad == 0:
-        return _correlate(upfirdn2d(x, kernel, down=2, padding=(1, 1, 1, 1)), weight)
-    return _correlate(upfirdn2d(x, kernel, padding=(2, 2, 2, 2)), weight, stride=2)
+        return _correlate(ops.upfirdn2d(x, kernel, down=2, padding=(1, 1, 1, 1)), weight)
+    return _correlate(ops.upfirdn2d(x, kernel, padding=(2, 2, 2, 2)), weight, stride=2)
 
 
 def _correlate(x: Tensor, weight: Tensor, *, padding: int = 0, stride: int = 1) -> Tensor:
@@ -178,7 +178,9 @@ class Conv2d(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
+        self.register_buffer(
+            "resample_filter", ops.resample_filter(RESAMPLE_TAPS), persistent=False
+        )
 
     def forward(self, x: Tensor, gain: float = 1) -> Tensor:
         """x: [B, in, H, W] -> [B, out, H / down, W / down].
@@ -189,7 +191,7 @@ class Conv2d(nn.Module):
         x = conv2d_resample(x, weight, kernel=self.resample_filter, down=self.down)
         clamp = None if self.clamp is None else self.clamp * min(gain, 1)
         act_gain = (math.sqrt(2) if self.act == "lrelu" else 1) * gain
-        return bias_act(x, self.bias, act=self.act, gain=act_gain, clamp=clamp)
+        return ops.bias_act(x, self.bias, act=self.act, gain=act_gain, clamp=clamp)
 
 
 class SynthesisLayer(nn.Module):
@@ -215,7 +217,9 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
-        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
+        self.register_buffer(
+            "resample_filter", ops.resample_filter(RESAMPLE_TAPS), persistent=False
+        )
 
     def forward(self, x: Tensor, w: Tensor, noise: str) -> Tensor:
         """x: [B, in, H, W], w: [B, w_dim] -> [B, out, H * up, W * up].
@@ -231,7 +235,7 @@ class SynthesisLayer(nn.Module):
             x = x + (torch.randn(shape, device=x.device) * self.noise_strength).to(x.dtype)
         elif noise == "const":
             x = x + (self.noise_const * self.noise_strength).to(x.dtype)
-        return bias_act(x, self.bias, act="lrelu", clamp=self.clamp)
+        return ops.bias_act(x, self.bias, act="lrelu", clamp=self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -251,12 +255,12 @@ class ToRGB(nn.Module):
         """x: [B, in, H, W], w: [B, w_dim] -> [B, out, H, W]."""
         styles = self.affine(w) * self.weight_gain
         x = modulated_conv2d(x, self.weight, styles, demodulate=False)
-        return bias_act(x, self.bias, clamp=self.clamp)
+        return ops.bias_act(x, self.bias, clamp=self.clamp)
 
 
 def upsample2x(image: Tensor, kernel: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, C, 2H, 2W], filtered."""
-    return upfirdn2d(image, kernel, up=2, padding=(2, 1, 2, 1), gain=4)
+    return ops.upfirdn2d(image, kernel, up=2, padding=(2, 1, 2, 1), gain=4)
 
 
 class SynthesisBlock(nn.Module):
@@ -287,7 +291,9 @@ class SynthesisBlock(nn.Module):
             self.conv0 = layer(in_channels, out_channels, up=up)
         self.conv1 = layer(out_channels, out_channels)
         self.torgb = ToRGB(out_channels, image_channels, w_dim, clamp=clamp)
-        self.register_buffer("resample_filter", resample_filter(RESAMPLE_TAPS), persistent=False)
+        self.register_buffer(
+            "resample_filter", ops.resample_filter(RESAMPLE_TAPS), persistent=False
+        )
 
     @property
     def layer_count(self) -> int:

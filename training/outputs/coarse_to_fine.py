@@ -116,8 +116,10 @@ class _Search:
         return found[1:-1, 1:-1, 1:-1]
 
     def is_overlooked(self, skipped: Tensor, inside: Tensor, random: torch.Generator) -> bool:
-        """Whether a random point of a skipped block lies on another side than its corners, of
-        which `inside` [n, n, n] tells."""
+        """Whether a random point of a skipped block lies on another side than its corners.
+
+        inside: bool [n, n, n], the side of the blocks' corners.
+        """
         if not skipped.any():
             return False
         for some in skipped.nonzero().split(BLOCKS_AT_ONCE * BLOCK**3):
@@ -175,9 +177,11 @@ def _largest(corners: Tensor) -> Tensor:
 
 
 def cells_to_march(active: Tensor, resolution: int) -> np.ndarray:
-    """Marked blocks [n, n, n] -> bool [R + 2, R + 2, R + 2]: which cells of the padded grid may
-    hold surface, at the index of their upper corners. Those between the grid and the layer round it
-    belong with the cells next to them."""
+    """Which cells of the padded grid may hold surface: bool [R + 2, R + 2, R + 2].
+
+    A cell stands at the index of its upper corner. active: marked blocks [n, n, n]. Cells between
+    the grid and the layer round it belong with the cells next to them.
+    """
     cell = (np.arange(resolution + 2) - 2).clip(0, resolution - 2)
     block = cell // BLOCK
     return active.numpy()[:, block][:, :, block][block]

@@ -22,8 +22,11 @@ PUBLISHED_LEVEL = 10  # where published networks have their surface
 
 
 class Mesh(NamedTuple):
-    """Triangles in world units. vertices: float32 [V, 3]. faces: int32 [F, 3], counter-clockwise
-    as seen from outside. No surface: V = F = 0."""
+    """Triangles in world units.
+
+    vertices: float32 [V, 3]. faces: int32 [F, 3], counter-clockwise as seen from outside. No
+    surface: V = F = 0.
+    """
 
     vertices: np.ndarray
     faces: np.ndarray
@@ -106,8 +109,11 @@ def extract_mesh(density: Tensor, level: float, box_warp: float) -> Mesh:
 
 
 class Surface(NamedTuple):
-    """A mesh from coarse to fine. search: how it was found. is_dense: the audit came upon surface
-    that had been overlooked, and the dense grid was taken."""
+    """A mesh from coarse to fine.
+
+    search: how it was found. is_dense: the audit came upon surface that had been overlooked, and
+    the dense grid was taken.
+    """
 
     mesh: Mesh
     search: SparseGrid
@@ -156,8 +162,10 @@ def _marching_cubes(
     box_warp: float,
     cells: np.ndarray | None = None,
 ) -> Mesh:
-    """Of densities [R + 2, R + 2, R + 2], the outer layer of which is overwritten. highest: the
-    largest density. cells: bool, see `cells_to_march`; None for all."""
+    """The surface of densities [R + 2, R + 2, R + 2], whose outer layer is overwritten.
+
+    highest: the largest density. cells: bool, see `cells_to_march`; None for all.
+    """
     # A layer of emptiness round the grid closes the surface, at most a hundredth of a cell outside.
     emptiness = level - 100 * (highest - level)
     for axis in range(3):

@@ -237,8 +237,10 @@ def _write_preview(options: SampleOptions, seed: int, objects: Objects, mesh: Me
 
 
 def _write_statistics(path: Path, seeds: Sequence[int], generator: Generator, poses: Tensor) -> str:
-    """Write each seed's pose in radians and in degrees around the canonical view, and the mean and
-    standard deviation of the latter; returns them as a line."""
+    """Write each seed's pose, in radians and in degrees around the canonical view.
+
+    Returns a line with mean and standard deviation of the latter, which are written too.
+    """
     degrees = generator.degrees_from_pose(poses)
     mean, std = degrees.mean(dim=0), degrees.std(dim=0, correction=0)
     names = ("yaw_degrees", "pitch_degrees")

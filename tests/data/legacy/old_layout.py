@@ -75,8 +75,8 @@ def encode(value: Any, lines: bool = False) -> bytes:
         case float():
             return b"G" + struct.pack(">d", value)
         case str():
-            text = value.encode()
-            return b"X" + struct.pack("<I", len(text)) + text
+            encoded = value.encode()
+            return b"X" + struct.pack("<I", len(encoded)) + encoded
         case bytes():
             return b"B" + struct.pack("<I", len(value)) + value
         case tuple():

@@ -1,6 +1,7 @@
 import json
 import math
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from training.data.geometry import upright_label
 from training.data.labels import label_fault, read_labels
 
 
-def changed(**numbers: float) -> list[float]:
+def changed(**numbers: Any) -> list[Any]:
     """LABEL with number i changed, given as n0 to n24."""
-    label = list(LABEL)
+    label: list[Any] = list(LABEL)
     for name, number in numbers.items():
         label[int(name[1:])] = number
     return label
