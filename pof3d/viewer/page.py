@@ -238,7 +238,7 @@ class Page:
             raise UserError("there is no photograph yet: upload one")
         projected = scene.project_photograph(self._source.network, self._uploaded)
         self._change(photograph=projected)
-        self._stand_at(projected.styles.pose)
+        self._stand_at(projected.pose)
 
     def _picture(self) -> bytes:
         if self._frame is None:

@@ -19,7 +19,7 @@ from training.files.network import Network
 from training.networks.generator import Generator
 from training.outputs.mesh_files import save_mesh
 from training.outputs.meshes import find_surface
-from training.outputs.objects import Objects, Styles, latents_of_seeds, styles_of_latents
+from training.outputs.objects import Objects, latent_of, latents_of_seeds, own_pose
 from training.outputs.videos import orbit_frames, save_video, turntable
 
 MESH_RESOLUTION = 96  # grid points a side
@@ -47,10 +47,11 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Projected:
-    """The styles of a photograph, and the network that they belong to."""
+    """What shows a photograph: ws [1, num_ws, w_dim] and a pose [1, 2], of one generator."""
 
     generator: Generator
-    styles: Styles
+    ws: Tensor
+    pose: Tensor
 
 
 @torch.no_grad()
@@ -64,11 +65,11 @@ def mix(generator: Generator, settings: Settings) -> Objects:
     """
     seeds = [settings.seed, settings.other_seed]
     z = latents_of_seeds(seeds, generator.mapping.z_dim)
-    styles = styles_of_latents(generator, z, settings.truncation)
-    own, other = styles.ws.split(1)
-    pose = styles.pose[:1]
+    latent = latent_of(generator, z, settings.truncation)
+    own, other = latent.ws.split(1)
+    pose = own_pose(generator, latent)[:1]
     if settings.photograph is not None and settings.photograph.generator is generator:
-        own, pose = settings.photograph.styles
+        own, pose = settings.photograph.ws, settings.photograph.pose
     ws = torch.lerp(own, other, settings.interpolation)
     if settings.styles_from is not None:
         ws[:, settings.styles_from :] = other[:, settings.styles_from :]
@@ -115,10 +116,11 @@ def project_photograph(network: Network, photograph: Photograph) -> Projected:
     raise UserError("projection is not part of this version")
 
 
+@torch.no_grad()
 def frustum_lines(generator: Generator) -> np.ndarray:
     """Cameras of the generator's pose distribution as lines, float32 [N * 8, 2, 3]."""
     z = latents_of_seeds(range(CAMERAS_DRAWN), generator.mapping.z_dim)
-    cam2world = generator.cam2world(styles_of_latents(generator, z).pose)
+    cam2world = generator.cam2world(own_pose(generator, latent_of(generator, z)))
     half = 0.5 / generator.intrinsics[0, 0].item()
     corners = torch.tensor([[-half, -half, 1], [half, -half, 1], [half, half, 1], [-half, half, 1]])
     corners = corners.to(cam2world) * FRUSTUM_DEPTH * generator.config.camera.radius

@@ -10,7 +10,6 @@ The way from a latent to a view (planes, the last w, cameras, rendering) is here
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -61,36 +60,18 @@ def _frontal_label(generator: Generator) -> Tensor:
     return torch.cat([cam2world.flatten(), generator.intrinsics.flatten()])[None]
 
 
-class Styles(NamedTuple):
-    """What makes B objects: ws [B, num_ws, w_dim], and the poses [B, 2] they are seen from."""
-
-    ws: Tensor
-    pose: Tensor
-
-
-@torch.no_grad()
-def styles_of_latents(
+def latent_of(
     generator: Generator,
     z: Tensor,
     truncation: float = 1,
     cutoff: int | None = None,
     label: Tensor | None = None,
-) -> Styles:
-    """The styles of latents, cheap beside the planes that `Objects` makes of them.
-
-    Args:
-        generator: the generator.
-        z: [B, z_dim].
-        truncation: psi; pulls ws toward their mean.
-        cutoff: how many of the ws it pulls; None: all.
-        label: [B, 25], the camera that a generator is conditioned on which is given its poses
-            (EG3D); None: the frontal one.
-    """
+) -> Latent:
+    """What the generator maps latents to; the arguments are those of `Objects.from_latents`."""
     z = z.to(generator.intrinsics)
     if generator.pose_source.label_dim and label is None:
         label = _frontal_label(generator).expand(len(z), -1)
-    latent = generator.latent(z, label, truncation=truncation, cutoff=cutoff)
-    return Styles(latent.ws, own_pose(generator, latent))
+    return generator.latent(z, label, truncation=truncation, cutoff=cutoff)
 
 
 @dataclass(frozen=True)
@@ -135,8 +116,18 @@ class Objects:
         cutoff: int | None = None,
         label: Tensor | None = None,
     ) -> "Objects":
-        """The objects of latents; the arguments are those of `styles_of_latents`."""
-        return cls.from_ws(generator, *styles_of_latents(generator, z, truncation, cutoff, label))
+        """The objects of latents.
+
+        Args:
+            generator: the generator.
+            z: [B, z_dim].
+            truncation: psi; pulls ws toward their mean.
+            cutoff: how many of the ws it pulls; None: all.
+            label: [B, 25], the camera that a generator is conditioned on which is given its poses
+                (EG3D); None: the frontal one.
+        """
+        latent = latent_of(generator, z, truncation, cutoff, label)
+        return cls.from_ws(generator, latent.ws, own_pose(generator, latent))
 
     @classmethod
     def from_ws(cls, generator: Generator, ws: Tensor, pose: Tensor) -> "Objects":

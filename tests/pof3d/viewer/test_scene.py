@@ -15,7 +15,7 @@ from pof3d.viewer.rendering import Frame
 from pof3d.viewer.scene import Projected, Settings, mix
 from tests.small import small_discriminator, small_generator
 from training.files.network import Network
-from training.outputs.objects import Objects, Styles
+from training.outputs.objects import Objects
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_projected_photograph_takes_the_place_of_the_seed(network):
     generator = network.generator
     objects = of_seed(network, 9)
     pose = torch.tensor([[1.2, 1.4]])
-    projected = Projected(generator, Styles(objects.ws, pose))
+    projected = Projected(generator, objects.ws, pose)
     shown = mix(generator, Settings(photograph=projected))
     torch.testing.assert_close(shown.ws, objects.ws)
     assert torch.equal(shown.pose, pose)
