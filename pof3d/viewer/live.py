@@ -42,18 +42,19 @@ class LiveRenderer:
     always finished, so that a camera which never rests is followed.
 
     Args:
-        show: takes a frame, the seconds that it took, and whether it is the sharpest.
+        show: takes a frame and whether it is the sharpest.
         fail: takes what went wrong; the next wish is tried again.
         size: pixels a side of the first coarse frame; later ones adapt to the machine.
     """
 
     def __init__(
         self,
-        show: Callable[[Frame, float, bool], None],
+        show: Callable[[Frame, bool], None],
         fail: Callable[[Exception], None],
         size: int = 64,
     ):
         self._show, self._fail, self._size = show, fail, size
+        self.frame_rate = 0.0  # coarse frames a second, by the last one
         self._changed = threading.Condition()
         self._wish: Wish | None = None
         self._version = 0
@@ -115,10 +116,10 @@ class LiveRenderer:
             )
             if frame is None:
                 return
-            seconds = time.perf_counter() - start
+            self._show(frame, last)
             if first:
-                self._size = quick_size(self._size, seconds)
-            self._show(frame, seconds, last)
+                seconds = time.perf_counter() - start
+                self._size, self.frame_rate = quick_size(self._size, seconds), 1 / seconds
             if is_stale():
                 return
 

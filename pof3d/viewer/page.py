@@ -18,7 +18,9 @@ from pof3d.viewer import scene
 from pof3d.viewer.live import LiveRenderer, Wish
 from pof3d.viewer.rendering import MODES, Frame, FreeCamera, own_window_fov
 from pof3d.viewer.source import NetworkSource
+from training.networks.generator import Generator
 from training.outputs.meshes import find_surface
+from training.outputs.objects import Objects
 
 LARGEST_SEED_SHOWN = 999  # the end of the slider; the box takes what fits
 MESH_COLOR = (90, 140, 220)
@@ -31,7 +33,8 @@ class Page:
 
     def __init__(self, client: viser.ClientHandle, source: NetworkSource):
         self._client, self._source = client, source
-        self._lock = threading.Lock()
+        self._lock, self._mesh_lock = threading.Lock(), threading.Lock()
+        self._mesh_drawn: tuple[Generator, scene.Settings] | None = None
         self._settings = scene.Settings()
         self._mode = MODES[0]
         self._frame: Frame | None = None
@@ -51,8 +54,7 @@ class Page:
     def network_changed(self) -> None:
         """Show what the source now holds."""
         self._title.content = self._title_text()
-        for title, picture in self._source.pictures().items():
-            self._run_pictures[title].image = np.asarray(picture)
+        self._show_run()
         self._change()
 
     # Rendering
@@ -80,7 +82,7 @@ class Page:
         if self._mesh_shown.value:
             self._attempt("Mesh", self._draw_mesh)
 
-    def _show(self, frame: Frame, seconds: float, sharpest: bool) -> None:
+    def _show(self, frame: Frame, sharpest: bool) -> None:
         self._frame = frame
         # A mesh lies in the very surface of the field, which would hide half of it.
         depth = None if self._mesh_shown.value else frame.depth
@@ -89,9 +91,10 @@ class Page:
         )
         if sharpest:
             height, width = frame.picture.shape[:2]
-            self._status.content = f"{width} x {height} pixels in {seconds * 1000:.0f} ms"
+            rate = f"{self._live.frame_rate:.0f} frames a second while moving"
+            self._status.content = f"{width} x {height} pixels; {rate}"
 
-    def _objects(self) -> scene.Objects:
+    def _objects(self) -> Objects:
         return scene.mix(self._source.network.generator, self._settings)
 
     def _stand_at(self, pose: Tensor) -> None:
@@ -136,12 +139,9 @@ class Page:
             self._add_photograph_widgets(gui)
         with gui.add_folder("Download"):
             self._add_downloads(gui)
+        self._run_folder = gui.add_folder("Run", expand_by_default=False, visible=False)
         self._run_pictures: dict[str, viser.GuiImageHandle] = {}
-        pictures = self._source.pictures()
-        if pictures:
-            with gui.add_folder("Run", expand_by_default=False):
-                for title, picture in pictures.items():
-                    self._run_pictures[title] = gui.add_image(np.asarray(picture), label=title)
+        self._show_run()
 
     def _title_text(self) -> str:
         return f"**{self._source.file.name}**"
@@ -200,19 +200,37 @@ class Page:
 
     # What widgets do
 
+    def _show_run(self) -> None:
+        """Put the run's newest pictures into the page."""
+        for title, picture in self._source.pictures().items():
+            self._run_folder.visible = True
+            if title in self._run_pictures:
+                self._run_pictures[title].image = np.asarray(picture)
+            else:
+                with self._run_folder:
+                    image = self._client.gui.add_image(np.asarray(picture), label=title)
+                self._run_pictures[title] = image
+
     def _set_mode(self, mode: str) -> None:
         self._mode = mode
         self._request()
 
     def _draw_mesh(self) -> None:
-        if not self._mesh_shown.value:
-            self._client.scene.remove_by_name("/mesh")
-        else:
-            objects = self._objects()
-            mesh = find_surface(objects.generator, objects.planes, scene.MESH_RESOLUTION).mesh
-            self._client.scene.add_mesh_simple(
-                "/mesh", mesh.vertices, mesh.faces, color=MESH_COLOR, opacity=0.6
-            )
+        """Bring the mesh up to date; of many calls in a row, the last ones find it so."""
+        with self._mesh_lock:
+            generator = self._source.network.generator
+            wanted = (generator, self._settings) if self._mesh_shown.value else None
+            if wanted == self._mesh_drawn:
+                return
+            if wanted is None:
+                self._client.scene.remove_by_name("/mesh")
+            else:
+                planes = scene.mix(*wanted).planes
+                mesh = find_surface(generator, planes, scene.MESH_RESOLUTION).mesh
+                self._client.scene.add_mesh_simple(
+                    "/mesh", mesh.vertices, mesh.faces, color=MESH_COLOR, opacity=0.6
+                )
+            self._mesh_drawn = wanted
         self._request()
 
     def _draw_cameras(self, shown: bool) -> None:

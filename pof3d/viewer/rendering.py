@@ -46,16 +46,22 @@ class FreeCamera(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A picture, uint8 [H, W, 3], and for each pixel the depth along the optical axis, float32
-    [H, W] in world units, at which it hides what is drawn beside the field."""
+    """What a browser shows.
+
+    picture: uint8 [H, W, 3]. depth: float32 [H, W], along the optical axis in world units, at which
+    a pixel hides what is drawn beside the field.
+    """
 
     picture: np.ndarray
     depth: np.ndarray
 
 
 class Detail(NamedTuple):
-    """How finely to render. size: pixels a side of the window. superresolved: render as trained and
-    let super-resolution make the window's pixels."""
+    """How finely to render.
+
+    size: pixels a side of the window. superresolved: render as trained and let super-resolution
+    make the window's pixels.
+    """
 
     size: int
     superresolved: bool = False

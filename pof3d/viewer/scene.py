@@ -78,8 +78,11 @@ def mix(generator: Generator, settings: Settings) -> Objects:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An uploaded photograph, cropped: as a picture and as uint8 [1, 3, R, R], which networks take;
-    and the pose [1, 2] that the discriminator estimates."""
+    """An uploaded photograph, cropped.
+
+    picture: uint8 [R, R, 3]. image: the same as networks take it, [1, 3, R, R]. pose: [1, 2] in
+    radians, as the discriminator estimates.
+    """
 
     picture: np.ndarray
     image: Tensor
