@@ -305,13 +305,15 @@ def photograph(
         anti_aliasing=False,
         far=BACKGROUND_DEPTH,
     )
-    surface, normal = drawn["rgb"].double().permute(0, 2, 3, 1).numpy()
-    seen = drawn["alpha"][0].numpy() > 0.5
+    rgb, alpha, depth = drawn["rgb"], drawn["alpha"], drawn["depth"]
+    assert rgb is not None and alpha is not None and depth is not None
+    surface, normal = rgb.double().permute(0, 2, 3, 1).numpy()
+    seen = alpha[0].numpy() > 0.5
     color = np.ones((fine, fine, 3))
     color[seen] = _look_up(textures, surface[seen]) * _shade(normal[seen], cam2world)[:, None]
     return Picture(
         (_per_pixel(color) * 255).round().clip(0, 255).astype(np.uint8),
-        _depth(drawn["depth"][0].double().numpy(), seen, scale),
+        _depth(depth[0].double().numpy(), seen, scale),
     )
 
 

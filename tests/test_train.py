@@ -309,7 +309,7 @@ def test_pictures_of_runs_are_never_trained_on(tmp_path):
     photographs = write_photographs(tmp_path / "photographs")
     arguments = ["--cfg", "toy", "--data", photographs, *tiny_arguments(), "--kimg", "0.004"]
     inside = complaint("--outdir", photographs / "runs", *arguments)
-    assert "is inside --data" in inside and not (photographs / "runs").exists()
+    assert "lies in the data" in inside and not (photographs / "runs").exists()
 
 
 def test_resume_auto_starts_and_then_resumes(photographs, tmp_path):

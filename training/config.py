@@ -350,6 +350,11 @@ def parse_settings(arguments: Sequence[str]) -> dict[str, str]:
     return changes
 
 
+def config_json(config: Config, indent: int | None = None) -> str:
+    """A config as JSON; unlike pydantic's own, for paths of any bytes."""
+    return json.dumps(config.model_dump(mode="json"), indent=indent)
+
+
 def describe_settings() -> Iterator[tuple[str, str, str]]:
     """(section.field, default as JSON, description) of every setting, in order."""
     for section in Config.model_fields:

@@ -1,7 +1,5 @@
 """Make and check data sets: zips of square images that training reads."""
 
-import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +60,6 @@ _dest_option = click.option(
 @click.group(cls=_ConvertByDefault)
 def main() -> None:
     """Make and check data sets."""
-    _escape_what_terminals_cannot_show()
-
-
-def _escape_what_terminals_cannot_show() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 @main.command(cls=HintingCommand, elsewhere=DATASET)

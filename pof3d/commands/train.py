@@ -102,12 +102,13 @@ def main(
     **chosen: Any,
 ) -> None:
     """Train a 3D-aware generator from images with unknown camera poses."""
+    from training.config import config_json
     from training.run.start import Request, start
 
     changes = {FIELDS[name]: value for name, value in chosen.items() if value is not None}
     request = Request(preset, changes, settings, outdir, resume, desc)
     if dry_run:
-        click.echo(request.config().model_dump_json(indent=2))
+        click.echo(config_json(request.config(), indent=2))
         return
     received = start(request)
     if received:

@@ -179,7 +179,7 @@ class Page:
         upload = gui.add_upload_button("Upload a photograph", mime_type="image/*")
         upload.on_upload(lambda _: self._attempt("Photograph", lambda: self._upload(upload.value)))
         self._photograph = gui.add_image(np.full((1, 1, 3), 255, np.uint8), visible=False)
-        self._photograph_pose = gui.add_markdown("")
+        self._photograph_text = gui.add_markdown("")
         project = gui.add_button("Project it", hint="Find the object and the pose that show it")
         project.on_click(lambda _: self._attempt("Projection", self._project))
 
@@ -248,7 +248,7 @@ class Page:
         self._photograph.image = self._uploaded.picture
         self._photograph.visible = True
         yaw, pitch = network.generator.degrees_from_pose(self._uploaded.pose)[0].tolist()
-        self._photograph_pose.content = f"D's estimate: yaw {yaw:+.0f}°, pitch {pitch:+.0f}°"
+        self._photograph_text.content = f"D's estimate: yaw {yaw:+.0f}°, pitch {pitch:+.0f}°"
         self._stand_at(self._uploaded.pose)
 
     def _project(self) -> None:
@@ -256,6 +256,7 @@ class Page:
             raise UserError("there is no photograph yet: upload one")
         projected = scene.project_photograph(self._source.network, self._uploaded)
         self._change(photograph=projected)
+        self._photograph_text.content = f"Projected: PSNR {projected.psnr:.1f} dB"
         self._stand_at(projected.pose)
 
     def _picture(self) -> bytes:

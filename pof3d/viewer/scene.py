@@ -20,6 +20,7 @@ from training.networks.generator import Generator
 from training.outputs.mesh_files import save_mesh
 from training.outputs.meshes import find_surface
 from training.outputs.objects import Objects, latent_of, latents_of_seeds, own_pose
+from training.outputs.projection import project
 from training.outputs.videos import orbit_frames, save_video, turntable
 
 MESH_RESOLUTION = 96  # grid points a side
@@ -47,11 +48,15 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Projected:
-    """What shows a photograph: ws [1, num_ws, w_dim] and a pose [1, 2], of one generator."""
+    """What shows a photograph: ws [1, num_ws, w_dim] and a pose [1, 2], of one generator.
+
+    psnr: of the picture against the photograph, dB.
+    """
 
     generator: Generator
     ws: Tensor
     pose: Tensor
+    psnr: float
 
 
 @torch.no_grad()
@@ -111,12 +116,9 @@ def read_photograph(network: Network, name: str, data: bytes) -> Photograph:
 
 
 def project_photograph(network: Network, photograph: Photograph) -> Projected:
-    """Find the styles and the pose that show a photograph.
-
-    Raises:
-        UserError: where the network cannot.
-    """
-    raise UserError("projection is not part of this version")
+    """Find the object and the pose that show a photograph, from the discriminator's estimate on."""
+    found = project(network.generator, network.discriminator, photograph.image)
+    return Projected(network.generator, found.objects.ws, found.objects.pose, found.psnr.item())
 
 
 @torch.no_grad()

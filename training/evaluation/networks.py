@@ -54,7 +54,10 @@ def open_evaluation_data(data: DataConfig, seed: int) -> EvaluationData:
     content = content_hash(archive.path)
 
     def image_set(mirror: bool, max_images: int | None) -> ImageSet:
-        images = ImageDataset(path, data.resolution, data.crop, mirror, max_images, seed)
+        # Cameras are read apart, below; labels that are none may stay.
+        images = ImageDataset(
+            path, data.resolution, data.crop, mirror, max_images, seed, labels="ignore"
+        )
         subset = None if max_images is None else (max_images, seed)
         preparation = (data.resolution, data.crop, mirror, subset)
         return ImageSet(images, f"{content} {preparation}")

@@ -18,7 +18,7 @@ from torch import nn
 
 from dnnlib import UserError, atomic_write
 from training import old_names
-from training.config import Config, config_from_dict
+from training.config import Config, config_from_dict, config_json
 from training.files.file_kinds import foreign_kind, is_address, is_pickle
 from training.files.legacy import load_legacy
 from training.files.network import Network
@@ -61,7 +61,7 @@ def save_network(
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "config": generator.config.model_dump_json(),
+        "config": config_json(generator.config),
         "raw_resolution": str(generator.raw_resolution),
         "provenance": json.dumps(dict(provenance)),
     }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from dnnlib import UserError, atomic_write
-from training.config import Config
+from training.config import Config, config_json
 from training.files.network_file import FORMAT_VERSION, refuse_newer
 
 CHECKPOINT_FORMAT = "pof3d-training"
@@ -22,7 +22,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], config: Config) -> Non
     record = {
         "format": CHECKPOINT_FORMAT,
         "format_version": FORMAT_VERSION,
-        "config": config.model_dump_json(),
+        "config": config_json(config),
         **state,
     }
     with atomic_write(path) as temporary, open(temporary, "wb") as file:

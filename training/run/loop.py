@@ -17,7 +17,7 @@ from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
 from training import old_names
-from training.config import Config
+from training.config import Config, config_json
 from training.data.dataset import ImageDataset, LabelUse
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
@@ -298,7 +298,7 @@ class Run:
 
     def _save_config(self) -> None:
         with atomic_write(self.folder / "config.json") as temporary:
-            temporary.write_text(self.config.model_dump_json(indent=2) + "\n")
+            temporary.write_text(config_json(self.config, indent=2) + "\n")
 
     def _save_photographs(self) -> None:
         save_image_grid(self.folder / "reals.png", self._photographs())

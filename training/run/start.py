@@ -15,6 +15,7 @@ from metrics.registry import check_names, parse_names
 from torch_utils import distributed
 from training import pose_sources
 from training.config import Config, parse_settings
+from training.data.archive import refuse_inside
 from training.data.toy_set import toy_dataset_path
 from training.files.transfer import start_from
 from training.networks.discriminator import Discriminator
@@ -79,7 +80,7 @@ class Request:
         if config.run.precision == "fp16" and not on_cuda:
             raise UserError("--precision fp16 needs CUDA; on the CPU use fp32 or bf16")
         check_names(config.run.metrics)
-        _refuse_inside(self.outdir, Path(str(config.data.path)))
+        refuse_inside(self.outdir, str(config.data.path))
         dataset = open_dataset(config)
         pose_sources.build(config).prepare(dataset.all_cam2world, str(config.data.path))
         if self.weights is not None:
@@ -168,11 +169,3 @@ def run_folder_of(path: Path) -> Path:
             "nor a network file"
         )
     return known[0].parent
-
-
-def _refuse_inside(outdir: Path, data: Path) -> None:
-    if data.is_dir() and outdir.resolve().is_relative_to(data.resolve()):
-        raise UserError(
-            f"--outdir {outdir} is inside --data {data}: the next run would train on its pictures; "
-            "choose another --outdir"
-        )

@@ -14,6 +14,7 @@ from pof3d.viewer import scene
 from pof3d.viewer.rendering import Frame
 from pof3d.viewer.scene import Projected, Settings, mix
 from tests.small import small_discriminator, small_generator
+from torch_utils.images import to_float
 from training.files.network import Network
 from training.outputs.objects import Objects
 
@@ -59,7 +60,7 @@ def test_a_projected_photograph_takes_the_place_of_the_seed(network):
     generator = network.generator
     objects = of_seed(network, 9)
     pose = torch.tensor([[1.2, 1.4]])
-    projected = Projected(generator, objects.ws, pose)
+    projected = Projected(generator, objects.ws, pose, psnr=30.0)
     shown = mix(generator, Settings(photograph=projected))
     torch.testing.assert_close(shown.ws, objects.ws)
     assert torch.equal(shown.pose, pose)
@@ -75,6 +76,15 @@ def test_an_upload_is_cropped_and_its_pose_estimated(network):
     photograph = scene.read_photograph(network, "a.jpg", encoded(image, "jpeg"))
     assert photograph.picture.shape == (32, 32, 3)
     torch.testing.assert_close(photograph.pose, network.estimate_pose(photograph.image))
+
+
+def test_an_upload_is_projected_to_what_looks_like_it(network):
+    photograph = scene.read_photograph(network, "a.png", encoded(Image.new("RGB", (32, 32), "tan")))
+    projected = scene.project_photograph(network, photograph)
+    shown = mix(network.generator, Settings(photograph=projected)).own_view().image
+    assert -10 * ((shown - to_float(photograph.image)) ** 2 / 4).mean().log10() == pytest.approx(
+        projected.psnr, abs=0.5
+    )
 
 
 @pytest.mark.parametrize(

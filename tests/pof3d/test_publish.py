@@ -4,9 +4,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from pof3d.commands.publish import main
 from tests.tiny import tiny_config
 from training.files.network_file import load_network, save_network
-from training.files.publish import main
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
