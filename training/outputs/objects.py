@@ -10,6 +10,7 @@ The way from a latent to a view (planes, the last w, cameras, rendering) is here
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dnnlib import LARGEST_SEED, UserError
 from training.networks.generator import Generator, Latent, View
+from training.outputs.latent_files import load_latent
 
 POINTS_AT_ONCE = 2**23  # on the rays of one rendering; bounds its memory
 
@@ -46,17 +48,18 @@ def own_pose(generator: Generator, latent: Latent) -> Tensor:
     """The pose [B, 2] of each latent; the frontal one for a generator that is given its poses."""
     if latent.pose is not None:
         return latent.pose
-    return _frontal_pose(generator).expand(len(latent.ws), 2)
+    return frontal_pose(generator).expand(len(latent.ws), 2)
 
 
-def _frontal_pose(generator: Generator) -> Tensor:
+def frontal_pose(generator: Generator) -> Tensor:
+    """[1, 2]: from where the canonical view is taken."""
     mean_h = generator.config.camera.mean_h
     return generator.intrinsics.new_tensor([[mean_h, math.pi / 2]])
 
 
 def _frontal_label(generator: Generator) -> Tensor:
     """[1, 25]: the camera that an EG3D generator is conditioned on unless told otherwise."""
-    cam2world = generator.cam2world(_frontal_pose(generator))
+    cam2world = generator.cam2world(frontal_pose(generator))
     return torch.cat([cam2world.flatten(), generator.intrinsics.flatten()])[None]
 
 
@@ -128,6 +131,30 @@ class Objects:
         """
         latent = latent_of(generator, z, truncation, cutoff, label)
         return cls.from_ws(generator, latent.ws, own_pose(generator, latent))
+
+    @classmethod
+    @torch.no_grad()
+    def from_files(cls, generator: Generator, paths: Sequence[Path]) -> "Objects":
+        """The objects of latent files, as `project.py` writes them; see `latent_files`.
+
+        One without a pose is seen from the front.
+
+        Raises:
+            UserError: for a file that cannot be read, or is of a network of other sizes.
+        """
+        ws, poses = [], []
+        expected = (1, generator.backbone.synthesis.num_ws, len(generator.mapping.w_avg))
+        for path in paths:
+            stored = load_latent(path)
+            if stored.ws.shape != expected:
+                raise UserError(
+                    f"{path} is a latent of another network: w has the shape "
+                    f"{list(stored.ws.shape)}, this network's {list(expected)}"
+                )
+            ws.append(stored.ws.to(generator.intrinsics))
+            pose = frontal_pose(generator) if stored.pose is None else stored.pose
+            poses.append(pose.to(generator.intrinsics))
+        return cls.from_ws(generator, torch.cat(ws), torch.cat(poses))
 
     @classmethod
     def from_ws(cls, generator: Generator, ws: Tensor, pose: Tensor) -> "Objects":
