@@ -40,6 +40,14 @@ def test_mesh(tmp_path):
     assert mesh.is_watertight and f"{len(mesh.faces)} triangles" in printed
 
 
+@pytest.mark.slow
+def test_project(tmp_path):
+    (photograph,) = write_photographs(tmp_path / "photographs", count=1).iterdir()
+    printed = run(3, NETWORK, photograph, tmp_path / "turned.png")
+    assert Image.open(tmp_path / "turned.png").size == (7 * 32, 32)
+    assert float(printed.split()[1]) > 10  # dB
+
+
 def test_poses_of_a_folder(tmp_path):
     write_photographs(tmp_path / "photographs", count=3)
     printed = run(4, NETWORK, tmp_path / "photographs", tmp_path / "poses.csv")

@@ -23,7 +23,7 @@ from training.outputs.meshes import find_surface
 from training.outputs.objects import Objects
 
 LARGEST_SEED_SHOWN = 999  # the end of the slider; the box takes what fits
-MESH_COLOR = (90, 140, 220)
+MESH_COLOR = (170, 180, 200)
 CAMERA_COLOR = (220, 60, 60)
 MESSAGE_SECONDS = 8.0
 
@@ -228,7 +228,7 @@ class Page:
                 planes = scene.mix(*wanted).planes
                 mesh = find_surface(generator, planes, scene.MESH_RESOLUTION).mesh
                 self._client.scene.add_mesh_simple(
-                    "/mesh", mesh.vertices, mesh.faces, color=MESH_COLOR, opacity=0.6
+                    "/mesh", mesh.vertices, mesh.faces, color=MESH_COLOR
                 )
             self._mesh_drawn = wanted
         self._request()

@@ -1,5 +1,6 @@
 """What is made of a person's settings, of uploads and for downloads."""
 
+import functools
 import io
 
 import imageio.v3 as imageio
@@ -17,6 +18,7 @@ from tests.small import small_discriminator, small_generator
 from torch_utils.images import to_float
 from training.files.network import Network
 from training.outputs.objects import Objects
+from training.outputs.projection import ProjectionOptions, project
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,10 @@ def test_an_upload_is_cropped_and_its_pose_estimated(network):
     torch.testing.assert_close(photograph.pose, network.estimate_pose(photograph.image))
 
 
-def test_an_upload_is_projected_to_what_looks_like_it(network):
+@torch.no_grad()
+def test_an_upload_is_projected_to_what_looks_like_it(network, monkeypatch):
+    quick = functools.partial(project, options=ProjectionOptions(steps=4))
+    monkeypatch.setattr(scene, "project", quick)
     photograph = scene.read_photograph(network, "a.png", encoded(Image.new("RGB", (32, 32), "tan")))
     projected = scene.project_photograph(network, photograph)
     shown = mix(network.generator, Settings(photograph=projected)).own_view().image
