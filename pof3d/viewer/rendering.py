@@ -22,7 +22,7 @@ from training.outputs.objects import Objects
 
 MODES = ("image", "depth", "normals", "opacity")
 RAYS_AT_ONCE = 2**12  # between two looks at whether the frame is still wanted
-LARGEST_SIDE = 2048  # pixels of a frame, whatever the browser asks
+WIDEST_PICTURE = 4  # in windows; from farther away, the window has fewer pixels
 SOLID = 0.5  # opacity from which on a pixel hides what lies behind
 FARTHEST = 100.0  # depth of a pixel that hides nothing, world units
 CLOSEST = 1e-3  # depth at which rays may start, world units
@@ -109,7 +109,7 @@ def find_window(generator: Generator, camera: FreeCamera, size: int) -> Window:
     if focal * seen / z < whole:
         side = focal * seen / z
         center_x, center_y = center_x + focal * x / z, center_y + focal * y / z
-    height = min(size / side, LARGEST_SIDE / whole)  # in pixels
+    height = min(size / side, WIDEST_PICTURE * size / whole)  # in pixels
     pixels = max(round(side * height), 1)
     return Window(
         max(round(height * camera.aspect), 1),

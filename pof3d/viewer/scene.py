@@ -23,6 +23,7 @@ from training.outputs.objects import Objects, latent_of, latents_of_seeds, own_p
 from training.outputs.projection import project
 from training.outputs.videos import orbit_frames, save_video, turntable
 
+PHOTOGRAPH_SIZE = 192  # pixels a side of an upload in the page
 MESH_RESOLUTION = 96  # grid points a side
 TURNTABLE_FRAMES, TURNTABLE_FPS, TURNTABLE_SIZE = 48, 24, 128
 CAMERAS_DRAWN = 100  # of the generator's pose distribution
@@ -85,8 +86,8 @@ def mix(generator: Generator, settings: Settings) -> Objects:
 class Photograph:
     """An uploaded photograph, cropped.
 
-    picture: uint8 [R, R, 3]. image: the same as networks take it, [1, 3, R, R]. pose: [1, 2] in
-    radians, as the discriminator estimates.
+    picture: uint8 [H, H, 3], for the page. image: uint8 [1, 3, R, R], of the size that networks
+    take. pose: [1, 2] in radians, as the discriminator estimates.
     """
 
     picture: np.ndarray
@@ -109,9 +110,10 @@ def read_photograph(network: Network, name: str, data: bytes) -> Photograph:
         raise UserError(
             f"{name} is not a picture that can be read: upload a photograph, as PNG or JPEG"
         ) from error
-    picture = np.array(to_square(image, network.config.data.resolution, "center"))
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    square = to_square(image, network.config.data.resolution, "center")
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
     pixels = pixels.to(network.generator.intrinsics.device)
+    picture = np.array(to_square(image, PHOTOGRAPH_SIZE, "center"))
     return Photograph(picture, pixels, network.estimate_pose(pixels))
 
 

@@ -98,7 +98,7 @@ def test_close_by_the_window_is_the_picture(objects, aspect):
 
 def test_very_far_away_the_picture_stays_small(objects):
     frame = rendered(objects, training_camera(objects, distance=1000))
-    assert max(frame.picture.shape) <= 2048
+    assert max(frame.picture.shape) <= 4 * SIZE
 
 
 def test_a_camera_that_looks_away_sees_the_background(objects):

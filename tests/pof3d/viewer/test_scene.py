@@ -76,7 +76,9 @@ def test_an_upload_is_cropped_and_its_pose_estimated(network):
     image = Image.new("RGB", (50, 40), "gray")
     image.paste("red", (10, 0, 20, 40))
     photograph = scene.read_photograph(network, "a.jpg", encoded(image, "jpeg"))
-    assert photograph.picture.shape == (32, 32, 3)
+    assert photograph.image.shape == (1, 3, 32, 32)
+    height, width, _ = photograph.picture.shape
+    assert height == width
     torch.testing.assert_close(photograph.pose, network.estimate_pose(photograph.image))
 
 
