@@ -40,7 +40,6 @@ class Page:
         self._frame: Frame | None = None
         self._uploaded: scene.Photograph | None = None
         self._live = LiveRenderer(self._show, self._report)
-        client.scene.set_up_direction("+y")
         self._add_widgets()
         self._stand_at(scene.mix(source.network.generator, self._settings).pose)
         client.camera.on_update(lambda _: self._request())

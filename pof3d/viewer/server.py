@@ -31,6 +31,7 @@ class Viewer:
         self.server = viser.ViserServer(host, port, label="PoF3D", verbose=False)
         # Sharing would open a tunnel to this machine from anywhere, whatever `host` says.
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
+        self.server.scene.set_up_direction("+y")
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(self._disconnect)
 
