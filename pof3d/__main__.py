@@ -14,6 +14,7 @@ COMMANDS = {
     "poses": ("estimate_poses", "Label photographs with estimated camera poses."),
     "shapes": ("estimate_shape", "Estimate depth, normals and meshes of photographs (GeoD)."),
     "metrics": ("calc_metrics", "Measure a trained network: quality, poses, geometry."),
+    "view": ("view", "Look at a trained network in the browser, or follow a run."),
     "publish": ("publish", "Store a network in float16 with its provenance."),
     "convert": ("convert", "Convert a published checkpoint (.pkl) to .safetensors."),
 }
