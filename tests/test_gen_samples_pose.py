@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -333,6 +334,12 @@ def test_contradicting_dataset_is_one_warning(super_resolved, tmp_path, dataset,
         (["--shape-preview"], "--shape-preview is of shapes; add --shapes true"),
         (["--dataset", "dogs"], "'dogs' is not one of"),
         (["--batch", "0"], "0 is not in the range"),
+        (["--level", "automatic"], "'automatic' is not a valid float"),
+        (["--texture", "64"], "--texture needs --shapes true and --shape-format .obj or .glb"),
+        (["--keep-largest"], "--keep-largest is of meshes"),
+        (["--mix-layers", "1"], "--mix-layers is of --mix-with SEEDS"),
+        (["--mix-with", "1", "--mix-layers", "99"], "this network has layers 0 to"),
+        (["--mix-with", "0-999"], "are more than 400"),
     ],
 )
 def test_bad_input_gets_one_line(toy, tmp_path, options, message):
@@ -416,6 +423,47 @@ def test_network_may_be_its_run_folder(toy, tmp_path):
     (tmp_path / "network-000001.00.safetensors").write_text("broken, and older")
     result = run("--network", tmp_path, "--outdir", tmp_path / "out", "--seeds", "0")
     assert result.exit_code == 0, result.output
+
+
+def test_new_formats_find_their_level_and_published_ones_on_request(toy, tmp_path):
+    shapes = ("--shapes", "true", "--shape-res", 16, "--shape-format")
+    found = [
+        sample(toy, tmp_path, *shapes, *options).stdout
+        for options in ([".glb"], [".ply", "--level", "auto"], [".ply"], [".glb", "--level", "10"])
+    ]
+    line = re.compile(r"^seed 0: level -?[\d.]+, silhouettes agree by [\d.]+%$", re.MULTILINE)
+    assert [bool(line.search(output)) for output in found] == [True, True, False, False]
+
+
+def test_a_texture_comes_with_the_mesh(toy, tmp_path):
+    pytest.importorskip("xatlas", reason="textures need xatlas")
+    pytest.importorskip("fast_simplification", reason="textures need fast-simplification")
+    options = ("--shapes", "true", "--shape-res", 24, "--shape-format", ".obj", "--keep-largest")
+    sample(toy, tmp_path, *options, "--texture", 64, "--faces", 300)
+    assert {"seed0000.obj", "seed0000.mtl", "seed0000_texture.png"} <= names(tmp_path)
+    assert read(tmp_path / "seed0000_texture.png").shape == (64, 64, 3)
+    assert 0 < len(trimesh.load(tmp_path / "seed0000.obj", force="mesh").faces) <= 300
+
+
+def test_absent_packages_for_textures_are_said(toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xatlas", None)
+    result = run("--network", toy.path, "--outdir", tmp_path / "out", "--seeds", 0, "--shapes",
+                 "true", "--shape-format", ".glb", "--texture", 64)  # fmt: skip
+    last = result.output.strip().splitlines()[-1]
+    assert result.exit_code == 1 and "pip install fast-simplification xatlas" in last
+    assert not (tmp_path / "out").exists()
+
+
+def test_mixed_styles_are_a_table(toy, tmp_path):
+    sample(toy, tmp_path, "--mix-with", "5-6", "--mix-layers", "0-2", seeds="0-1")
+    table = read(tmp_path / "style_mixing.png").reshape(3, 32, 3, 32, 3).transpose(0, 2, 1, 3, 4)
+    assert (table[0, 0] == 255).all()
+    for cell, seed in (((1, 0), 0), ((2, 0), 1)):
+        assert np.abs(table[cell] - read(tmp_path / f"seed000{seed}.png")).max() <= 1
+    row, column = (toy.generator.latent(latent_of(seed)) for seed in (1, 6))
+    ws = torch.cat([column.ws[:, :3], row.ws[:, 3:]], dim=1)
+    view = Objects.from_ws(toy.generator, ws, row.pose).own_view()
+    assert np.abs(table[2, 2] - levels(view.image[0])).max() <= 1
 
 
 @pytest.mark.parametrize("option", ["--truncation_psi", "--psi", "--nrr", "--class", "--dest",

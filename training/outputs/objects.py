@@ -8,8 +8,8 @@ The way from a latent to a view (planes, the last w, cameras, rendering) is here
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -58,6 +58,33 @@ def _frontal_label(generator: Generator) -> Tensor:
     """[1, 25]: the camera that an EG3D generator is conditioned on unless told otherwise."""
     cam2world = generator.cam2world(_frontal_pose(generator))
     return torch.cat([cam2world.flatten(), generator.intrinsics.flatten()])[None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which objects a command shows: what its options say. seeds: --seeds. trunc: --trunc.
+    trunc_cutoff: --trunc-cutoff, how many ws are truncated; None: all."""
+
+    seeds: Sequence[int]
+    trunc: float = 1.0
+    trunc_cutoff: int | None = None
+
+    def __len__(self) -> int:
+        """How many objects there are."""
+        return len(self.seeds)
+
+    def batches(self, size: int) -> Iterator["Selection"]:
+        """At most `size` objects at a time."""
+        for start in range(0, len(self), size):
+            yield replace(self, seeds=self.seeds[start : start + size])
+
+    def objects(self, generator: Generator) -> "Objects":
+        """The objects themselves.
+
+        Raises:
+            UserError: for a seed out of range.
+        """
+        return Objects.from_seeds(generator, self.seeds, self.trunc, self.trunc_cutoff)
 
 
 @dataclass(frozen=True)
