@@ -55,7 +55,7 @@ class Level(click.ParamType):
 @click.option(
     "--dataset",
     type=options.Preset(),
-    help="What the network was trained on. The file knows; a contradiction gets a warning.",
+    help="What the network was trained on; checked against the file, with a warning.",
 )
 @options.truncation(1.0)
 @options.trunc_cutoff

@@ -83,7 +83,7 @@ class Grid(click.ParamType):
     "--shape-res", type=click.IntRange(2, 1024), default=128, help="Grid points for --mesh."
 )
 @options.render_size
-@click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Pixels per pixel.")
+@click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Integer upscaling factor.")
 @options.device
 def main(network: Path, device: str, **chosen: Any) -> None:
     """Turn the objects of a trained network before the camera, or change one into the next."""

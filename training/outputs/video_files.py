@@ -126,8 +126,7 @@ def write_videos(generator: Generator, options: VideoOptions) -> list[str]:
     assert options.outdir is not None  # one of the two is given
     each = zip(options.selection.names(), options.selection.batches(1), strict=True)
     return [
-        _write_orbit(generator, options, options.outdir / f"{name}.mp4", one)
-        for name, one in each
+        _write_orbit(generator, options, options.outdir / f"{name}.mp4", one) for name, one in each
     ]
 
 

@@ -50,8 +50,9 @@ def turntable(frames: int, yaw: float, pitch: float) -> Tensor:
 
 
 def spiral(frames: int, yaw: float, pitch: float) -> Tensor:
-    """(yaw, pitch) [frames, 2] in degrees: twice around, down from the height `pitch` to -`pitch`
-    and up again. `yaw` does not count.
+    """(yaw, pitch) [frames, 2] in degrees, twice around.
+
+    The camera goes down from the height `pitch` to -`pitch` and up again; `yaw` does not count.
     """
     turn = torch.arange(frames) / frames
     return torch.stack([720 * turn, pitch * (2 * math.pi * turn).cos()], dim=1)
