@@ -10,9 +10,11 @@ COMMANDS = {
     "train": ("train", "Train a generator on images with unknown camera poses."),
     "samples": ("gen_samples_pose", "Draw images, poses and shapes from a trained network."),
     "videos": ("gen_videos", "Turn the objects of a trained network before the camera."),
+    "project": ("project", "Find the objects and poses that look like photographs."),
     "poses": ("estimate_poses", "Label photographs with estimated camera poses."),
     "shapes": ("estimate_shape", "Estimate depth, normals and meshes of photographs (GeoD)."),
     "metrics": ("calc_metrics", "Measure a trained network: quality, poses, geometry."),
+    "view": ("view", "Look at a trained network in the browser, or follow a run."),
     "publish": ("publish", "Store a network in float16 with its provenance."),
     "convert": ("convert", "Convert a published checkpoint (.pkl) to .safetensors."),
 }

@@ -31,6 +31,7 @@ LAYERS = (
     ("training.outputs", "training.step"),
     ("training.evaluation",),
     ("training.run",),
+    ("pof3d.viewer",),
     ("pof3d.commands",),
     ("pof3d", "training.legacy"),  # python -m pof3d, python -m training.legacy
 )

@@ -37,6 +37,7 @@ class Grid(click.ParamType):
     help="In place of --dest: a folder for seed0000.mp4 and so on, or interpolation.mp4.",
 )
 @click.option("--seeds", type=SeedList(), default="0-7", help="List and ranges, as 0-3,7.")
+@options.latent
 @options.truncation(0.7)
 @options.trunc_cutoff
 @options.fov_deg

@@ -23,8 +23,11 @@ TOLERANCE = 0.005  # of the agreement
 
 
 class SilhouetteLevel(NamedTuple):
-    """A density before the renderer's softplus, and how well silhouettes at it agree with the
-    rendered opacity: intersection over union, in [0, 1]."""
+    """A level of density, and how well the silhouettes of its surface agree with the renderings.
+
+    level: density before the renderer's softplus. The agreement with the rendered opacity is an
+    intersection over union, in [0, 1].
+    """
 
     level: float
     agreement: float

@@ -45,8 +45,10 @@ def mixing_table(
     intrinsics: Tensor | None = None,
     resolution: int | None = None,
 ) -> Image.Image:
-    """A table whose first column shows the rows' objects, whose first row those of the columns, and
-    whose cells the row's object with `layers` of the column's.
+    """A table of mixed styles.
+
+    The first column shows the rows' objects, the first row those of the columns, and each cell the
+    row's object with `layers` of the column's.
 
     All of a row are seen from the pose of its object. See `Objects.render` for the lens and size.
     """

@@ -50,8 +50,10 @@ def turntable(frames: int, yaw: float, pitch: float) -> Tensor:
 
 
 def spiral(frames: int, yaw: float, pitch: float) -> Tensor:
-    """(yaw, pitch) [frames, 2] in degrees: twice around, down from the height `pitch` to -`pitch`
-    and up again. `yaw` does not count."""
+    """(yaw, pitch) [frames, 2] in degrees, twice around.
+
+    The camera goes down from the height `pitch` to -`pitch` and up again; `yaw` does not count.
+    """
     turn = torch.arange(frames) / frames
     return torch.stack([720 * turn, pitch * (2 * math.pi * turn).cos()], dim=1)
 
@@ -170,7 +172,7 @@ def closed_curve(keyframes: Tensor, count: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def keyframe_ws(generator: Generator, selection: Selection, tiles: int) -> Tensor:
-    """ws [tiles, K, num_ws, w_dim] of selected objects, K for each tile.
+    """Ws [tiles, K, num_ws, w_dim] of selected objects, K for each tile.
 
     Raises:
         UserError: for a seed out of range.
