@@ -23,8 +23,10 @@ TOLERANCE = 0.005  # of the agreement
 
 
 class SilhouetteLevel(NamedTuple):
-    """A density before the renderer's softplus, and how well silhouettes at it agree with the
-    rendered opacity: intersection over union, in [0, 1]."""
+    """A level, and how well silhouettes at it agree with the rendered opacity.
+
+    level: a density before the renderer's softplus. agreement: intersection over union, in [0, 1].
+    """
 
     level: float
     agreement: float

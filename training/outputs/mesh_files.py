@@ -96,8 +96,10 @@ def _encoded_glb(mesh: Mesh | TexturedMesh) -> bytes:
 
 
 def _unlit(tree: dict[str, Any]) -> None:
-    """Say in glTF's tree that colors hold their light: viewers that know the extension show them
-    as they are, others take them for those of a dull surface."""
+    """Say in glTF's tree that colors hold their light.
+
+    Viewers that know the extension show them as they are, others as those of a dull surface.
+    """
     tree.setdefault("materials", [{"pbrMetallicRoughness": {}}])
     for material in tree["materials"]:
         material["pbrMetallicRoughness"] |= {"metallicFactor": 0.0, "roughnessFactor": 1.0}

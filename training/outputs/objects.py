@@ -62,8 +62,11 @@ def _frontal_label(generator: Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which objects a command shows: what its options say. seeds: --seeds. trunc: --trunc.
-    trunc_cutoff: --trunc-cutoff, how many ws are truncated; None: all."""
+    """Which objects a command shows: what its options say.
+
+    seeds: --seeds. trunc: --trunc. trunc_cutoff: --trunc-cutoff, how many ws are truncated; None:
+    all.
+    """
 
     seeds: Sequence[int]
     trunc: float = 1.0

@@ -23,8 +23,10 @@ SEAM = 4  # pixels by which patches reach beyond their edges, and half of what p
 
 
 class TexturedMesh(NamedTuple):
-    """A mesh that is cut along seams, where vertices stand twice. uv: float32 [V, 2] in [0, 1],
-    from the picture's lower left corner. image: square, sRGB."""
+    """A mesh that is cut along seams, where vertices stand twice.
+
+    uv: float32 [V, 2] in [0, 1], from the picture's lower left corner. image: square, sRGB.
+    """
 
     mesh: Mesh
     uv: np.ndarray
@@ -96,8 +98,11 @@ def _unwrapped(mesh: Mesh, size: int) -> tuple[Mesh, np.ndarray, Tensor]:
 
 
 def _painted(mesh: Mesh, uv: np.ndarray, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Values [V, 3] of vertices, interpolated over the texture: [S, S, 3], and which of its pixels
-    lie on the mesh, bool [S, S]."""
+    """Values [V, 3] of vertices, interpolated over the texture.
+
+    Returns:
+        [S, S, 3], and which pixels lie on the mesh, bool [S, S].
+    """
     screen = F.pad(torch.from_numpy(uv) * 2 - 1, (0, 1), value=1.0)
     faces = torch.from_numpy(mesh.faces).long()
     corners = screen[faces]
@@ -116,8 +121,10 @@ def _painted(mesh: Mesh, uv: np.ndarray, values: Tensor, size: int) -> tuple[Ten
 
 
 def _dilated(image: Tensor, covered: Tensor) -> Tensor:
-    """Let colors [S, S, 3] grow `SEAM` pixels beyond what is covered [S, S]; beyond that, the mean,
-    which smaller copies of the texture then mix in."""
+    """Let colors [S, S, 3] grow `SEAM` pixels beyond what is covered [S, S].
+
+    Beyond that lies the mean, which smaller copies of the texture then mix in.
+    """
     colors, known = image.permute(2, 0, 1)[None], covered[None, None].float()
     mean = image[covered].mean(dim=0)[:, None, None]
     for _ in range(SEAM):
