@@ -23,6 +23,7 @@ _MODULES = {
     "find_surface": "training.outputs.meshes",
     "latents_of_seeds": "training.outputs.objects",
     "load_network": "training.files.network_file",
+    "project": "training.outputs.projection",
     "save_image_grid": "training.outputs.figures",
     "save_mesh": "training.outputs.mesh_files",
     "save_network": "training.files.network_file",

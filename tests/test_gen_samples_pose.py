@@ -230,7 +230,8 @@ def test_empty_surface_is_said_and_leaves_no_file(toy, tmp_path):
             toy, tmp_path, "--shapes", "true", "--shape-res", 8, "--level", 1e6,
             "--shape-format", extension, seeds="7",
         )  # fmt: skip
-        assert f"seed 7: no surface at level 1e+06, no seed0007{extension} written" in result.stdout
+        said = f"seed0007: no surface at level 1e+06, no seed0007{extension} written"
+        assert said in result.stdout
     assert names(tmp_path) == {"contact_sheet.png", "poses.json", "seed0007.png",
                                "seed00007_pose.npy"}  # fmt: skip
 
@@ -240,7 +241,7 @@ def test_mesh_is_dense_when_the_audit_says_so(toy, tmp_path, monkeypatch):
     sample(toy, tmp_path / "sparse", *options)
     monkeypatch.setattr("training.outputs.coarse_to_fine._Search.is_overlooked", lambda *_: True)
     result = sample(toy, tmp_path / "dense", *options)
-    assert "seed 0: took the dense grid, for the coarse one misses surface" in result.stdout
+    assert "seed0000: took the dense grid, for the coarse one misses surface" in result.stdout
     meshes = [trimesh.load(tmp_path / kind / "seed0000.ply") for kind in ("sparse", "dense")]
     assert len(meshes[0].faces) == len(meshes[1].faces) > 0
 

@@ -12,7 +12,7 @@ from training.files.inverse_renderer_file import load_inverse_renderer_file
 from training.losses import Phase, ViewLoss
 from training.networks.image_formation import frustum_of
 from training.networks.inverse_renderer import InverseRenderer
-from training.networks.perceptual import load_features
+from training.networks.perceptual import describe_features, load_features
 
 
 class Supervisor:
@@ -27,6 +27,14 @@ class Supervisor:
         self.network = inverse_renderer_of(config).to(device)
         self.optimizer = geod.optimizer_of(self.network, config.geod)
         self._features: torch.nn.Module | None = None
+
+    @property
+    def note(self) -> str:
+        """A line for the log: where the inverse renderer comes from."""
+        if self.config.pretrained is not None:
+            return f"GeoD: the inverse renderer of {self.config.pretrained}, not trained further"
+        features = describe_features(self.config.features)
+        return f"GeoD: an inverse renderer learns, comparing images by {features}"
 
     @property
     def features(self) -> torch.nn.Module:

@@ -88,6 +88,19 @@ TRAIN = {
     "--preset": "write --cfg NAME",
     "--aug-p": "write --aug fixed --set augment.p=P",
 }
+PROJECT = _INFERENCE | {
+    "--target": "write the files, folders or zips at the end",
+    "--target-fname": "write the files, folders or zips at the end",
+    "--data": "write the files, folders or zips at the end",
+    "--image": "write the files, folders or zips at the end",
+    "--dest": "write --outdir FOLDER",
+    "--out": "write --outdir FOLDER",
+    "--num-steps": "write --steps",
+    "--num-steps-pti": "write --tune-steps",
+    "--save-video": "write --video .mp4, .gif or none",
+    "--shapes": "write --shape-format .ply or none",
+    "--seeds": "write --seed",
+}
 METRICS = {
     "--network-pkl": "write --network FILE",
     "--dataset": "write --data ZIP|DIR",

@@ -1,5 +1,6 @@
 """Draw samples from a trained network: images, the poses they are seen from, shapes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,11 @@ class Level(click.ParamType):
 @options.network
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Made when missing.")
 @options.seeds
+@options.latent
 @click.option(
     "--dataset",
     type=options.Preset(),
-    help="What the network was trained on. The file knows; a contradiction gets a warning.",
+    help="What the network was trained on; checked against the file, with a warning.",
 )
 @options.truncation(1.0)
 @options.trunc_cutoff
@@ -110,15 +112,25 @@ class Level(click.ParamType):
 )
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Seeds at a time.")
 @options.device
-def main(network: Path, dataset: str | None, device: str, **chosen: Any) -> None:
+def main(
+    network: Path,
+    seeds: Sequence[int] | None,
+    latent: Sequence[Path],
+    dataset: str | None,
+    device: str,
+    **chosen: Any,
+) -> None:
     """Draw samples from a trained network: images, the poses they are seen from, shapes."""
     from torch_utils.devices import select_device
     from training.files.network_file import load_network
     from training.outputs.samples import SampleOptions, write_samples
 
+    if bool(latent) == (seeds is not None):
+        raise click.UsageError("give either --seeds, as 0-3,7, or --latent FILE.npz")
     generator = load_network(network, select_device(device)).generator
     _warn_of_other_preset(network, dataset, generator.config.preset)
-    for line in write_samples(generator, SampleOptions(**chosen)):
+    drawn = SampleOptions(seeds=seeds or (), latent=latent, **chosen)
+    for line in write_samples(generator, drawn):
         click.echo(line)
 
 

@@ -37,6 +37,7 @@ class Grid(click.ParamType):
     help="In place of --dest: a folder for seed0000.mp4 and so on, or interpolation.mp4.",
 )
 @click.option("--seeds", type=SeedList(), default="0-7", help="List and ranges, as 0-3,7.")
+@options.latent
 @options.truncation(0.7)
 @options.trunc_cutoff
 @options.fov_deg
@@ -82,7 +83,7 @@ class Grid(click.ParamType):
     "--shape-res", type=click.IntRange(2, 1024), default=128, help="Grid points for --mesh."
 )
 @options.render_size
-@click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Pixels per pixel.")
+@click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Integer upscaling factor.")
 @options.device
 def main(network: Path, device: str, **chosen: Any) -> None:
     """Turn the objects of a trained network before the camera, or change one into the next."""

@@ -23,9 +23,10 @@ TOLERANCE = 0.005  # of the agreement
 
 
 class SilhouetteLevel(NamedTuple):
-    """A level, and how well silhouettes at it agree with the rendered opacity.
+    """A level of density, and how well the silhouettes of its surface agree with the renderings.
 
-    level: a density before the renderer's softplus. agreement: intersection over union, in [0, 1].
+    level: density before the renderer's softplus. The agreement with the rendered opacity is an
+    intersection over union, in [0, 1].
     """
 
     level: float

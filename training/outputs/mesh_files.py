@@ -96,7 +96,7 @@ def _encoded_glb(mesh: Mesh | TexturedMesh) -> bytes:
 
 
 def _unlit(tree: dict[str, Any]) -> None:
-    """Say in glTF's tree that colors hold their light.
+    """Say in glTF's tree that colors include their light.
 
     Viewers that know the extension show them as they are, others as those of a dull surface.
     """

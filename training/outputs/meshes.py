@@ -27,8 +27,8 @@ PUBLISHED_LEVEL = 10  # where published networks have their surface
 class Mesh(NamedTuple):
     """Triangles in world units.
 
-    vertices: float32 [V, 3]. faces: int32 [F, 3], counter-clockwise as seen from outside. colors:
-    of the vertices, uint8 [V, 3] in sRGB. No surface: V = F = 0.
+    vertices: float32 [V, 3]. faces: int32 [F, 3], counter-clockwise as seen from outside.
+    colors: of the vertices, uint8 [V, 3] in sRGB. No surface: V = F = 0.
     """
 
     vertices: np.ndarray

@@ -45,10 +45,12 @@ def mixing_table(
     intrinsics: Tensor | None = None,
     resolution: int | None = None,
 ) -> Image.Image:
-    """A table of the rows' objects with `layers` of the columns' objects.
+    """A table of mixed styles.
 
-    The first column shows the rows' objects, the first row those of the columns. All of a row are
-    seen from the pose of its object. See `Objects.render` for the lens and the size.
+    The first column shows the rows' objects, the first row those of the columns, and each cell the
+    row's object with `layers` of the column's.
+
+    All of a row are seen from the pose of its object. See `Objects.render` for the lens and size.
     """
     heads = columns.own_view(intrinsics, resolution).image.cpu()
     lines = [torch.cat([torch.ones_like(heads[:1]), heads])]

@@ -10,6 +10,7 @@ The way from a latent to a view (planes, the last w, cameras, rendering) is here
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dnnlib import LARGEST_SEED, UserError
 from training.networks.generator import Generator, Latent, View
+from training.outputs.latent_files import load_latent
 
 POINTS_AT_ONCE = 2**23  # on the rays of one rendering; bounds its memory
 
@@ -46,18 +48,33 @@ def own_pose(generator: Generator, latent: Latent) -> Tensor:
     """The pose [B, 2] of each latent; the frontal one for a generator that is given its poses."""
     if latent.pose is not None:
         return latent.pose
-    return _frontal_pose(generator).expand(len(latent.ws), 2)
+    return frontal_pose(generator).expand(len(latent.ws), 2)
 
 
-def _frontal_pose(generator: Generator) -> Tensor:
+def frontal_pose(generator: Generator) -> Tensor:
+    """[1, 2]: from where the canonical view is taken."""
     mean_h = generator.config.camera.mean_h
     return generator.intrinsics.new_tensor([[mean_h, math.pi / 2]])
 
 
 def _frontal_label(generator: Generator) -> Tensor:
     """[1, 25]: the camera that an EG3D generator is conditioned on unless told otherwise."""
-    cam2world = generator.cam2world(_frontal_pose(generator))
+    cam2world = generator.cam2world(frontal_pose(generator))
     return torch.cat([cam2world.flatten(), generator.intrinsics.flatten()])[None]
+
+
+def latent_of(
+    generator: Generator,
+    z: Tensor,
+    truncation: float = 1,
+    cutoff: int | None = None,
+    label: Tensor | None = None,
+) -> Latent:
+    """What the generator maps latents to; the arguments are those of `Objects.from_latents`."""
+    z = z.to(generator.intrinsics)
+    if generator.pose_source.label_dim and label is None:
+        label = _frontal_label(generator).expand(len(z), -1)
+    return generator.latent(z, label, truncation=truncation, cutoff=cutoff)
 
 
 @dataclass(frozen=True)
@@ -65,28 +82,46 @@ class Selection:
     """Which objects a command shows: what its options say.
 
     seeds: --seeds. trunc: --trunc. trunc_cutoff: --trunc-cutoff, how many ws are truncated; None:
-    all.
+    all. latents: --latent, files of objects in place of seeds.
     """
 
     seeds: Sequence[int]
     trunc: float = 1.0
     trunc_cutoff: int | None = None
+    latents: Sequence[Path] = ()
 
     def __len__(self) -> int:
         """How many objects there are."""
-        return len(self.seeds)
+        return len(self.latents or self.seeds)
+
+    def names(self, digits: int = 4) -> list[str]:
+        """What files of each object are called: seed0007, with as many digits, or as its latent's.
+
+        Raises:
+            UserError: for latents of the same name.
+        """
+        if not self.latents:
+            return [f"seed{seed:0{digits}d}" for seed in self.seeds]
+        names = [path.name.removesuffix(".npz") for path in self.latents]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"two --latent files are called {name}.npz; rename one of them")
+        return names
 
     def batches(self, size: int) -> Iterator["Selection"]:
         """At most `size` objects at a time."""
         for start in range(0, len(self), size):
-            yield replace(self, seeds=self.seeds[start : start + size])
+            part = slice(start, start + size)
+            yield replace(self, seeds=self.seeds[part], latents=self.latents[part])
 
     def objects(self, generator: Generator) -> "Objects":
         """The objects themselves.
 
         Raises:
-            UserError: for a seed out of range.
+            UserError: for a seed out of range, or a latent that cannot be read.
         """
+        if self.latents:
+            return Objects.from_files(generator, self.latents)
         return Objects.from_seeds(generator, self.seeds, self.trunc, self.trunc_cutoff)
 
 
@@ -142,11 +177,32 @@ class Objects:
             label: [B, 25], the camera that a generator is conditioned on which is given its poses
                 (EG3D); None: the frontal one.
         """
-        z = z.to(generator.intrinsics)
-        if generator.pose_source.label_dim and label is None:
-            label = _frontal_label(generator).expand(len(z), -1)
-        latent = generator.latent(z, label, truncation=truncation, cutoff=cutoff)
+        latent = latent_of(generator, z, truncation, cutoff, label)
         return cls.from_ws(generator, latent.ws, own_pose(generator, latent))
+
+    @classmethod
+    @torch.no_grad()
+    def from_files(cls, generator: Generator, paths: Sequence[Path]) -> "Objects":
+        """The objects of latent files, as `project.py` writes them; see `latent_files`.
+
+        One without a pose is seen from the front.
+
+        Raises:
+            UserError: for a file that cannot be read, or is of a network of other sizes.
+        """
+        ws, poses = [], []
+        expected = (1, generator.backbone.synthesis.num_ws, len(generator.mapping.w_avg))
+        for path in paths:
+            stored = load_latent(path)
+            if stored.ws.shape != expected:
+                raise UserError(
+                    f"{path} is a latent of another network: w has the shape "
+                    f"{list(stored.ws.shape)}, this network's {list(expected)}"
+                )
+            ws.append(stored.ws.to(generator.intrinsics))
+            pose = frontal_pose(generator) if stored.pose is None else stored.pose
+            poses.append(pose.to(generator.intrinsics))
+        return cls.from_ws(generator, torch.cat(ws), torch.cat(poses))
 
     @classmethod
     def from_ws(cls, generator: Generator, ws: Tensor, pose: Tensor) -> "Objects":

@@ -10,9 +10,10 @@ For each seed OUTDIR receives
     seed0000_yaw+20_pitch+00.png    further views (--yaw, --pitch)
     …_raw.png, …_depth.png          beside every image (--raw, --depth)
 
-and for all of them together contact_sheet.png, poses.json and style_mixing.png (--mix-with). A
-generator that is given its poses (an EG3D network) is conditioned on the frontal camera, from which
-its objects are seen as well. Files are written whole or not at all.
+and for all of them together contact_sheet.png, poses.json and style_mixing.png (--mix-with). With
+--latent, photo.npz in place of a seed makes photo.png and so on. A generator that is given its
+poses (an EG3D network) is conditioned on the frontal camera, from which its objects are seen as
+well. Files are written whole or not at all.
 """
 
 import contextlib
@@ -60,7 +61,8 @@ class SampleOptions:
     """What to draw and to write; the fields are the options of `pof3d samples`."""
 
     outdir: Path
-    seeds: Sequence[int]
+    seeds: Sequence[int] = ()
+    latent: Sequence[Path] = ()
     trunc: float = 1.0
     trunc_cutoff: int | None = None
     fov_deg: float | None = None
@@ -84,7 +86,7 @@ class SampleOptions:
     @property
     def selection(self) -> Selection:
         """The objects that are drawn."""
-        return Selection(self.seeds, self.trunc, self.trunc_cutoff)
+        return Selection(self.seeds, self.trunc, self.trunc_cutoff, self.latent)
 
     @property
     def lens(self) -> Tensor | None:
@@ -116,36 +118,37 @@ def write_samples(generator: Generator, options: SampleOptions) -> list[str]:
         UserError: where files cannot be written, or options contradict each other.
     """
     _check(generator, options)
-    seeds = options.seeds
+    selection = options.selection
     columns = 1 + len(options.directions)
     sheet = _ContactSheet(columns, max(SHEET_PICTURES // columns, 1))
     poses: list[Tensor] = []
     with _writing_to(options.outdir):
         options.outdir.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=len(seeds), desc="samples", unit="seed", disable=None) as bar:
-            for some in options.selection.batches(options.batch):
+        with tqdm(total=len(selection), desc="samples", unit="object", disable=None) as bar:
+            for some in selection.batches(options.batch):
                 objects = some.objects(generator)
                 poses.append(objects.pose.cpu())
-                _write_poses(options.outdir, some.seeds, objects)
-                sheet.add(_write_views(options, some.seeds, objects))
-                for seed, each in zip(some.seeds, objects.split(), strict=True):
+                _write_poses(options.outdir, some.names(digits=5), objects)
+                sheet.add(_write_views(options, some.names(), objects))
+                for name, each in zip(some.names(), objects.split(), strict=True):
                     if options.shapes:
-                        _write_shape(options, seed, each)
+                        _write_shape(options, name, each)
                     bar.update()
         sheet.save(options.outdir / "contact_sheet.png")
         if options.mix_with is not None:
             _write_mixing(generator, options, options.mix_with)
-        line = _write_statistics(options.outdir / "poses.json", seeds, generator, torch.cat(poses))
-    shown = "them" if len(seeds) <= sheet.rows else f"the first {sheet.rows}"
+        line = _write_statistics(options.outdir, selection, generator, torch.cat(poses))
+    shown = "them" if len(selection) <= sheet.rows else f"the first {sheet.rows}"
     return [
         line,
-        f"{len(seeds)} samples in {options.outdir}; contact_sheet.png shows {shown}",
+        f"{len(selection)} samples in {options.outdir}; contact_sheet.png shows {shown}",
     ]
 
 
 def _check(generator: Generator, options: SampleOptions) -> None:
+    options.selection.names()  # they differ
     if options.mix_with is not None:
-        check_mixing(generator, len(options.seeds), len(options.mix_with), options.mix_layers)
+        check_mixing(generator, len(options.selection), len(options.mix_with), options.mix_layers)
     elif options.mix_layers is not None:
         raise UserError("--mix-layers is of --mix-with SEEDS; add it")
     if options.shape_preview and not options.shapes:
@@ -172,28 +175,28 @@ def _writing_to(outdir: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_poses(outdir: Path, seeds: Sequence[int], objects: Objects) -> None:
-    for seed, cam2world in zip(seeds, objects.generator.cam2world(objects.pose), strict=True):
+def _write_poses(outdir: Path, names: Sequence[str], objects: Objects) -> None:
+    for name, cam2world in zip(names, objects.generator.cam2world(objects.pose), strict=True):
         encoded = io.BytesIO()
         np.save(encoded, cam2world.cpu().numpy())
-        with atomic_write(outdir / f"seed{seed:05d}_pose.npy") as temporary:
+        with atomic_write(outdir / f"{name}_pose.npy") as temporary:
             temporary.write_bytes(encoded.getbuffer())
 
 
-def _write_views(options: SampleOptions, seeds: Sequence[int], objects: Objects) -> Tensor:
+def _write_views(options: SampleOptions, names: Sequence[str], objects: Objects) -> Tensor:
     """Write all views of each object; returns thumbnails [B, V, 3, r, r]."""
     size, lens = options.render_size, options.lens
-    views = [_write_view(options, seeds, objects.own_view(lens, size), objects.generator, "")]
+    views = [_write_view(options, names, objects.own_view(lens, size), objects.generator, "")]
     for yaw, pitch in options.directions:
         pose = objects.generator.pose_from_degrees(torch.tensor([[yaw, pitch]]))
         view = objects.render(pose, lens, size).select(0)
         suffix = f"_yaw{yaw:+03g}_pitch{pitch:+03g}"
-        views.append(_write_view(options, seeds, view, objects.generator, suffix))
+        views.append(_write_view(options, names, view, objects.generator, suffix))
     return torch.stack(views, dim=1)
 
 
 def _write_view(
-    options: SampleOptions, seeds: Sequence[int], view: View, generator: Generator, suffix: str
+    options: SampleOptions, names: Sequence[str], view: View, generator: Generator, suffix: str
 ) -> Tensor:
     """Write one view of each object; returns its thumbnails [B, 3, r, r]."""
     view = View(*(part.cpu() for part in view))
@@ -203,8 +206,8 @@ def _write_view(
     if options.depth:
         pictures["_depth"] = depth_colors(view.depth, view.opacity, generator.config)
     for kind, images in pictures.items():
-        for seed, image in zip(seeds, images.split(1), strict=True):
-            save_image_grid(options.outdir / f"seed{seed:04d}{suffix}{kind}.png", image)
+        for name, image in zip(names, images.split(1), strict=True):
+            save_image_grid(options.outdir / f"{name}{suffix}{kind}.png", image)
     return _thumbnail(view.image)
 
 
@@ -233,41 +236,41 @@ class _ContactSheet:
         save_image_grid(path, shown.flatten(0, 1), self.columns if self.columns > 1 else None)
 
 
-def _write_shape(options: SampleOptions, seed: int, objects: Objects) -> None:
+def _write_shape(options: SampleOptions, name: str, objects: Objects) -> None:
     """Write the shape of one object; where there is none, say so."""
-    level = _level(options, seed, objects)
+    level = _level(options, name, objects)
     write = _write_volume if options.shape_format == VOLUME_FORMAT else _write_mesh
-    write(options, seed, objects, level)
+    write(options, name, objects, level)
 
 
-def _level(options: SampleOptions, seed: int, objects: Objects) -> float:
+def _level(options: SampleOptions, name: str, objects: Objects) -> float:
     """The level of one object's surface; said where it was found for this object."""
     if options.finds_level:
         level, agreement = silhouette_level(objects.generator, objects.planes)
-        tqdm.write(f"seed {seed}: level {level:.4g}, silhouettes agree by {agreement:.1%}")
+        tqdm.write(f"{name}: level {level:.4g}, silhouettes agree by {agreement:.1%}")
         return level
     if isinstance(options.level, float):
         return options.level
     return surface_level(objects.generator.config.rendering.density_scale)
 
 
-def _write_volume(options: SampleOptions, seed: int, objects: Objects, level: float) -> None:
+def _write_volume(options: SampleOptions, name: str, objects: Objects, level: float) -> None:
     box_warp = objects.generator.config.rendering.box_warp
     density = density_grid(objects.generator, objects.planes, options.shape_res, progress=True)
-    path = options.outdir / f"seed{seed:04d}{VOLUME_FORMAT}"
-    if _has_surface(path, seed, level, density.min().item(), density.max().item()):
+    path = options.outdir / f"{name}{VOLUME_FORMAT}"
+    if _has_surface(path, name, level, density.min().item(), density.max().item()):
         save_mrc(path, density, box_warp)
         if options.shape_preview:
-            _write_preview(options, seed, objects, extract_mesh(density, level, box_warp))
+            _write_preview(options, name, objects, extract_mesh(density, level, box_warp))
 
 
-def _write_mesh(options: SampleOptions, seed: int, objects: Objects, level: float) -> None:
+def _write_mesh(options: SampleOptions, name: str, objects: Objects, level: float) -> None:
     generator, planes = objects.generator, objects.planes
     surface = find_surface(generator, planes, options.shape_res, level, progress=True)
     if surface.is_dense:
-        tqdm.write(f"seed {seed}: took the dense grid, for the coarse one misses surface")
-    path = options.outdir / f"seed{seed:04d}{options.shape_format}"
-    if not _has_surface(path, seed, level, surface.search.lowest, surface.search.highest):
+        tqdm.write(f"{name}: took the dense grid, for the coarse one misses surface")
+    path = options.outdir / f"{name}{options.shape_format}"
+    if not _has_surface(path, name, level, surface.search.lowest, surface.search.highest):
         return
     mesh = largest_part(surface.mesh) if options.keep_largest else surface.mesh
     if options.texture is None:
@@ -275,37 +278,39 @@ def _write_mesh(options: SampleOptions, seed: int, objects: Objects, level: floa
     else:
         save_mesh(path, textured(generator, planes, mesh, options.texture, options.faces))
     if options.shape_preview:
-        _write_preview(options, seed, objects, mesh)
+        _write_preview(options, name, objects, mesh)
 
 
-def _has_surface(path: Path, seed: int, level: float, lowest: float, highest: float) -> bool:
+def _has_surface(path: Path, name: str, level: float, lowest: float, highest: float) -> bool:
     """Whether densities lie on both sides of the level; said where they do not."""
     if lowest < level < highest:
         return True
     tqdm.write(
-        f"seed {seed}: no surface at level {level:g}, no {path.name} written "
+        f"{name}: no surface at level {level:g}, no {path.name} written "
         f"(densities go from {lowest:.4g} to {highest:.4g})"
     )
     return False
 
 
-def _write_preview(options: SampleOptions, seed: int, objects: Objects, mesh: Mesh) -> None:
+def _write_preview(options: SampleOptions, name: str, objects: Objects, mesh: Mesh) -> None:
     generator = objects.generator
     pose = generator.pose_from_degrees(torch.tensor([PREVIEW_DIRECTION]))
     picture = shade(mesh, generator.cam2world(pose)[0, :3, 3])
-    save_image_grid(options.outdir / f"seed{seed:04d}_shape.png", picture)
+    save_image_grid(options.outdir / f"{name}_shape.png", picture)
 
 
 def _write_mixing(generator: Generator, options: SampleOptions, seeds: Sequence[int]) -> None:
-    layers = check_mixing(generator, len(options.seeds), len(seeds), options.mix_layers)
+    layers = check_mixing(generator, len(options.selection), len(seeds), options.mix_layers)
     rows = options.selection.objects(generator)
-    columns = replace(options.selection, seeds=seeds).objects(generator)
+    columns = replace(options.selection, seeds=seeds, latents=()).objects(generator)
     table = mixing_table(rows, columns, layers, options.lens, options.render_size)
     save_image(options.outdir / "style_mixing.png", table)
 
 
-def _write_statistics(path: Path, seeds: Sequence[int], generator: Generator, poses: Tensor) -> str:
-    """Write each seed's pose, in radians and in degrees around the canonical view.
+def _write_statistics(
+    outdir: Path, selection: Selection, generator: Generator, poses: Tensor
+) -> str:
+    """Write each object's pose, in radians and in degrees around the canonical view.
 
     Returns a line with mean and standard deviation of the latter, which are written too.
     """
@@ -317,11 +322,12 @@ def _write_statistics(path: Path, seeds: Sequence[int], generator: Generator, po
         for name, m, s in zip(names, mean.tolist(), std.tolist(), strict=True)
     }
     rows = torch.cat([poses, degrees], dim=1).tolist()
-    statistics["seeds"] = {
-        seed: dict(zip(("h", "v", *names), row, strict=True))
-        for seed, row in zip(seeds, rows, strict=True)
+    keys = selection.names() if selection.latents else list(selection.seeds)
+    statistics["latents" if selection.latents else "seeds"] = {
+        key: dict(zip(("h", "v", *names), row, strict=True))
+        for key, row in zip(keys, rows, strict=True)
     }
-    with atomic_write(path) as temporary:
+    with atomic_write(outdir / "poses.json") as temporary:
         temporary.write_text(json.dumps(statistics, indent=1) + "\n")
     return (
         f"poses (mean ± spread): yaw {mean[0]:+.1f} ± {std[0]:.1f}, "

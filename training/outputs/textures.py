@@ -100,8 +100,7 @@ def _unwrapped(mesh: Mesh, size: int) -> tuple[Mesh, np.ndarray, Tensor]:
 def _painted(mesh: Mesh, uv: np.ndarray, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Values [V, 3] of vertices, interpolated over the texture.
 
-    Returns:
-        [S, S, 3], and which pixels lie on the mesh, bool [S, S].
+    Returns the texture [S, S, 3], and which of its pixels lie on the mesh, bool [S, S].
     """
     screen = F.pad(torch.from_numpy(uv) * 2 - 1, (0, 1), value=1.0)
     faces = torch.from_numpy(mesh.faces).long()
@@ -123,7 +122,7 @@ def _painted(mesh: Mesh, uv: np.ndarray, values: Tensor, size: int) -> tuple[Ten
 def _dilated(image: Tensor, covered: Tensor) -> Tensor:
     """Let colors [S, S, 3] grow `SEAM` pixels beyond what is covered [S, S].
 
-    Beyond that lies the mean, which smaller copies of the texture then mix in.
+    Farther out lies their mean, which smaller copies of the texture then mix in.
     """
     colors, known = image.permute(2, 0, 1)[None], covered[None, None].float()
     mean = image[covered].mean(dim=0)[:, None, None]

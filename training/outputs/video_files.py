@@ -28,6 +28,7 @@ class VideoOptions:
     dest: Path | None = None
     outdir: Path | None = None
     seeds: Sequence[int] = range(8)
+    latent: Sequence[Path] = ()
     trunc: float = 0.7
     trunc_cutoff: int | None = None
     fov_deg: float | None = None
@@ -57,9 +58,9 @@ class VideoOptions:
             raise UserError("--num-keyframes and --w-frames are of --interpolate; add it")
         elif self.outdir is not None and self.grid is not None:
             raise UserError("--outdir makes a video of each seed; with --grid write --dest FILE")
-        elif self.grid is not None and len(self.seeds) > self.grid[0] * self.grid[1]:
+        elif self.grid is not None and len(self.selection) > self.grid[0] * self.grid[1]:
             columns, rows = self.grid
-            raise UserError(f"--grid {columns}x{rows} does not hold {len(self.seeds)} seeds")
+            raise UserError(f"--grid {columns}x{rows} does not hold {len(self.selection)} seeds")
         if self.frame_count > MOST_FRAMES:
             raise UserError(f"a video of {self.frame_count} frames, more than {MOST_FRAMES}")
 
@@ -69,17 +70,17 @@ class VideoOptions:
         if self.mesh:
             raise UserError("--mesh shows objects that stay as they are; leave out --interpolate")
         needed = self.tiles * self.keyframes
-        if self.keyframes < 2 or needed != len(self.seeds):
+        if self.keyframes < 2 or needed != len(self.selection):
             raise UserError(
                 f"--interpolate takes the same number of --seeds for each tile, two or more: "
-                f"{self.tiles} tiles, {len(self.seeds)} seeds"
+                f"{self.tiles} tiles, {len(self.selection)} seeds"
                 + (f", --num-keyframes {self.num_keyframes}" if self.num_keyframes else "")
             )
 
     @property
     def selection(self) -> Selection:
         """The objects that are shown, or gone through."""
-        return Selection(self.seeds, self.trunc, self.trunc_cutoff)
+        return Selection(self.seeds, self.trunc, self.trunc_cutoff, self.latent)
 
     @property
     def tiles(self) -> int:
@@ -89,7 +90,7 @@ class VideoOptions:
     @property
     def keyframes(self) -> int:
         """Objects that a tile goes through."""
-        return self.num_keyframes or len(self.seeds) // self.tiles
+        return self.num_keyframes or len(self.selection) // self.tiles
 
     @property
     def frame_count(self) -> int:
@@ -134,10 +135,9 @@ def write_videos(generator: Generator, options: VideoOptions) -> list[str]:
     if options.dest is not None:
         return [_write_orbit(generator, options, options.dest, options.selection)]
     assert options.outdir is not None  # one of the two is given
-    each = zip(options.seeds, options.selection.batches(1), strict=True)
+    each = zip(options.selection.names(), options.selection.batches(1), strict=True)
     return [
-        _write_orbit(generator, options, options.outdir / f"seed{seed:04d}.mp4", one)
-        for seed, one in each
+        _write_orbit(generator, options, options.outdir / f"{name}.mp4", one) for name, one in each
     ]
 
 

@@ -50,10 +50,9 @@ def turntable(frames: int, yaw: float, pitch: float) -> Tensor:
 
 
 def spiral(frames: int, yaw: float, pitch: float) -> Tensor:
-    """(yaw, pitch) [frames, 2] in degrees: twice around, sinking and rising.
+    """(yaw, pitch) [frames, 2] in degrees, twice around.
 
-    The camera starts in front at the height `pitch` and goes down to -`pitch`; `yaw` does not
-    count.
+    The camera goes down from the height `pitch` to -`pitch` and up again; `yaw` does not count.
     """
     turn = torch.arange(frames) / frames
     return torch.stack([720 * turn, pitch * (2 * math.pi * turn).cos()], dim=1)
@@ -173,7 +172,7 @@ def closed_curve(keyframes: Tensor, count: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def keyframe_ws(generator: Generator, selection: Selection, tiles: int) -> Tensor:
-    """The ws [tiles, K, num_ws, w_dim] of selected objects, K for each tile.
+    """Ws [tiles, K, num_ws, w_dim] of selected objects, K for each tile.
 
     Raises:
         UserError: for a seed out of range.

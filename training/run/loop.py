@@ -138,6 +138,8 @@ class Run:
                 f"no camera labels: all images get the preset's focal length "
                 f"{config.camera.focal:.4f}"
             )
+        if trainer.supervisor is not None:
+            self.notes.append(trainer.supervisor.note)
         self.notes += _advice(config, len(trainer.dataset))
         self.notes.append(f"{distributed.world_size()} process(es) on {trainer.device.type}")
         self.notes.append(ops.status(trainer.device))

@@ -68,6 +68,7 @@ def test_it_leaves_the_rest_of_the_run_alone_until_its_time(photographs):
     generators = {}
     for weight in (0.1, 0.0):
         trainer = trainer_of(config_of(photographs, geod__weight_end=weight))
+        assert trainer.supervisor is None or "random features" in trainer.supervisor.note
         for step in (1, 2):
             trainer.step()
             generators[weight, step] = [p.detach().clone() for p in trainer.generator.parameters()]
@@ -107,6 +108,7 @@ def test_a_file_s_inverse_renderer_is_not_trained_further(photographs, published
     trainer = trainer_of(config_of(photographs, **changes))
     for _ in range(3):
         trainer.step()
+    assert published in trainer.supervisor.note
     expected = read_inverse_renderer(published).state_dict()
     for name, value in trainer.supervisor.network.state_dict().items():
         assert torch.equal(value, expected[name]), name
