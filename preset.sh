@@ -3,7 +3,7 @@
 preset=$(basename "$0" .sh)
 if [ $# -eq 0 ]; then
     echo "usage: $0 DATA [more options of train.py, e.g. --gpus 2 --batch-gpu 4]" >&2
-    echo "DATA: a zip or folder of images; README.md, 'The paper's data sets', says which" >&2
+    echo "DATA: a zip or folder of images; docs/data.md says which" >&2
     exit 2
 fi
 data=$1

@@ -7,10 +7,12 @@ import click
 # By the name of the subcommand: module in pof3d.commands, and a line for `pof3d --help`.
 COMMANDS = {
     "dataset": ("dataset_tool", "Make, check and convert data sets."),
-    "train": ("train", "Train a generator on images whose poses nobody knows."),
+    "train": ("train", "Train a generator on images with unknown camera poses."),
     "samples": ("gen_samples_pose", "Draw images, poses and shapes from a trained network."),
     "videos": ("gen_videos", "Turn the objects of a trained network before the camera."),
+    "project": ("project", "Find the objects and poses that look like photographs."),
     "poses": ("estimate_poses", "Label photographs with estimated camera poses."),
+    "shapes": ("estimate_shape", "Estimate depth, normals and meshes of photographs (GeoD)."),
     "metrics": ("calc_metrics", "Measure a trained network: quality, poses, geometry."),
     "view": ("view", "Look at a trained network in the browser, or follow a run."),
     "publish": ("publish", "Store a network in float16 with its provenance."),
@@ -41,7 +43,7 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup)
 @click.version_option(package_name="pof3d")
 def main() -> None:
-    """PoF3D: 3D-aware images from photographs whose camera poses nobody knows."""
+    """PoF3D: 3D-aware image synthesis with unknown pose distribution."""
 
 
 if __name__ == "__main__":

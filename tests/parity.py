@@ -11,6 +11,7 @@ everything else from the `options` stored beside them. Known files, by name:
     renderer_NAME.npz     the tri-plane renderer, its draws given
     networks_NAME.npz     parameters of both networks, and what they compute
     loss_NAME_MIRROR.npz  every gradient of one training step on the networks of networks_NAME.npz
+    geod_*                geometry supervision, see tests/parity_geod.py
 """
 
 import contextlib
@@ -615,6 +616,16 @@ def _attempt(check: Check, path: Path) -> Iterator[Quantity]:
         yield Quantity(f"cannot be checked: {str(error).splitlines()[0]}", math.inf, 0)
 
 
+def check_file(path: Path) -> Iterator[Quantity]:
+    """The quantities of a file; none for a file of unknown kind."""
+    from . import parity_geod  # which builds on this module
+
+    if path.name.startswith("geod_"):
+        yield from parity_geod.check_file(path)
+    for check in checks_of(path.stem).values():
+        yield from _attempt(check, path)
+
+
 @click.command(cls=Command)
 @click.argument("directory", type=click.Path(path_type=Path))
 def main(directory: Path) -> None:
@@ -622,18 +633,16 @@ def main(directory: Path) -> None:
     if not directory.is_dir():
         raise UserError(f"there is no directory {directory}")
     misses = total = 0
-    for path in sorted(directory.glob("*.npz")):
-        checks = checks_of(path.stem)
-        if not checks:
+    for path in sorted({*directory.glob("*.npz"), *directory.glob("geod_*")}):
+        before = total
+        for quantity in check_file(path):
+            click.echo(f"{quantity}  [{path.name.partition('.')[0]}]")
+            misses += not quantity.ok
+            total += 1
+        if total == before:
             old = path.stem.startswith("legacy")
             reason = "old checkpoints have a check of their own" if old else "unknown kind of file"
             click.echo(f"skip  {path.stem}: {reason}")
-            continue
-        for check in checks.values():
-            for quantity in _attempt(check, path):
-                click.echo(f"{quantity}  [{path.stem}]")
-                misses += not quantity.ok
-                total += 1
     if not total:
         raise UserError(
             f"{directory} holds no reference tensors (cameras.npz, networks_*.npz, ...)"

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from calc_metrics import main
 from metrics.detectors import INCEPTION_URL
 from metrics.registry import NAMES
+from tests.helpers import tiny_config, write_photographs
 from tests.metrics.fakes import save_stand_in
-from tests.tiny import tiny_config, write_photographs
 from training.data.toy_set import make_toy_dataset
 from training.files.network_file import save_network
 from training.networks.discriminator import Discriminator

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dnnlib import UserError
 from estimate_poses import main
-from tests.tiny import tiny_config, write_photographs
+from tests.helpers import tiny_config, write_photographs
 from training.data.archive import DatasetArchive
 from training.data.dataset import ImageDataset
 from training.data.labels import read_labels

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from tests.tiny import SIZES, write_photographs
+from tests.helpers import SIZES, write_photographs
 
 ROOT = Path(__file__).parents[1]
 NETWORK = ROOT / "models/toy.safetensors"

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from PIL import Image
 
 import gen_samples_pose
 from gen_samples_pose import main
-from tests.tiny import SIZES
+from tests.helpers import SIZES
 from training.cameras import cam2world_from_pose, pose_from_degrees
 from training.config import Config
 from training.files.network_file import save_network
@@ -229,7 +230,8 @@ def test_empty_surface_is_said_and_leaves_no_file(toy, tmp_path):
             toy, tmp_path, "--shapes", "true", "--shape-res", 8, "--level", 1e6,
             "--shape-format", extension, seeds="7",
         )  # fmt: skip
-        assert f"seed 7: no surface at level 1e+06, no seed0007{extension} written" in result.stdout
+        said = f"seed0007: no surface at level 1e+06, no seed0007{extension} written"
+        assert said in result.stdout
     assert names(tmp_path) == {"contact_sheet.png", "poses.json", "seed0007.png",
                                "seed00007_pose.npy"}  # fmt: skip
 
@@ -239,7 +241,7 @@ def test_mesh_is_dense_when_the_audit_says_so(toy, tmp_path, monkeypatch):
     sample(toy, tmp_path / "sparse", *options)
     monkeypatch.setattr("training.outputs.coarse_to_fine._Search.is_overlooked", lambda *_: True)
     result = sample(toy, tmp_path / "dense", *options)
-    assert "seed 0: took the dense grid, for the coarse one misses surface" in result.stdout
+    assert "seed0000: took the dense grid, for the coarse one misses surface" in result.stdout
     meshes = [trimesh.load(tmp_path / kind / "seed0000.ply") for kind in ("sparse", "dense")]
     assert len(meshes[0].faces) == len(meshes[1].faces) > 0
 
@@ -333,6 +335,12 @@ def test_contradicting_dataset_is_one_warning(super_resolved, tmp_path, dataset,
         (["--shape-preview"], "--shape-preview is of shapes; add --shapes true"),
         (["--dataset", "dogs"], "'dogs' is not one of"),
         (["--batch", "0"], "0 is not in the range"),
+        (["--level", "automatic"], "'automatic' is not a valid float"),
+        (["--texture", "64"], "--texture needs --shapes true and --shape-format .obj or .glb"),
+        (["--keep-largest"], "--keep-largest is of meshes"),
+        (["--mix-layers", "1"], "--mix-layers is of --mix-with SEEDS"),
+        (["--mix-with", "1", "--mix-layers", "99"], "this network has layers 0 to"),
+        (["--mix-with", "0-999"], "are more than 400"),
     ],
 )
 def test_bad_input_gets_one_line(toy, tmp_path, options, message):
@@ -416,6 +424,47 @@ def test_network_may_be_its_run_folder(toy, tmp_path):
     (tmp_path / "network-000001.00.safetensors").write_text("broken, and older")
     result = run("--network", tmp_path, "--outdir", tmp_path / "out", "--seeds", "0")
     assert result.exit_code == 0, result.output
+
+
+def test_new_formats_find_their_level_and_published_ones_on_request(toy, tmp_path):
+    shapes = ("--shapes", "true", "--shape-res", 16, "--shape-format")
+    found = [
+        sample(toy, tmp_path, *shapes, *options).stdout
+        for options in ([".glb"], [".ply", "--level", "auto"], [".ply"], [".glb", "--level", "10"])
+    ]
+    line = re.compile(r"^seed 0: level -?[\d.]+, silhouettes agree by [\d.]+%$", re.MULTILINE)
+    assert [bool(line.search(output)) for output in found] == [True, True, False, False]
+
+
+def test_a_texture_comes_with_the_mesh(toy, tmp_path):
+    pytest.importorskip("xatlas", reason="textures need xatlas")
+    pytest.importorskip("fast_simplification", reason="textures need fast-simplification")
+    options = ("--shapes", "true", "--shape-res", 24, "--shape-format", ".obj", "--keep-largest")
+    sample(toy, tmp_path, *options, "--texture", 64, "--faces", 300)
+    assert {"seed0000.obj", "seed0000.mtl", "seed0000_texture.png"} <= names(tmp_path)
+    assert read(tmp_path / "seed0000_texture.png").shape == (64, 64, 3)
+    assert 0 < len(trimesh.load(tmp_path / "seed0000.obj", force="mesh").faces) <= 300
+
+
+def test_absent_packages_for_textures_are_said(toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xatlas", None)
+    result = run("--network", toy.path, "--outdir", tmp_path / "out", "--seeds", 0, "--shapes",
+                 "true", "--shape-format", ".glb", "--texture", 64)  # fmt: skip
+    last = result.output.strip().splitlines()[-1]
+    assert result.exit_code == 1 and "pip install fast-simplification xatlas" in last
+    assert not (tmp_path / "out").exists()
+
+
+def test_mixed_styles_are_a_table(toy, tmp_path):
+    sample(toy, tmp_path, "--mix-with", "5-6", "--mix-layers", "0-2", seeds="0-1")
+    table = read(tmp_path / "style_mixing.png").reshape(3, 32, 3, 32, 3).transpose(0, 2, 1, 3, 4)
+    assert (table[0, 0] == 255).all()
+    for cell, seed in (((1, 0), 0), ((2, 0), 1)):
+        assert np.abs(table[cell] - read(tmp_path / f"seed000{seed}.png")).max() <= 1
+    row, column = (toy.generator.latent(latent_of(seed)) for seed in (1, 6))
+    ws = torch.cat([column.ws[:, :3], row.ws[:, 3:]], dim=1)
+    view = Objects.from_ws(toy.generator, ws, row.pose).own_view()
+    assert np.abs(table[2, 2] - levels(view.image[0])).max() <= 1
 
 
 @pytest.mark.parametrize("option", ["--truncation_psi", "--psi", "--nrr", "--class", "--dest",

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 import train
-from tests.tiny import tiny_arguments, write_photographs
+from tests.helpers import tiny_arguments, write_photographs
 from training.data.ground_truth import load_ground_truth
 from training.data.toy_set import make_toy_dataset
 from training.files.network_file import load_network
@@ -37,11 +37,6 @@ def complaint(*arguments: object) -> str:
     assert "Traceback" not in result.output
     (line,) = (line for line in result.output.splitlines() if line.startswith("Error:"))
     return line
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory) -> Path:
-    return write_photographs(tmp_path_factory.mktemp("data") / "discs")
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +243,7 @@ def test_at_most_thirty_options():
         *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
         *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
         *("desc", "settings", "dry_run", "metrics", "poses", "ops", "help_settings"),
+        *("geod", "geod_from", "with_ir"),
     }
 
 

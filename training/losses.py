@@ -63,6 +63,10 @@ class Phase(NamedTuple):
     terms: dict[str, Tensor]
 
 
+# (view [B, ...], intrinsics) -> what else is to be minimized of the generator's own views.
+ViewLoss = Callable[[View, Tensor], Phase]
+
+
 class Generated(NamedTuple):
     """Objects of a micro-batch. w: [B, w_dim]. views: the own one and, if any, the mirrored one."""
 
@@ -120,8 +124,12 @@ def generator_main(
     discriminator: Discriminator,
     inputs: StepInputs,
     transform: DiscriminatorTransform,
+    view_loss: ViewLoss | None = None,
 ) -> Phase:
-    """Adversarial loss on every view (PoF3D, eq. 6), and the terms of the pose source (eq. 7)."""
+    """Adversarial loss on every view (PoF3D, eq. 6), and the terms of the pose source (eq. 7).
+
+    view_loss: an additional loss of the own, unmirrored views.
+    """
     w, poses, views = generate(generator, inputs)
     outputs = _discriminate_views(discriminator, views, transform, poses.condition)
     losses = [F.softplus(-output.score) for output in outputs]
@@ -129,6 +137,9 @@ def generator_main(
     for term in generator.pose_source.losses(generator, w, poses, outputs[0].pose):
         loss = loss + term.weight * term.value
         terms[f"G/{term.name}"] = term.value
+    if view_loss is not None:
+        additional = view_loss(views[0], inputs.intrinsics)
+        loss, terms = loss + additional.loss, terms | additional.terms
     terms |= {"G/depth_spread": depth_spread(views[0])} | _angles("pose/generated", poses.pose)
     return Phase(loss, _detached(terms))
 

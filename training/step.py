@@ -14,14 +14,16 @@ from dnnlib import UserError
 from torch_utils import distributed
 from torch_utils.images import to_float
 from torch_utils.training_stats import StatsCollector
-from training import losses, old_names, schedules
+from training import geod, losses, old_names, schedules
 from training.augment import AdaController, Augmentation
-from training.config import Config, OptimConfig
+from training.config import Config
 from training.data.dataset import ImageDataset
 from training.data.loader import Batch, training_batches
+from training.geod_supervisor import Supervisor
 from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.optimizers import adam, first_non_finite, with_own_rates
 
 Terms = dict[str, Tensor]
 
@@ -60,11 +62,12 @@ class Trainer:
         generator.pose_source.prepare(dataset.all_cam2world, str(config.data.path))
         self.generator = generator.to(device)
         self.discriminator = Discriminator(config).to(device)
+        self.supervisor = Supervisor(config, device) if config.geod.active else None
         self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self._set_precision()
         loss, optim, augment = config.loss, config.optim, config.augment
-        self.g_optimizer = _adam(self.generator, optim.g_lr, optim, loss.density_every)
-        self.d_optimizer = _adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
+        self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
+        self.d_optimizer = adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
         self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0).to(device)
         self.ada = AdaController(
             self.augmentation, augment.kimg, target=augment.target, interval=augment.every
@@ -91,6 +94,8 @@ class Trainer:
     def step(self) -> None:
         """One iteration: G, its density term, D, its R1 term, then the moving average.
 
+        With GeoD the inverse renderer comes first.
+
         Raises:
             TrainingDiverged: after too many steps in a row whose gradients were not finite.
             UserError: where a photograph cannot be read; nothing has changed then.
@@ -100,7 +105,10 @@ class Trainer:
         transform = self._transform()
         self.fetch()  # before anything changes, since reading may fail
         reals = self._fetched_reals()
-        updates = [self._generator_main(transform)]
+        updates = []
+        if geod.is_trained(self.config.geod, self.images_processed):
+            updates.append(self._inverse_renderer(reals))
+        updates.append(self._generator_main(transform))
         if loss.density_weight and self.steps % loss.density_every == 0:
             updates.append(self._generator_density())
         updates.append(d_terms := self._discriminator_main(reals, transform))
@@ -115,10 +123,23 @@ class Trainer:
         augment = None if self.config.augment.mode == "noaug" else self.augmentation
         return DiscriminatorTransform(schedules.blur_sigma(self.config, self.kimg), augment)
 
+    def _inverse_renderer(self, reals: list[RealBatch]) -> list[Terms]:
+        supervisor = self.supervisor
+        assert supervisor is not None  # there is one where it is trained
+
+        def phase(real: RealBatch) -> Phase:
+            return supervisor.main(real.images)
+
+        return self._update(supervisor.optimizer, phase, reals)
+
     def _generator_main(self, transform: DiscriminatorTransform) -> list[Terms]:
+        more = {}
+        if self.supervisor is not None:
+            more = self.supervisor.view_loss(self.images_processed, self.steps)
+
         def phase(z: Tensor) -> Phase:
             return self.losses.generator_main(
-                self.generator, self.discriminator, self._inputs(z), transform
+                self.generator, self.discriminator, self._inputs(z), transform, **more
             )
 
         return self._update(self.g_optimizer, phase, self._latents())
@@ -174,23 +195,12 @@ class Trainer:
         distributed.average_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not nn.utils.get_total_norm(gradients).isfinite():
-            self._first_non_finite = self._find_first_non_finite(terms)
+            self._first_non_finite = first_non_finite(terms, self._parts())
             return []
         for name, values in (item for part in terms for item in part.items()):
             self.stats.report(name, values)
         optimizer.step()
         return terms
-
-    def _find_first_non_finite(self, terms: list[Terms]) -> str:
-        """The first loss term, else the first gradient, that is not finite in this process."""
-        for name, values in (item for part in terms for item in part.items()):
-            if not values.isfinite().all():
-                return f"loss term {name}"
-        for network in (self.generator, self.discriminator):
-            for name, parameter in network.named_parameters():
-                if parameter.grad is not None and not parameter.grad.isfinite().all():
-                    return f"gradient of {type(network).__name__}.{name}"
-        return "a gradient in another process"
 
     def _count_bad_step(self, bad: bool) -> None:
         self.stats.report("steps_skipped", float(bad))
@@ -315,7 +325,7 @@ class Trainer:
             raise UserError(f"the run's batch is {state['batch']}: add --batch {state['batch']}")
         for name, part in self._parts().items():
             try:
-                part.load_state_dict(_with_rates_of(part, state[name]))
+                part.load_state_dict(with_own_rates(part, state[name]))
             except (RuntimeError, ValueError, KeyError) as error:
                 raise UserError(
                     f"the checkpoint's {name} does not fit this configuration "
@@ -346,7 +356,13 @@ class Trainer:
         return []
 
     def _parts(self) -> dict[str, Any]:
-        return {
+        supervising = {}
+        if self.supervisor is not None:
+            supervising = {
+                "IR": self.supervisor.network,
+                "ir_optimizer": self.supervisor.optimizer,
+            }
+        return supervising | {
             "G": self.generator,
             "D": self.discriminator,
             "G_ema": self.averaged_generator,
@@ -356,26 +372,3 @@ class Trainer:
             "ada": self.ada,
             "stats": self.stats,
         }
-
-
-def _adam(network: nn.Module, lr: float, optim: OptimConfig, every: int) -> torch.optim.Adam:
-    """Adam, slowed down a little to make room for a regularizer that steps every `every` steps.
-
-    StyleGAN2, appendix B: lr * c and beta^c with c = k / (k + 1).
-    """
-    c = every / (every + 1)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    betas = (optim.beta1**c, optim.beta2**c)
-    return torch.optim.Adam(parameters, lr=lr * c, betas=betas, eps=optim.eps, fused=True)
-
-
-def _with_rates_of(part: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's saved state, but with the learning rates of this run; others as they are."""
-    if not isinstance(part, torch.optim.Optimizer):
-        return state
-    own_groups = part.state_dict()["param_groups"]
-    groups = [
-        own | {"params": saved["params"]}
-        for own, saved in zip(own_groups, state["param_groups"], strict=True)
-    ]
-    return {"state": state["state"], "param_groups": groups}

@@ -115,10 +115,22 @@ def check(data: str) -> None:
 
 @main.command(cls=Command)
 @_dest_option
-@click.option("--count", type=click.IntRange(min=1), default=10_000, show_default=True)
-@click.option("--resolution", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--labels", is_flag=True, help="Also tell the cameras, for train.py --poses dataset.")
+@click.option(
+    "--count", type=click.IntRange(min=1), default=10_000, show_default=True, help="Images."
+)
+@click.option(
+    "--resolution",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Side in pixels.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
+)
+@click.option(
+    "--labels", is_flag=True, help="Also write camera labels, for train.py --poses dataset."
+)
 def toy(dest: Path, count: int, resolution: int, seed: int, labels: bool) -> None:
     """Photograph procedural heads from random, unrecorded cameras.
 

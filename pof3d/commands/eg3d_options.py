@@ -38,23 +38,20 @@ SAMPLES = _INFERENCE | {
     "--grid": "contact_sheet.png shows all samples; see also `pof3d videos`",
     "--shape": "write --shapes true",
     "--image-mode": "write --depth or --raw",
+    "--rows": "write --seeds",
+    "--cols": "write --mix-with SEEDS",
+    "--styles": "write --mix-layers 4-7",
 }
 VIDEOS = _INFERENCE | {
-    "--outdir": "write --dest FILE.mp4 or FILE.gif",
-    "--output": "write --dest FILE.mp4 or FILE.gif",
-    "--out": "write --dest FILE.mp4 or FILE.gif",
-    "--grid": "all --seeds are tiled into one picture; write --seeds 0-15 for 4 x 4",
-    "--num-keyframes": "objects turn but do not change here; write --frames",
-    "--w-frames": "write --frames, for one round",
+    "--output": "write --dest FILE.mp4, .gif or .webp",
+    "--out": "write --dest FILE.mp4, .gif or .webp",
     "--num-frames": "write --frames",
     "--shuffle-seed": "write --seeds in the order you want",
-    "--interpolate": "objects turn but do not change here; leave it out",
-    "--shapes": "write `pof3d samples --shapes true`",
-    "--image-mode": "the image alone is shown; depth: `pof3d samples --depth`",
+    "--shapes": "write --mesh; `pof3d samples` writes files of them",
     "--fov": "write --fov-deg DEGREES",
     "--yaw-range": "write --yaw DEGREES",
     "--pitch-range": "write --pitch DEGREES",
-    "--trajectory-type": "write --trajectory swing or turntable",
+    "--trajectory-type": "write --trajectory swing, turntable or spiral",
 }
 TRAIN = {
     "--neural-rendering-resolution-initial": "write --set rendering.raw_resolution=64",
@@ -90,6 +87,19 @@ TRAIN = {
     "--dataset": "write --data ZIP|DIR",
     "--preset": "write --cfg NAME",
     "--aug-p": "write --aug fixed --set augment.p=P",
+}
+PROJECT = _INFERENCE | {
+    "--target": "write the files, folders or zips at the end",
+    "--target-fname": "write the files, folders or zips at the end",
+    "--data": "write the files, folders or zips at the end",
+    "--image": "write the files, folders or zips at the end",
+    "--dest": "write --outdir FOLDER",
+    "--out": "write --outdir FOLDER",
+    "--num-steps": "write --steps",
+    "--num-steps-pti": "write --tune-steps",
+    "--save-video": "write --video .mp4, .gif or none",
+    "--shapes": "write --shape-format .ply or none",
+    "--seeds": "write --seed",
 }
 METRICS = {
     "--network-pkl": "write --network FILE",

@@ -1,11 +1,12 @@
 """Draw samples from a trained network: images, the poses they are seen from, shapes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dnnlib import finite
+from dnnlib import SeedList, finite
 from pof3d.commands import options
 from pof3d.commands.eg3d_options import SAMPLES, HintingCommand
 
@@ -29,6 +30,18 @@ class DegreeList(click.ParamType):
         return degrees
 
 
+class Level(click.ParamType):
+    """'auto', or a finite number."""
+
+    name = "auto|density"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Parse a level."""
+        if value == "auto":
+            return value
+        return finite(ctx, param, click.FLOAT.convert(value, param, ctx))
+
+
 @click.command(
     cls=HintingCommand,
     elsewhere=SAMPLES,
@@ -38,10 +51,11 @@ class DegreeList(click.ParamType):
 @options.network
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Made when missing.")
 @options.seeds
+@options.latent
 @click.option(
     "--dataset",
     type=options.Preset(),
-    help="What the network was trained on. The file knows; a contradiction gets a warning.",
+    help="What the network was trained on; checked against the file, with a warning.",
 )
 @options.truncation(1.0)
 @options.trunc_cutoff
@@ -63,29 +77,60 @@ class DegreeList(click.ParamType):
     "--shape-format",
     type=click.Choice([".mrc", ".ply", ".obj", ".glb", ".stl"]),
     default=".mrc",
-    help="A volume of densities, or the mesh of their surface.",
+    help="A volume of densities, or the colored mesh of their surface.",
 )
+@click.option(
+    "--texture",
+    type=click.IntRange(64, 8192),
+    metavar="PIXELS",
+    help="Simplify .glb or .obj and paint a texture of this size, as 1024.",
+)
+@click.option(
+    "--faces", type=click.IntRange(min=100), default=10_000, help="Left of a mesh with --texture."
+)
+@click.option("--keep-largest", is_flag=True, help="Drop all parts of a mesh but the largest.")
 @click.option("--shape-preview", is_flag=True, help="Also write a shaded picture of each shape.")
 @click.option(
     "--level",
-    type=float,
-    callback=finite,
-    show_default="10, or what is as opaque at the network's density scale",
-    help="Density at the surface, as it is before the renderer's softplus.",
+    type=Level(),
+    show_default=".mrc, .ply: 10, or what is as opaque at the network's density scale; else auto",
+    help="Density at the surface, as it is before the renderer's softplus; auto: the level at "
+    "which silhouettes agree best with the rendered opacity.",
+)
+@click.option(
+    "--mix-with",
+    type=SeedList(),
+    metavar="SEEDS",
+    help="Also write style_mixing.png: rows are --seeds, columns these, which give some layers.",
+)
+@click.option(
+    "--mix-layers",
+    type=SeedList(),
+    metavar="LAYERS",
+    show_default="the second half",
+    help="Layers that come from --mix-with, as 4-7.",
 )
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Seeds at a time.")
 @options.device
-def main(network: Path, dataset: str | None, device: str, **chosen: Any) -> None:
+def main(
+    network: Path,
+    seeds: Sequence[int] | None,
+    latent: Sequence[Path],
+    dataset: str | None,
+    device: str,
+    **chosen: Any,
+) -> None:
     """Draw samples from a trained network: images, the poses they are seen from, shapes."""
     from torch_utils.devices import select_device
     from training.files.network_file import load_network
     from training.outputs.samples import SampleOptions, write_samples
 
-    if chosen["shape_preview"] and not chosen["shapes"]:
-        raise click.UsageError("--shape-preview is of shapes; add --shapes true")
+    if bool(latent) == (seeds is not None):
+        raise click.UsageError("give either --seeds, as 0-3,7, or --latent FILE.npz")
     generator = load_network(network, select_device(device)).generator
     _warn_of_other_preset(network, dataset, generator.config.preset)
-    for line in write_samples(generator, SampleOptions(**chosen)):
+    drawn = SampleOptions(seeds=seeds or (), latent=latent, **chosen)
+    for line in write_samples(generator, drawn):
         click.echo(line)
 
 

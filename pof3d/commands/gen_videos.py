@@ -1,13 +1,26 @@
-"""Turn the objects of a trained network before the camera: a GIF or an MP4, a tile per seed."""
+"""Turn the objects of a trained network before the camera, or change one into the next."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dnnlib import SeedList
 from pof3d.commands import options
 from pof3d.commands.eg3d_options import VIDEOS, HintingCommand
+
+
+class Grid(click.ParamType):
+    """'4x2' -> (4, 2), columns and rows."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Parse a grid."""
+        columns, separator, rows = value.replace(",", "x").partition("x")
+        if not (columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
+            self.fail(f"'{value}' is no grid; write 4x2 for 4 columns and 2 rows", param, ctx)
+        return int(columns), int(rows)
 
 
 @click.command(
@@ -17,18 +30,26 @@ from pof3d.commands.eg3d_options import VIDEOS, HintingCommand
     context_settings={"show_default": True},
 )
 @options.network
-@click.option("--dest", type=click.Path(path_type=Path), required=True, help=".gif or .mp4 file.")
+@click.option("--dest", type=click.Path(path_type=Path), help=".gif, .mp4 or .webp file.")
+@click.option(
+    "--outdir",
+    type=click.Path(path_type=Path),
+    help="In place of --dest: a folder for seed0000.mp4 and so on, or interpolation.mp4.",
+)
 @click.option("--seeds", type=SeedList(), default="0-7", help="List and ranges, as 0-3,7.")
+@options.latent
 @options.truncation(0.7)
 @options.trunc_cutoff
 @options.fov_deg
-@click.option("--frames", type=click.IntRange(min=2), default=48, help="Of one round.")
+@click.option(
+    "--frames", type=click.IntRange(min=2), show_default="48", help="Of the camera's round."
+)
 @click.option("--fps", type=click.IntRange(1, 60), default=16, help="Frames per second.")
 @click.option(
     "--trajectory",
-    type=click.Choice(["swing", "turntable"]),
+    type=click.Choice(["swing", "turntable", "spiral"]),
     show_default="swing; turntable with --yaw 180",
-    help="Swing to the sides and back, or turn all the way around.",
+    help="Swing to the sides and back; turn all the way around; turn twice, rising and sinking.",
 )
 @click.option("--yaw", type=click.FloatRange(0, 180), default=35.0, help="How far, in degrees.")
 @click.option(
@@ -37,40 +58,43 @@ from pof3d.commands.eg3d_options import VIDEOS, HintingCommand
     default=10.0,
     help="Likewise, upward; of a turntable, the height of the camera.",
 )
+@click.option(
+    "--image-mode",
+    type=click.Choice(["image", "raw", "depth", "normals", "opacity"]),
+    default="image",
+    help="What is shown; raw: before super-resolution.",
+)
+@click.option("--grid", type=Grid(), show_default="near a square", help="Columns and rows.")
+@click.option("--interpolate", is_flag=True, help="Change each seed's object into the next one's.")
+@click.option(
+    "--num-keyframes",
+    type=click.IntRange(min=2),
+    show_default="as many as --seeds give each tile",
+    help="Objects that a tile goes through with --interpolate.",
+)
+@click.option(
+    "--w-frames",
+    type=click.IntRange(min=1),
+    show_default="24",
+    help="Frames from one object to the next.",
+)
+@click.option("--mesh", is_flag=True, help="Show the shaded surface beside each picture.")
+@click.option(
+    "--shape-res", type=click.IntRange(2, 1024), default=128, help="Grid points for --mesh."
+)
 @options.render_size
-@click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Pixels per pixel.")
+@click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Integer upscaling factor.")
 @options.device
-def main(
-    network: Path,
-    dest: Path,
-    seeds: Sequence[int],
-    trunc: float,
-    trunc_cutoff: int,
-    fov_deg: float | None,
-    frames: int,
-    fps: int,
-    trajectory: str | None,
-    yaw: float,
-    pitch: float,
-    render_size: int | None,
-    enlarge: int,
-    device: str,
-) -> None:
-    """Turn the objects of a trained network before the camera."""
+def main(network: Path, device: str, **chosen: Any) -> None:
+    """Turn the objects of a trained network before the camera, or change one into the next."""
     from torch_utils.devices import select_device
     from training.files.network_file import load_network
-    from training.outputs import videos
-    from training.outputs.objects import Objects
+    from training.outputs.video_files import VideoOptions, write_videos
 
-    videos.check_video(dest)
+    video = VideoOptions(**chosen)
     generator = load_network(network, select_device(device)).generator
-    videos.check_frames(generator, len(seeds), render_size, enlarge)
-    objects = Objects.from_seeds(generator, seeds, trunc, trunc_cutoff)
-    path = videos.TRAJECTORIES[trajectory or ("turntable" if yaw == 180 else "swing")]
-    directions = path(frames, yaw, pitch)
-    pictures = videos.orbit_frames(objects, directions, fov_deg, render_size, enlarge)
-    videos.save_video(dest, pictures, frames, fps)
-    click.echo(f"{dest}: {len(seeds)} objects, {frames} frames")
+    for line in write_videos(generator, video):
+        click.echo(line)
 
 
 if __name__ == "__main__":

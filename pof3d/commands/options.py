@@ -27,7 +27,14 @@ network = click.option(
     required=True,
     help="Network file, or a run folder, whose newest network is taken.",
 )
-seeds = click.option("--seeds", type=SeedList(), required=True, help="List and ranges, as 0-3,7.")
+seeds = click.option("--seeds", type=SeedList(), help="List and ranges, as 0-3,7.")
+latent = click.option(
+    "--latent",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    multiple=True,
+    help="Instead of seeds, objects that `pof3d project` found; may be repeated.",
+)
 device = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),

@@ -30,7 +30,12 @@ FIELDS = {
     "aug": "augment.mode",
     "poses": "camera.poses",
     "ops": "run.ops",
+    "geod_from": "geod.pretrained",
+    "with_ir": "geod.in_network_files",
+    "geod": "geod.weight_end",
 }
+
+GEOD_WEIGHT = 0.1  # what the published classes have; their scripts have 0
 
 
 def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
@@ -69,11 +74,29 @@ def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
 )
 @click.option("--workers", type=int, help="Data loading threads per process.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "fp16", "bf16"]))
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
+    help="Of D's largest blocks and super-resolution.  [fp16 on CUDA, else fp32]",
+)
 @click.option(
     "--ops",
     type=click.Choice(["auto", "torch", "native"]),
     help="Compiled operations where they can be built, plain torch, or compiled only.  [auto]",
+)
+@click.option(
+    "--geod",
+    is_flag=True,
+    flag_value=GEOD_WEIGHT,
+    default=None,
+    type=float,
+    help="Supervise geometry by an inverse renderer (docs/geod.md).",
+)
+@click.option(
+    "--geod-from", metavar="FILE", help="Take the inverse renderer from a file; with --geod."
+)
+@click.option(
+    "--with-ir", is_flag=True, default=None, help="Store the inverse renderer in network files."
 )
 @click.option(
     "--resume",

@@ -21,7 +21,7 @@ from training.outputs.mesh_files import save_mesh
 from training.outputs.meshes import find_surface
 from training.outputs.objects import Objects, latent_of, latents_of_seeds, own_pose
 from training.outputs.projection import project
-from training.outputs.videos import orbit_frames, save_video, turntable
+from training.outputs.videos import Look, orbit_frames, save_video, turntable
 
 PHOTOGRAPH_SIZE = 192  # pixels a side of an upload in the page
 MESH_RESOLUTION = 96  # grid points a side
@@ -160,7 +160,7 @@ def turntable_mp4(objects: Objects) -> bytes:
     """One object from all around as an MP4 file."""
     directions = turntable(TURNTABLE_FRAMES, 180, 0)
     size = None if objects.generator.superresolution is not None else TURNTABLE_SIZE
-    frames = orbit_frames(objects, directions, render_size=size)
+    frames = orbit_frames(objects, directions, Look(render_size=size))
     return _file_bytes(
         ".mp4", lambda path: save_video(path, frames, TURNTABLE_FRAMES, TURNTABLE_FPS)
     )

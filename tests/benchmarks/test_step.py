@@ -8,8 +8,7 @@ from click.testing import CliRunner
 
 from benchmarks import naive
 from benchmarks.step import Work, main
-from tests.small import DUAL, small_discriminator, small_generator
-from tests.tiny import SIZES
+from tests.helpers import DUAL, SIZES, small_discriminator, small_generator
 from training import losses
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PUBLIC = {
     "Config", "Discriminator", "Generator", "ImageDataset", "Mesh", "Network", "Objects",
     "UserError", "View", "build_config", "density_grid", "estimate_labels", "find_surface",
-    "latents_of_seeds", "load_network", "save_image_grid", "save_mesh", "save_network",
+    "latents_of_seeds", "load_network", "project", "save_image_grid", "save_mesh", "save_network",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_public_names_stay():
 
 def test_commands_are_those_of_the_scripts():
     assert {"dataset", "train", "samples", "videos", "poses", "metrics", "convert"} <= set(COMMANDS)
-    for script in ("gen_samples_pose", "gen_videos", "estimate_poses", "calc_metrics"):
+    for script in ("gen_samples_pose", "gen_videos", "project", "estimate_poses", "calc_metrics"):
         shown = CliRunner().invoke(main, [script, "--help"])
         assert shown.exit_code == 0 and "--network" in shown.output
 

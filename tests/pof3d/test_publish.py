@@ -5,7 +5,7 @@ import torch
 from click.testing import CliRunner
 
 from pof3d.commands.publish import main
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from training.files.network_file import load_network, save_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator

@@ -7,8 +7,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from tests.small import DUAL, small_discriminator, small_generator
-from tests.tiny import write_photographs
+from tests.helpers import DUAL, small_discriminator, small_generator, write_photographs
 from training.files.network_file import save_network
 
 

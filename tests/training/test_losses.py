@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.small import DUAL, PLAIN, small_discriminator, small_generator
+from tests.helpers import DUAL, PLAIN, small_discriminator, small_generator
 from torch_utils.images import blur
 from training import losses
 from training.cameras import intrinsics_from_focal

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import write_photographs
+from tests.helpers import write_photographs
 from training import old_names
 from training.config import config_from_dict
 from training.files.network_file import load_network

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from tests.small import small_config, small_generator
-from tests.tiny import tiny_config, write_photographs
+from tests.helpers import small_config, small_generator, tiny_config, write_photographs
 from training import pose_sources
 from training.cameras import cam2world_from_pose
 from training.pose_sources import FromLabels, Gaussian, Poses, PoseSource, pose_entropy, source

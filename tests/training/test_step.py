@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from dnnlib import UserError
-from tests.tiny import tiny_config, write_photographs
+from tests.helpers import tiny_config
 from torch_utils import distributed
 from training import losses
 from training.run.loop import open_dataset
@@ -17,11 +17,6 @@ from training.schedules import blur_sigma, raw_resolution
 from training.step import Trainer, TrainingDiverged
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory) -> Path:
-    return write_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 def make_trainer(photographs: Path, **changes) -> Trainer:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.small import DUAL, PLAIN, small_discriminator, small_generator
+from tests.helpers import DUAL, PLAIN, small_discriminator, small_generator
 from torch_utils import ops
 from training import losses
 

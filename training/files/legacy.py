@@ -53,8 +53,8 @@ def read_legacy(path: str | os.PathLike) -> LegacyCheckpoint:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"network file {path} does not exist")
-    with _errors_naming(path):
-        data = _read_bytes(path)
+    with errors_naming(path):
+        data = read_bytes(path)
         root = as_dict(safe_unpickle.load(data))
         networks = {
             key: root[key] for key in ("G", "D", "G_ema") if isinstance(root.get(key), Record)
@@ -65,14 +65,16 @@ def read_legacy(path: str | os.PathLike) -> LegacyCheckpoint:
 
 
 @contextlib.contextmanager
-def _errors_naming(path: Path) -> Iterator[None]:
+def errors_naming(path: Path) -> Iterator[None]:
+    """Every UserError inside says that the file at `path` is no usable old checkpoint."""
     try:
         yield
     except UserError as error:
         raise UserError(f"{path} is not a usable old checkpoint: {error}") from error
 
 
-def _read_bytes(path: Path) -> memoryview:
+def read_bytes(path: Path) -> memoryview:
+    """The whole file. Raises UserError where it is too large or cannot be read."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -98,7 +100,7 @@ def load_legacy(path: str | os.PathLike, device: str | torch.device = "cpu") -> 
     """
     path = Path(path)
     checkpoint = read_legacy(path)
-    with _errors_naming(path):
+    with errors_naming(path):
         stored, stored_discriminator = checkpoint.networks["G_ema"], checkpoint.networks.get("D")
         if stored_discriminator and not stored_discriminator.part("b4.cam_out1"):
             stored_discriminator = None
@@ -127,16 +129,33 @@ def _restore(cls: type[N], config: Config, stored: Record, available_bytes: int)
     """
     with torch.device("meta"):
         outline = cls(config)
+    tensors = stored_tensors(stored, outline, available_bytes)
+    _require_same_arithmetic(outline, stored)
+    network = cls(config)
+    network.load_state_dict({name: tensor.load() for name, tensor in tensors.items()})
+    return network.eval().requires_grad_(False)
+
+
+def stored_tensors(
+    stored: Record, outline: nn.Module, available_bytes: int
+) -> dict[str, StoredTensor]:
+    """What a record has for each tensor of a network, by name; none is loaded yet.
+
+    Args:
+        stored: the network in the file.
+        outline: the network to be filled, which needs no memory of its own (device 'meta').
+        available_bytes: of the whole file, more than which its weights cannot take.
+
+    Raises:
+        UserError: where a tensor is missing or of another shape, or the file is too short for them.
+    """
     tensors = {
         name: _checked_tensor(stored, name, expected.shape)
         for name, expected in outline.state_dict().items()
     }
-    _require_same_arithmetic(outline, stored)
     if sum(tensor.nbytes for tensor in tensors.values()) > available_bytes:
         raise UserError(f"{stored.name!r} has more weights than the file has bytes")
-    network = cls(config)
-    network.load_state_dict({name: tensor.load() for name, tensor in tensors.items()})
-    return network.eval().requires_grad_(False)
+    return tensors
 
 
 def _checked_tensor(stored: Record, name: str, shape: torch.Size) -> StoredTensor:

@@ -1,7 +1,8 @@
 """Network files: weights for inference, with what is needed to use them.
 
-A network file (.safetensors) holds the weights of the averaged generator (`G_ema.`) and of the
-discriminator (`D.`), and in its metadata the config, where the weights come from, and the format.
+A network file (.safetensors) holds the weights of the averaged generator (`G_ema.`), of the
+discriminator (`D.`) and, on request, of the inverse renderer (`IR.`); in its metadata the config,
+where the weights come from, and the format.
 Nothing in it is ever executed.
 """
 
@@ -9,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -37,6 +38,7 @@ def save_network(
     discriminator: Discriminator | None,
     provenance: Mapping[str, Any],
     *,
+    inverse_renderer: nn.Module | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a network file atomically.
@@ -46,12 +48,13 @@ def save_network(
         generator: usually the averaged one.
         discriminator: None leaves it out; poses of images cannot be estimated then.
         provenance: where the weights come from, JSON values.
+        inverse_renderer: stored too, if any (`training/geod.py`).
         dtype: of floating-point weights in the file; None: as they are.
 
     Raises:
         OSError: where the file cannot be written; an earlier one is then as it was.
     """
-    networks = {"G_ema": generator, "D": discriminator}
+    networks = {"G_ema": generator, "D": discriminator, "IR": inverse_renderer}
     tensors = {
         f"{prefix}.{name}": _stored(tensor, dtype)
         for prefix, network in networks.items()
@@ -98,6 +101,28 @@ def find_network(path: str | os.PathLike) -> Path:
     return path
 
 
+class Contents(NamedTuple):
+    """What a network file says. metadata: its texts by name."""
+
+    tensors: dict[str, torch.Tensor]
+    config: Config
+    metadata: dict[str, str]
+
+
+def read_network_file(path: Path) -> Contents:
+    """Read a .safetensors file. Raises UserError, one line, for anything else."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable network file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} is a safetensors file, but not one of PoF3D's networks")
+    refuse_newer(path, _parse_metadata(path, metadata, "format_version", int))
+    return Contents(tensors, _parse_metadata(path, metadata, "config", _config_from_json), metadata)
+
+
 def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
     """Read a network file, the newest one of a run folder, or an old .pkl.
 
@@ -114,24 +139,14 @@ def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") ->
     path = find_network(path)
     if is_pickle(path):
         return load_legacy(path, device)
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable network file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} is a safetensors file, but not one of PoF3D's networks")
-    version = _parse_metadata(path, metadata, "format_version", int)
-    refuse_newer(path, version)
-    config = _parse_metadata(path, metadata, "config", _config_from_json)
+    tensors, config, metadata = read_network_file(path)
     generator = Generator(config)
     generator.raw_resolution = _parse_metadata(path, metadata, "raw_resolution", int)
-    _load_weights(generator, tensors, "G_ema.", path)
+    load_weights(generator, tensors, "G_ema.", path)
     discriminator = None
     if any(name.startswith("D.") for name in tensors):
         discriminator = Discriminator(config)
-        _load_weights(discriminator, tensors, "D.", path)
+        load_weights(discriminator, tensors, "D.", path)
         discriminator.eval().requires_grad_(False).to(device)
     generator.eval().requires_grad_(False).to(device)
     provenance = _parse_metadata(path, metadata, "provenance", json.loads)
@@ -159,9 +174,10 @@ def _stored(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     return tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
 
 
-def _load_weights(
+def load_weights(
     network: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str, path: Path
 ) -> None:
+    """Fill a network with a file's tensors `prefix`NAME. Raises UserError where they do not fit."""
     state = old_names.current_tensors(
         {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     )

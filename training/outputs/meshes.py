@@ -5,15 +5,18 @@ density[i, j, k] lies at x_i, y_j, z_k, each running from -box_warp/2 to +box_wa
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import skimage.measure
 import torch
+import trimesh
 from torch import Tensor
 from tqdm import tqdm
 
 from torch_utils.ops import triplane_render
+from torch_utils.ops.triplane_render import FieldSamples
 from training.networks.generator import Generator
 from training.outputs.coarse_to_fine import Field, SparseGrid, cells_to_march, sparse_grid
 
@@ -24,12 +27,13 @@ PUBLISHED_LEVEL = 10  # where published networks have their surface
 class Mesh(NamedTuple):
     """Triangles in world units.
 
-    vertices: float32 [V, 3]. faces: int32 [F, 3], counter-clockwise as seen from outside. No
-    surface: V = F = 0.
+    vertices: float32 [V, 3]. faces: int32 [F, 3], counter-clockwise as seen from outside.
+    colors: of the vertices, uint8 [V, 3] in sRGB. No surface: V = F = 0.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
+    colors: np.ndarray | None = None
 
 
 EMPTY = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
@@ -44,34 +48,56 @@ def surface_level(density_scale: float) -> float:
     return 1 + opaque + math.log(-math.expm1(-opaque))  # the inverse of softplus(level - 1)
 
 
+def point_field(
+    generator: Generator, planes: Tensor, colors: int
+) -> Callable[[Tensor], FieldSamples]:
+    """The field of one object as a function of points [N, 3] in world units.
+
+    It returns sigma [N, 1], before the renderer's softplus, and the first `colors` or more of the
+    color channels [N, F], in main memory.
+
+    Args:
+        generator: the generator.
+        planes: [1, 3, C, H, W].
+        colors: how many channels of color are needed.
+    """
+    rendering = generator.config.rendering
+    decoder = generator.decoder.effective()
+    if planes.device.type == "cpu":  # where the native op takes any number of colors
+        decoder = decoder._replace(w2=decoder.w2[: 1 + colors], b2=decoder.b2[: 1 + colors])
+    texels = planes.movedim(2, 4).contiguous().movedim(4, 2)  # as the op wants them, once for all
+
+    @torch.no_grad()
+    def field(points: Tensor) -> FieldSamples:
+        parts = [
+            triplane_render(
+                texels,
+                some.to(planes)[None],
+                decoder,
+                box_warp=rendering.box_warp,
+                axes=rendering.plane_axes,
+            )
+            for some in points.split(POINTS_AT_ONCE)
+        ]
+        return FieldSamples(*(torch.cat(part, dim=1)[0].cpu() for part in zip(*parts, strict=True)))
+
+    return field
+
+
 def density_field(generator: Generator, planes: Tensor, resolution: int) -> Field:
     """Density, before the renderer's softplus, of one object at points of the grid.
 
     planes: [1, 3, C, H, W]. The field takes indices [N, 3] and returns float32 [N], both in main
     memory. It decodes no colors.
     """
-    rendering = generator.config.rendering
-    half = rendering.box_warp / 2
-    step = rendering.box_warp / (resolution - 1)
-    decoder = generator.decoder.effective()
-    if planes.device.type == "cpu":  # where the native op takes any number of colors
-        decoder = decoder._replace(w2=decoder.w2[:1], b2=decoder.b2[:1])
-    texels = planes.movedim(2, 4).contiguous().movedim(4, 2)  # as the op wants them, once for all
+    box_warp = generator.config.rendering.box_warp
+    step = box_warp / (resolution - 1)
+    field = point_field(generator, planes, colors=0)
 
-    @torch.no_grad()
-    def field(index: Tensor) -> Tensor:
-        density = torch.empty(len(index))
-        for part, some in zip(
-            density.split(POINTS_AT_ONCE), index.split(POINTS_AT_ONCE), strict=True
-        ):
-            points = (some.float() * step - half).to(planes.device)[None]
-            samples = triplane_render(
-                texels, points, decoder, box_warp=rendering.box_warp, axes=rendering.plane_axes
-            )
-            part.copy_(samples.sigma.flatten())
-        return density
+    def on_grid(index: Tensor) -> Tensor:
+        return field(index.float() * step - box_warp / 2).sigma[:, 0]
 
-    return field
+    return on_grid
 
 
 def density_grid(
@@ -179,3 +205,16 @@ def _marching_cubes(
     )
     vertices = ((corners - 1) / (len(padded) - 3) - 0.5) * box_warp
     return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
+
+
+def largest_part(mesh: Mesh) -> Mesh:
+    """The connected part with the most faces; without colors, floaters, and inner surfaces."""
+    if not len(mesh.faces):
+        return mesh
+    label = trimesh.graph.connected_component_labels(
+        mesh.faces[:, [0, 1, 1, 2]].reshape(-1, 2), node_count=len(mesh.vertices)
+    )
+    part = label[mesh.faces[:, 0]]
+    faces = mesh.faces[part == np.bincount(part).argmax()]
+    kept, faces = np.unique(faces, return_inverse=True)
+    return Mesh(mesh.vertices[kept], faces.reshape(-1, 3).astype(np.int32))

@@ -8,8 +8,8 @@ The way from a latent to a view (planes, the last w, cameras, rendering) is here
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,54 @@ def latent_of(
     if generator.pose_source.label_dim and label is None:
         label = _frontal_label(generator).expand(len(z), -1)
     return generator.latent(z, label, truncation=truncation, cutoff=cutoff)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which objects a command shows: what its options say.
+
+    seeds: --seeds. trunc: --trunc. trunc_cutoff: --trunc-cutoff, how many ws are truncated; None:
+    all. latents: --latent, files of objects in place of seeds.
+    """
+
+    seeds: Sequence[int]
+    trunc: float = 1.0
+    trunc_cutoff: int | None = None
+    latents: Sequence[Path] = ()
+
+    def __len__(self) -> int:
+        """How many objects there are."""
+        return len(self.latents or self.seeds)
+
+    def names(self, digits: int = 4) -> list[str]:
+        """What files of each object are called: seed0007, with as many digits, or as its latent's.
+
+        Raises:
+            UserError: for latents of the same name.
+        """
+        if not self.latents:
+            return [f"seed{seed:0{digits}d}" for seed in self.seeds]
+        names = [path.name.removesuffix(".npz") for path in self.latents]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"two --latent files are called {name}.npz; rename one of them")
+        return names
+
+    def batches(self, size: int) -> Iterator["Selection"]:
+        """At most `size` objects at a time."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield replace(self, seeds=self.seeds[part], latents=self.latents[part])
+
+    def objects(self, generator: Generator) -> "Objects":
+        """The objects themselves.
+
+        Raises:
+            UserError: for a seed out of range, or a latent that cannot be read.
+        """
+        if self.latents:
+            return Objects.from_files(generator, self.latents)
+        return Objects.from_seeds(generator, self.seeds, self.trunc, self.trunc_cutoff)
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from dnnlib import UserError
 from torch_utils.images import resize, to_float
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.networks.perceptual import LITE0, load_features
 from training.outputs.objects import Objects, latent_of
 
-LITE0_SIZES = (64, 128)  # smallest and largest side, pixels, of images compared by their features
+SIZES = (64, 128)  # smallest and largest side, pixels, of images compared by their features
 MEASURED_LATENTS = 4096  # from which the spread of w is known
 BETAS = (0.9, 0.99)  # of Adam
 WARM_UP = 0.1  # share of the steps in which the step size grows
@@ -49,8 +50,8 @@ class ProjectionOptions:
         tune_rate: step size of the generator's weights.
         prior_weight: of the mean square of latents in standard deviations, against the mean square
             error of pixels.
-        perceptual_weight: of the mean square error of features, likewise; without `features` it
-            does not count.
+        perceptual_weight: of the mean square error of EfficientNet-Lite0's features, likewise;
+            where that is not installed, pixels alone count.
         seed: of the latents from which the spread of w is measured.
     """
 
@@ -59,7 +60,7 @@ class ProjectionOptions:
     rate: float = 0.1
     pose_rate: float = 0.02
     tune_rate: float = 1e-3
-    prior_weight: float = 0.005
+    prior_weight: float = 0.02
     perceptual_weight: float = 1.0
     seed: int = 0
 
@@ -87,7 +88,6 @@ def project(
     discriminator: Discriminator | None,
     images: Tensor,
     options: ProjectionOptions | None = None,
-    features: nn.Module | None = None,
     progress: bool = False,
 ) -> Projection:
     """Find the objects and poses whose pictures are most like photographs.
@@ -100,8 +100,6 @@ def project(
         discriminator: estimates the start poses; None: a row of poses is tried, the best kept.
         images: [N, 3, R, R], uint8, or float in [-1, 1]; cropped as the generator's photographs.
         options: None: the defaults.
-        features: maps images [N, 3, r, r] in [-1, 1], with r a power of two from 64 to 128, to
-            features, see `training.networks.perceptual`; None: pixels alone count.
         progress: show a bar on a terminal.
 
     Raises:
@@ -118,7 +116,7 @@ def project(
     images = images.to(generator.intrinsics.device)
     images = images if images.is_floating_point() else to_float(images)
     working = _working_copy(generator)
-    target = _Target(images, features, options)
+    target = _Target(images, options.perceptual_weight)
     with torch.enable_grad():
         latents = _WhiteLatents(working, options.seed)
         search = _Search(working, latents, target, options, progress)
@@ -136,38 +134,47 @@ def project(
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
     """Peak signal-to-noise ratio [N], dB, of images [N, 3, H, W] in [-1, 1] against others."""
-    error = (images.clamp(-1, 1) - others).square().flatten(1).mean(dim=1)
-    return -10 * torch.log10(error / 4)  # the peak is 2
+    return -10 * torch.log10(mean_square(images.clamp(-1, 1) - others) / 4)  # the peak is 2
+
+
+@functools.cache
+def lite0_features() -> nn.Module | None:
+    """Features of EfficientNet-Lite0, see `training.networks.perceptual`; None: not installed."""
+    try:
+        return load_features(LITE0)
+    except UserError:
+        return None
+
+
+def feature_images(images: Tensor) -> Tensor:
+    """Images [N, 3, R, R] in a size in which their features are compared."""
+    return resize(images, min(max(images.shape[-1], SIZES[0]), SIZES[1]))
 
 
 class _Target:
     """Photographs, and how far renderings are from them."""
 
-    def __init__(self, images: Tensor, features: nn.Module | None, options: ProjectionOptions):
-        self.images, self._weight = images, options.perceptual_weight
-        self._features = features if options.perceptual_weight else None
-        self._size = min(max(images.shape[-1], LITE0_SIZES[0]), LITE0_SIZES[1])
-        with torch.no_grad():
-            self._wanted = self._features_of(images)
-
-    def __len__(self) -> int:
-        return len(self.images)
+    def __init__(self, images: Tensor, perceptual_weight: float):
+        self._images, self._weight = images, perceptual_weight
+        features = lite0_features() if perceptual_weight else None
+        self._features = None if features is None else copy.deepcopy(features).to(images.device)
+        if self._features is not None:
+            with torch.no_grad():
+                self._wanted = self._features(feature_images(images))
 
     def loss(self, seen: Tensor) -> Tensor:
-        """[K N] of images [K N, 3, R, R]: K renderings for each photograph, K at a time."""
-        repeats = len(seen) // len(self.images)
-        loss = _mean_square(seen - self.images.repeat_interleave(repeats, dim=0))
-        if self._wanted is None:
+        """[K N] of images [K N, 3, R, R]: K renderings of each photograph, side by side."""
+        repeats = len(seen) // len(self._images)
+        loss = mean_square(seen - self._images.repeat_interleave(repeats, dim=0))
+        if self._features is None:
             return loss
-        found = self._features_of(seen)
+        found = self._features(feature_images(seen))
         wanted = self._wanted.repeat_interleave(repeats, dim=0)
-        return loss + self._weight * _mean_square(found - wanted)
-
-    def _features_of(self, images: Tensor) -> Tensor | None:
-        return None if self._features is None else self._features(resize(images, self._size))
+        return loss + self._weight * mean_square(found - wanted)
 
 
-def _mean_square(difference: Tensor) -> Tensor:
+def mean_square(difference: Tensor) -> Tensor:
+    """[N] of [N, C, H, W]."""
     return difference.square().flatten(1).mean(dim=1)
 
 

@@ -25,6 +25,7 @@ from training.files.transfer import start_from
 from training.outputs.figures import save_image_grid
 from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
+from training.run.geod_snapshots import save_geod_pictures
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
     checkpoints,
@@ -137,6 +138,8 @@ class Run:
                 f"no camera labels: all images get the preset's focal length "
                 f"{config.camera.focal:.4f}"
             )
+        if trainer.supervisor is not None:
+            self.notes.append(trainer.supervisor.note)
         self.notes += _advice(config, len(trainer.dataset))
         self.notes.append(f"{distributed.world_size()} process(es) on {trainer.device.type}")
         self.notes.append(ops.status(trainer.device))
@@ -290,7 +293,16 @@ class Run:
             "torch": torch.__version__,
         }
         path = self.folder / self._network_name
-        save_network(path, trainer.averaged_generator, trainer.discriminator, provenance)
+        inverse_renderer = None
+        if trainer.supervisor is not None and self.config.geod.in_network_files:
+            inverse_renderer = trainer.supervisor.network
+        save_network(
+            path,
+            trainer.averaged_generator,
+            trainer.discriminator,
+            provenance,
+            inverse_renderer=inverse_renderer,
+        )
         if run.keep_networks is not None:
             every = (run.keep_networks_every or 0) * run.tick * run.snap
             for old in surplus_networks(self.folder, run.keep_networks, every):
@@ -310,15 +322,13 @@ class Run:
             intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
         else:
             intrinsics = None
-        pictures = save_snapshot_pictures(
-            self.folder,
-            kimg_tag(trainer.kimg),
-            trainer.averaged_generator,
-            trainer.discriminator,
-            latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device),
-            intrinsics,
-            self._photographs().to(trainer.device),
-        )
+        folder, tag, generator = self.folder, kimg_tag(trainer.kimg), trainer.averaged_generator
+        z = latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device)
+        shown = z, intrinsics, self._photographs().to(trainer.device)
+        pictures = save_snapshot_pictures(folder, tag, generator, trainer.discriminator, *shown)
+        if trainer.supervisor is not None:
+            network = trainer.supervisor.network
+            pictures |= save_geod_pictures(folder, tag, network, generator, *shown)
         arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
         self.reporter.pictures(arrays, trainer.kimg)
 
@@ -349,7 +359,7 @@ def _advice(config: Config, images: int) -> list[str]:
     """Settings that fit this run's data better, where that is plain from their number."""
     if images < FEW_IMAGES and config.augment.mode == "noaug":
         return [
-            f"{images} images are few, and D may learn them by heart: --aug ada augments them, "
+            f"{images} images are few, D may overfit: --aug ada augments them, "
             "--resume FILE starts from a network trained on more of their kind"
         ]
     return []

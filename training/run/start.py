@@ -18,6 +18,7 @@ from training.config import Config, parse_settings
 from training.data.archive import refuse_inside
 from training.data.toy_set import toy_dataset_path
 from training.files.transfer import start_from
+from training.geod_supervisor import check_supervision
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import build_config, suggested_gamma
@@ -83,6 +84,8 @@ class Request:
         refuse_inside(self.outdir, str(config.data.path))
         dataset = open_dataset(config)
         pose_sources.build(config).prepare(dataset.all_cam2world, str(config.data.path))
+        if config.geod.active:
+            check_supervision(config)
         if self.weights is not None:
             start_from(self.weights, Generator(config), Discriminator(config))
 

@@ -9,7 +9,7 @@ import pytest
 from pof3d.viewer.live import FRAME_SECONDS, LARGEST, SMALLEST, LiveRenderer, Wish, quick_size
 from pof3d.viewer.rendering import Frame, FreeCamera, own_window_fov
 from pof3d.viewer.scene import Settings
-from tests.small import small_generator
+from tests.helpers import small_generator
 from training.networks.generator import Generator
 
 WAIT = 60  # seconds; more than any machine needs

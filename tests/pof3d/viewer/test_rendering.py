@@ -18,7 +18,7 @@ from pof3d.viewer.rendering import (
     own_window_fov,
     render_frame,
 )
-from tests.small import DUAL, small_generator
+from tests.helpers import DUAL, small_generator
 from torch_utils.images import to_uint8
 from training.files.network_file import load_network
 from training.outputs.objects import Objects

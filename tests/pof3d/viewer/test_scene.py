@@ -14,7 +14,7 @@ from dnnlib import UserError
 from pof3d.viewer import scene
 from pof3d.viewer.rendering import Frame
 from pof3d.viewer.scene import Projected, Settings, mix
-from tests.small import small_discriminator, small_generator
+from tests.helpers import small_discriminator, small_generator
 from torch_utils.images import to_float
 from training.files.network import Network
 from training.outputs.objects import Objects

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.small import small_discriminator, small_generator
+from tests.helpers import small_discriminator, small_generator
 from training.files.network_file import save_network
 
 pytest.importorskip("viser", reason="viser is not installed")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dnnlib import UserError
 from pof3d.viewer.source import NetworkSource
-from tests.small import small_generator
+from tests.helpers import small_generator
 from training.files.network_file import save_network
 
 

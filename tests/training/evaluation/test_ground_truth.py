@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from training.cameras import (
     cam2world_from_pose,
     orbit,

@@ -13,8 +13,7 @@ from dnnlib import UserError
 from metrics.context import Context
 from metrics.registry import compute
 from metrics.runner import Runner
-from tests.small import DUAL, small_discriminator, small_generator
-from tests.tiny import tiny_config, write_photographs
+from tests.helpers import DUAL, small_discriminator, small_generator, tiny_config, write_photographs
 from training.cameras import cam2world_from_pose
 from training.data.ground_truth import load_ground_truth
 from training.data.toy_heads import RADIUS, toy_cameras

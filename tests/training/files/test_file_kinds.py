@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from training.files.network_file import load_network, save_network
 from training.networks.generator import Generator
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dnnlib import UserError
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from training.files.network_file import find_network, load_network, save_network
 from training.networks.generator import Generator
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from dnnlib import UserError
-from tests.small import DUAL, PLAIN, small_discriminator
+from tests.helpers import DUAL, PLAIN, small_discriminator
 from torch_utils.images import resize
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from tests.small import DUAL, small_config, small_generator
+from tests.helpers import DUAL, small_config, small_generator
 from training import cameras
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from torch_utils.ops import triplane_render
 from torch_utils.ops.triplane_render import DecoderWeights
 from training.networks.generator import Generator

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import SIZES
+from tests.helpers import SIZES
 from training.config import Config
 from training.data import toy_heads as toy
 from training.outputs import figures

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import tiny_config
+from tests.helpers import tiny_config
 from training.networks.generator import Generator
 from training.outputs.meshes import (
     Mesh,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from tests.tiny import SIZES
+from tests.helpers import SIZES
 from training.networks.generator import Generator
 from training.outputs import objects as module
 from training.outputs.objects import Objects, latents_of_seeds

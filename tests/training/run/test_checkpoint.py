@@ -12,8 +12,14 @@ import safetensors.torch
 import torch
 
 from dnnlib import UserError, code_version
-from tests.small import DUAL, small_config, small_discriminator, small_generator
-from tests.tiny import tiny_config, write_photographs
+from tests.helpers import (
+    DUAL,
+    small_config,
+    small_discriminator,
+    small_generator,
+    tiny_config,
+    write_photographs,
+)
 from training.files.network_file import load_network, save_network
 from training.files.transfer import start_from
 from training.networks.discriminator import Discriminator

@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import gen_samples_pose
 from dnnlib import UserError
-from tests.tiny import tiny_arguments, tiny_config, write_photographs
+from tests.helpers import tiny_arguments, tiny_config, write_photographs
 from torch_utils import distributed
 from training.config import Config
 from training.files.network_file import load_network
@@ -51,11 +51,6 @@ CHANCE = {
 STEPS = 7
 LENGTH = {"run__kimg": 0.004 * STEPS, "run__tick": 0.008, "run__snap": 2}
 UNREPEATABLE = {"time", "sec_per_kimg", "memory_gb"}
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory) -> Path:
-    return write_photographs(tmp_path_factory.mktemp("data") / "photographs")
 
 
 @contextlib.contextmanager

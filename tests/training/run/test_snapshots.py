@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.tiny import SIZES
+from tests.helpers import SIZES
 from training.config import Config
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator

@@ -1,6 +1,6 @@
 """Draw metrics over the length of training, of several runs beside each other.
 
-python docs/learning_curves.py --dest FILE.png --metric fd1k_full-effnet \
+python docs/figures/learning_curves.py --dest FILE.png --metric fd1k_full-effnet \
     --metric "pose_error=median pose error, degrees" "learned=RUN" "the data set's=RUN"
 
 A RUN is a run folder, whose metric-*.jsonl tell the numbers (train.py --metrics, calc_metrics.py).
