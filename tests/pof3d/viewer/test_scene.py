@@ -125,13 +125,14 @@ def test_the_picture_downloads_as_a_png():
 def test_the_mesh_downloads_as_a_glb(network, monkeypatch):
     monkeypatch.setattr(scene, "find_surface", sphere)
     loaded = trimesh.load(io.BytesIO(scene.mesh_glb(of_seed(network, 0))), file_type="glb")
-    assert loaded.to_geometry().is_watertight
+    mesh = loaded.to_geometry()
+    assert mesh.is_watertight and mesh.visual.kind == "vertex"
 
 
 def sphere(*_):
     from training.outputs.meshes import Mesh, Surface
 
-    ball = trimesh.creation.icosphere(1)
+    ball = trimesh.creation.icosphere(1, radius=0.2)
     return Surface(Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32)), None, False)
 
 
