@@ -64,8 +64,8 @@ def test_labels_are_the_cameras_that_the_discriminator_sees(made):
 
 def test_the_result_makes_a_posed_data_set(made):
     assert estimate(made, dest=made.photographs / "dataset.json").exit_code == 0
-    labels, faults = read_labels(DatasetArchive(made.photographs))
-    assert faults == [] and len(labels) == 20
+    labels = read_labels(DatasetArchive(made.photographs))
+    assert not labels.faults and len(labels.cameras) == 20
     assert ImageDataset(made.photographs).all_intrinsics.shape == (20, 3, 3)
 
 

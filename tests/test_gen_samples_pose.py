@@ -316,7 +316,7 @@ def test_contradicting_dataset_is_one_warning(super_resolved, tmp_path, dataset,
         (["--seeds", "0-x"], "'0-x' is neither a seed nor a range"),
         (["--seeds", "5-2"], "runs backwards; write 2-5"),
         (["--seeds", "1,,2"], "'' is neither"),
-        (["--seeds", "4294967296"], "the largest seed"),
+        (["--seeds", "4294967296"], "seeds go up to 4294967295"),
         (["--network", "absent.safetensors"], "absent.safetensors does not exist"),
         (["--network", __file__], "is not a readable network file"),
         (["--network", "/dev/null"], "is a device or a pipe"),
@@ -432,7 +432,7 @@ def test_new_formats_find_their_level_and_published_ones_on_request(toy, tmp_pat
         sample(toy, tmp_path, *shapes, *options).stdout
         for options in ([".glb"], [".ply", "--level", "auto"], [".ply"], [".glb", "--level", "10"])
     ]
-    line = re.compile(r"^seed 0: level -?[\d.]+, silhouettes agree by [\d.]+%$", re.MULTILINE)
+    line = re.compile(r"^seed0000: level -?[\d.]+, silhouettes agree by [\d.]+%$", re.MULTILINE)
     assert [bool(line.search(output)) for output in found] == [True, True, False, False]
 
 

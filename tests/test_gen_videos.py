@@ -172,6 +172,8 @@ def test_the_mesh_stands_beside_the_picture_in_gray(network, tmp_path):
         (["--grid", "2x1", "--seeds", "0-2"], "--grid 2x1 does not hold 3 seeds"),
         (["--w-frames", "3"], "are of --interpolate; add it"),
         (["--interpolate", "--frames", "9"], "write --w-frames in place of --frames"),
+        (["--interpolate", "--seeds", "0-4294967295"], "frames, more than 100000"),
+        (["--frames", "100001"], "frames, more than 100000"),
         (["--interpolate", "--mesh"], "--mesh shows objects that stay as they are"),
         (["--interpolate", "--seeds", "3"], "two or more: 1 tiles, 1 seeds"),
         (["--interpolate", "--grid", "2x2", "--seeds", "0-6"], "4 tiles, 7 seeds"),

@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import train
 from tests.helpers import tiny_arguments, write_photographs
@@ -340,3 +341,12 @@ def test_help_settings_describes_every_setting():
     assert len(names) == len(lines) / 2 > 80
     assert all(len(text.strip()) > 5 for text in lines[1::2])
     assert "loss.gamma=1.0" in names
+
+
+def test_snapshots_may_be_rendered_larger_than_training(photographs, tmp_path):
+    arguments = ["--cfg", "toy", "--data", photographs, *tiny_arguments(), "--kimg", "0.004"]
+    result = run("--outdir", tmp_path, *arguments, "--set", "run.snapshot_resolution=40")
+    assert result.returncode == 0, result.stderr
+    (fakes, *_) = sorted(tmp_path.glob("*/fakes-*.png"))
+    width, height = Image.open(fakes).size
+    assert width % 40 == height % 40 == 0 and width * height == 32 * 40 * 40

@@ -240,6 +240,9 @@ class RunConfig(_Section):
     ops: Literal["auto", "torch", "native"] | None = Field(
         None, description="compiled operations; null: as POF3D_OPS says, else auto"
     )
+    snapshot_resolution: PositiveInt | None = Field(
+        None, description="of the renderings in a snapshot's pictures, in pixels; null: as trained"
+    )
     keep: PositiveInt = Field(2, description="checkpoints to keep")
     keep_networks: PositiveInt | None = Field(
         None, description="network files to keep, the newest ones; null: all"

@@ -25,6 +25,8 @@ _INFERENCE = {
     "--ckpt": "write --network FILE",
     "--checkpoint": "write --network FILE",
     "--seed": "write --seeds 0-3,7",
+    "--projected-w": "write --latent FILE.npz",
+    "--ws": "write --latent FILE.npz",
     "--noise-mode": "leave it out: the noise is constant, so that a seed is one object",
     "--cpu": "write --device cpu",
     "--gpu": "write --device cuda",
@@ -89,6 +91,7 @@ TRAIN = {
     "--aug-p": "write --aug fixed --set augment.p=P",
 }
 PROJECT = _INFERENCE | {
+    "--latent": "that is what project writes: NAME.npz in --outdir",
     "--target": "write the files, folders or zips at the end",
     "--target-fname": "write the files, folders or zips at the end",
     "--data": "write the files, folders or zips at the end",

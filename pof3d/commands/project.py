@@ -51,7 +51,12 @@ NONE = "none"
     help="What becomes of photographs that are not square.",
 )
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Photographs at a time.")
-@click.option("--video", type=click.Choice([".mp4", ".gif", NONE]), default=".mp4")
+@click.option(
+    "--video",
+    type=click.Choice([".mp4", ".gif", NONE]),
+    default=".mp4",
+    help="Kind of the videos.",
+)
 @click.option(
     "--trajectory",
     type=click.Choice(["turntable", "swing"]),

@@ -3,6 +3,7 @@
 Every browser has widgets and a renderer of its own; browsers share nothing but the network.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,8 @@ from training.outputs.objects import Objects
 LARGEST_SEED_SHOWN = 999  # the end of the slider; the box takes what fits
 MESH_COLOR = (170, 180, 200)
 CAMERA_COLOR = (220, 60, 60)
+# From where the training cameras are seen: yaw and pitch, radii of their sphere, degrees.
+OVERVIEW_DEGREES, OVERVIEW_DISTANCE, OVERVIEW_FOV = (60.0, 25.0), 2.2, 50.0
 MESSAGE_SECONDS = 8.0
 
 
@@ -98,12 +101,23 @@ class Page:
 
     def _stand_at(self, pose: Tensor) -> None:
         """Move the browser's camera to a pose [1, 2]."""
-        generator, camera = self._source.network.generator, self._client.camera
+        generator = self._source.network.generator
+        self._move(generator.cam2world(pose)[0, :3, 3], own_window_fov(generator))
+
+    def _stand_back(self) -> None:
+        """Move the browser's camera to where it sees the training cameras, from behind them."""
+        generator = self._source.network.generator
+        pose = generator.pose_from_degrees(generator.intrinsics.new_tensor([OVERVIEW_DEGREES]))
+        position = generator.cam2world(pose)[0, :3, 3] * OVERVIEW_DISTANCE
+        self._move(position, math.radians(OVERVIEW_FOV))
+
+    def _move(self, position: Tensor, fov: float) -> None:
+        camera = self._client.camera
         with self._client.atomic():
             camera.up_direction = (0.0, 1.0, 0.0)
-            camera.position = generator.cam2world(pose)[0, :3, 3].cpu().numpy().astype(np.float64)
-            camera.look_at = np.array(generator.config.camera.pivot)
-            camera.fov = own_window_fov(generator)
+            camera.position = position.cpu().numpy().astype(np.float64)
+            camera.look_at = np.array(self._source.network.config.camera.pivot)
+            camera.fov = fov
 
     # Messages
 
@@ -235,11 +249,13 @@ class Page:
     def _draw_cameras(self, shown: bool) -> None:
         if not shown:
             self._client.scene.remove_by_name("/cameras")
+            self._stand_at(self._objects().pose)
             return
         lines = scene.frustum_lines(self._source.network.generator)
         self._client.scene.add_line_segments(
             "/cameras", lines, CAMERA_COLOR, thickness=1.5, thickness_units="screen"
         )
+        self._stand_back()
 
     def _upload(self, file: viser.UploadedFile) -> None:
         network = self._source.network

@@ -24,7 +24,7 @@ MODES = ("image", "depth", "normals", "opacity")
 RAYS_AT_ONCE = 2**12  # between two looks at whether the frame is still wanted
 WIDEST_PICTURE = 4  # in windows; from farther away, the window has fewer pixels
 SOLID = 0.5  # opacity from which on a pixel hides what lies behind
-FARTHEST = 100.0  # depth of a pixel that hides nothing, world units
+FARTHEST = 160.0  # depth of a pixel that hides nothing, world units
 CLOSEST = 1e-3  # depth at which rays may start, world units
 
 

@@ -17,6 +17,7 @@ from training.data.geometry import to_square
 from training.data.photograph import decode
 from training.files.network import Network
 from training.networks.generator import Generator
+from training.outputs.mesh_colors import colored
 from training.outputs.mesh_files import save_mesh
 from training.outputs.meshes import find_surface
 from training.outputs.objects import Objects, latent_of, latents_of_seeds, own_pose
@@ -145,15 +146,16 @@ def picture_png(frame: Frame) -> bytes:
 
 
 def mesh_glb(objects: Objects) -> bytes:
-    """The surface of one object as a GLB file.
+    """The surface of one object, colored, as a GLB file.
 
     Raises:
         UserError: where it has none.
     """
-    mesh = find_surface(objects.generator, objects.planes, MESH_RESOLUTION).mesh
+    generator, planes = objects.generator, objects.planes
+    mesh = find_surface(generator, planes, MESH_RESOLUTION).mesh
     if not len(mesh.faces):
         raise UserError("this object has no surface: no density reaches the level of a mesh")
-    return _file_bytes(".glb", lambda path: save_mesh(path, mesh))
+    return _file_bytes(".glb", lambda path: save_mesh(path, colored(generator, planes, mesh)))
 
 
 def turntable_mp4(objects: Objects) -> bytes:

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -58,10 +57,8 @@ def test_help_loads_nothing_heavy(arguments):
         f"main({[*arguments, '--help']!r}, standalone_mode=False)\n"
         "print({'torch', 'numpy', 'matplotlib', 'training.config'} & set(sys.modules))"
     )
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
-    assert time.monotonic() - start < 5  # under one second, but for what else the machine does
 
 
 def test_pins_lie_within_the_bounds_of_the_package():

@@ -7,6 +7,7 @@
 The way from a latent to a view (planes, the last w, cameras, rendering) is here and nowhere else.
 """
 
+import collections
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -77,12 +78,17 @@ def latent_of(
     return generator.latent(z, label, truncation=truncation, cutoff=cutoff)
 
 
+def _stem(latent: Path) -> str:
+    return latent.name.removesuffix(".npz")
+
+
 @dataclass(frozen=True)
 class Selection:
     """Which objects a command shows: what its options say.
 
     seeds: --seeds. trunc: --trunc. trunc_cutoff: --trunc-cutoff, how many ws are truncated; None:
-    all. latents: --latent, files of objects in place of seeds.
+    all. latents: --latent, files of objects in place of seeds. Raises UserError for two latents of
+    one name, by which their results are called.
     """
 
     seeds: Sequence[int]
@@ -90,23 +96,20 @@ class Selection:
     trunc_cutoff: int | None = None
     latents: Sequence[Path] = ()
 
+    def __post_init__(self) -> None:
+        counts = collections.Counter(map(_stem, self.latents))
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise UserError(f"two --latent files are called {twice[0]}; rename one of them")
+
     def __len__(self) -> int:
         """How many objects there are."""
         return len(self.latents or self.seeds)
 
     def names(self, digits: int = 4) -> list[str]:
-        """What files of each object are called: seed0007, with as many digits, or as its latent's.
-
-        Raises:
-            UserError: for latents of the same name.
-        """
-        if not self.latents:
-            return [f"seed{seed:0{digits}d}" for seed in self.seeds]
-        names = [path.name.removesuffix(".npz") for path in self.latents]
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(f"two --latent files are called {name}.npz; rename one of them")
-        return names
+        """What files of each object are called: seed0007, with as many digits, or as its latent."""
+        if self.latents:
+            return [_stem(path) for path in self.latents]
+        return [f"seed{seed:0{digits}d}" for seed in self.seeds]
 
     def batches(self, size: int) -> Iterator["Selection"]:
         """At most `size` objects at a time."""

@@ -146,7 +146,6 @@ def write_samples(generator: Generator, options: SampleOptions) -> list[str]:
 
 
 def _check(generator: Generator, options: SampleOptions) -> None:
-    options.selection.names()  # they differ
     if options.mix_with is not None:
         check_mixing(generator, len(options.selection), len(options.mix_with), options.mix_layers)
     elif options.mix_layers is not None:

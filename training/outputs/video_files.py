@@ -14,6 +14,7 @@ from training.outputs.videos import Look
 
 FRAMES = 48  # of a round
 FRAMES_BETWEEN = 24  # from one keyframe to the next
+MOST_FRAMES = 100_000  # of a video; they must fit in memory
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class VideoOptions:
         elif self.grid is not None and len(self.selection) > self.grid[0] * self.grid[1]:
             columns, rows = self.grid
             raise UserError(f"--grid {columns}x{rows} does not hold {len(self.selection)} seeds")
+        if self.frame_count > MOST_FRAMES:
+            raise UserError(f"a video of {self.frame_count} frames, more than {MOST_FRAMES}")
 
     def _check_interpolation(self) -> None:
         if self.frames is not None:
@@ -90,6 +93,13 @@ class VideoOptions:
         return self.num_keyframes or len(self.selection) // self.tiles
 
     @property
+    def frame_count(self) -> int:
+        """Frames of each video."""
+        if self.interpolate:
+            return self.keyframes * (self.w_frames or FRAMES_BETWEEN)
+        return self.frames or FRAMES
+
+    @property
     def look(self) -> Look:
         """How objects are shown."""
         return Look(
@@ -102,10 +112,11 @@ class VideoOptions:
             self.shape_res,
         )
 
-    def directions(self, frames: int) -> Tensor:
-        """(yaw, pitch) [frames, 2] in degrees: one round of the camera."""
+    @property
+    def directions(self) -> Tensor:
+        """(yaw, pitch) [frame_count, 2] in degrees: one round of the camera."""
         name = self.trajectory or ("turntable" if self.yaw == 180 else "swing")
-        return videos.TRAJECTORIES[name](frames, self.yaw, self.pitch)
+        return videos.TRAJECTORIES[name](self.frame_count, self.yaw, self.pitch)
 
 
 def write_videos(generator: Generator, options: VideoOptions) -> list[str]:
@@ -141,11 +152,10 @@ def _write_orbit(
     generator: Generator, options: VideoOptions, dest: Path, selection: Selection
 ) -> str:
     videos.check_frames(generator, len(selection), options.look)
-    directions = options.directions(options.frames or FRAMES)
     objects = selection.objects(generator)
-    frames = videos.orbit_frames(objects, directions, options.look)
-    videos.save_video(dest, frames, len(directions), options.fps)
-    return f"{dest}: {len(selection)} objects, {len(directions)} frames"
+    frames = videos.orbit_frames(objects, options.directions, options.look)
+    videos.save_video(dest, frames, options.frame_count, options.fps)
+    return f"{dest}: {len(selection)} objects, {options.frame_count} frames"
 
 
 def _write_interpolation(generator: Generator, options: VideoOptions) -> str:
@@ -154,8 +164,7 @@ def _write_interpolation(generator: Generator, options: VideoOptions) -> str:
         dest = options.outdir / "interpolation.mp4"
     assert dest is not None  # one of the two is given
     videos.check_frames(generator, options.tiles, options.look)
-    directions = options.directions(options.keyframes * (options.w_frames or FRAMES_BETWEEN))
     keyframes = videos.keyframe_ws(generator, options.selection, options.tiles)
-    frames = videos.interpolation_frames(generator, keyframes, directions, options.look)
-    videos.save_video(dest, frames, len(directions), options.fps)
-    return f"{dest}: {options.tiles} x {options.keyframes} objects, {len(directions)} frames"
+    frames = videos.interpolation_frames(generator, keyframes, options.directions, options.look)
+    videos.save_video(dest, frames, options.frame_count, options.fps)
+    return f"{dest}: {options.tiles} x {options.keyframes} objects, {options.frame_count} frames"

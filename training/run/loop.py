@@ -324,11 +324,14 @@ class Run:
             intrinsics = None
         folder, tag, generator = self.folder, kimg_tag(trainer.kimg), trainer.averaged_generator
         z = latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device)
-        shown = z, intrinsics, self._photographs().to(trainer.device)
-        pictures = save_snapshot_pictures(folder, tag, generator, trainer.discriminator, *shown)
+        inputs = z, intrinsics, self._photographs().to(trainer.device)
+        size = config.run.snapshot_resolution
+        pictures = save_snapshot_pictures(
+            *(folder, tag, generator, trainer.discriminator), *inputs, resolution=size
+        )
         if trainer.supervisor is not None:
             network = trainer.supervisor.network
-            pictures |= save_geod_pictures(folder, tag, network, generator, *shown)
+            pictures |= save_geod_pictures(folder, tag, network, generator, *inputs)
         arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
         self.reporter.pictures(arrays, trainer.kimg)
 

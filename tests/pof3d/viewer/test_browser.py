@@ -61,7 +61,7 @@ def browse(viewer, tmp_path) -> Iterator[Callable[[], Chrome]]:
         options.binary_location = str(CHROMIUM)
         browsers.append(Chrome(options=options, service=Service(str(DRIVER))))
         browsers[-1].get(f"http://localhost:{viewer.port}")
-        wait(lambda: " pixels in " in text(browsers[-1]), "no sharp picture")
+        wait(lambda: " pixels; " in text(browsers[-1]), "no sharp picture")
         return browsers[-1]
 
     yield open_browser

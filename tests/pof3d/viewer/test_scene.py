@@ -124,14 +124,15 @@ def test_the_picture_downloads_as_a_png():
 
 def test_the_mesh_downloads_as_a_glb(network, monkeypatch):
     monkeypatch.setattr(scene, "find_surface", sphere)
-    loaded = trimesh.load(io.BytesIO(scene.mesh_glb(of_seed(network, 0))), file_type="glb")
-    assert loaded.to_geometry().is_watertight
+    data = scene.mesh_glb(of_seed(network, 0))
+    assert trimesh.load(io.BytesIO(data), file_type="glb").to_geometry().is_watertight
+    assert b"COLOR_0" in data
 
 
 def sphere(*_):
     from training.outputs.meshes import Mesh, Surface
 
-    ball = trimesh.creation.icosphere(1)
+    ball = trimesh.creation.icosphere(1, radius=0.2)
     return Surface(Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32)), None, False)
 
 

@@ -1,5 +1,8 @@
 """Shapes as files, read back."""
 
+import json
+import struct
+
 import mrcfile
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ import torch
 import trimesh
 
 from dnnlib import UserError
-from training.outputs.mesh_files import MESH_FORMATS, save_mesh, save_mrc
+from training.outputs.mesh_files import MESH_FORMATS, save_mesh, save_mrc, srgb_to_linear
 from training.outputs.meshes import Mesh, extract_mesh
 
 
@@ -59,3 +62,30 @@ def test_mrc_holds_densities_where_they_lie_in_the_world(tmp_path):
         assert file.data[4, 5, 6] == density[6, 5, 4]
         origin = [float(header.origin[axis]) for axis in "xyz"]
     assert spacing == pytest.approx(0.1) and origin == pytest.approx([-0.8] * 3)
+
+
+def linear(colors: np.ndarray) -> np.ndarray:
+    return srgb_to_linear(colors).astype(int)
+
+
+@pytest.mark.parametrize("extension", [".ply", ".obj", ".glb"])
+def test_colors_survive_their_file(extension, head_mesh, tmp_path):
+    path = tmp_path / f"head{extension}"
+    save_mesh(path, head_mesh)
+    read = trimesh.load(path, force="mesh", process=False, skip_materials=True)
+    expected = linear(head_mesh.colors) if extension == ".glb" else head_mesh.colors
+    found = np.asarray(read.visual.vertex_colors)[:, :3].astype(int)
+    assert np.abs(found - expected).max() <= 1
+    np.testing.assert_allclose(read.bounds, trimesh.Trimesh(*head_mesh[:2]).bounds, atol=1e-6)
+    assert read.is_watertight and read.volume > 0  # outward
+    assert read.bounds[1, 1] - read.bounds[0, 1] == max(read.extents)  # a head stands upright
+
+
+def test_glb_is_shown_without_light_of_the_viewer(head_mesh, tmp_path):
+    save_mesh(tmp_path / "head.glb", head_mesh)
+    data = (tmp_path / "head.glb").read_bytes()
+    tree = json.loads(data[20 : 20 + struct.unpack("<I", data[12:16])[0]])
+    assert tree["meshes"][0]["primitives"][0]["material"] == 0
+    assert "KHR_materials_unlit" in tree["materials"][0]["extensions"]
+    assert tree["materials"][0]["pbrMetallicRoughness"]["metallicFactor"] == 0
+    assert not any({"rotation", "matrix"} & set(node) for node in tree["nodes"])  # y is up

@@ -7,10 +7,12 @@ import torch
 from tests.helpers import tiny_config
 from training.networks.generator import Generator
 from training.outputs.meshes import (
+    EMPTY,
     Mesh,
     density_grid,
     extract_mesh,
     has_surface,
+    largest_part,
     surface_level,
 )
 from training.outputs.shading import shade
@@ -152,3 +154,12 @@ def test_shaded_picture_shows_the_mesh_as_a_camera_does():
     assert widest[0] > (rows[0] + rows[-1]) / 2 and widest[1] < (columns[0] + columns[-1]) / 2
     inside = lambda x, y: picture[0, 0, widest[0] + y, widest[1] + x]  # noqa: E731
     assert inside(30, -30) > inside(-30, 30) + 0.1  # brighter above right than below left
+
+
+def test_the_largest_part_alone_is_kept():
+    large, small = ball(40, 0.25, 1.0, (-0.1, 0, 0)), ball(40, 0.08, 1.0, (0.35, 0.3, 0.3))
+    both, one = extract_mesh(torch.maximum(large, small), 10, 1.0), extract_mesh(large, 10, 1.0)
+    kept = largest_part(both)
+    assert len(both.faces) > len(kept.faces) == len(one.faces)
+    np.testing.assert_allclose(kept.vertices, one.vertices, atol=1e-6)
+    assert not len(largest_part(EMPTY).faces)

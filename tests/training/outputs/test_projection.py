@@ -70,6 +70,14 @@ def test_without_a_discriminator_the_best_of_several_poses_is_kept(generator):
     torch.testing.assert_close(found.objects.pose, pose)
 
 
+def test_a_generator_that_is_given_its_poses_is_searched_as_well(images):
+    """As EG3D's, whose latents need a camera to be mapped."""
+    given = small_generator(camera__poses="dataset").eval()
+    found = project(given, None, images[:1], ProjectionOptions(8, perceptual_weight=0))
+    assert found.objects.ws.isfinite().all() and found.psnr.isfinite().all()
+    assert 8 >= found.steps > 0
+
+
 def test_photographs_have_no_influence_on_each_other(generator, images):
     together = project(generator, None, images, FEW)
     alone = project(generator, None, images[:1], FEW)

@@ -46,8 +46,8 @@ def photographs(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_: {})
-    monkeypatch.setattr(loop, "save_geod_pictures", lambda *_: {})
+    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_, **__: {})
+    monkeypatch.setattr(loop, "save_geod_pictures", lambda *_, **__: {})
 
 
 def config_of(photographs: Path, **changes) -> Config:

@@ -65,7 +65,7 @@ def threads(number: int) -> Iterator[None]:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_: {})
+    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_, **__: {})
 
 
 def contents(folder: Path) -> dict[Path, int]:
@@ -460,7 +460,7 @@ def killed_at(moment: "Moment", config: Config, folder: Path) -> None:
             write_half(original, *args)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with mock.patch.object(loop, "save_snapshot_pictures", lambda *_: {}):
+    with mock.patch.object(loop, "save_snapshot_pictures", lambda *_, **__: {}):
         with mock.patch(moment.function, deadly):
             run(config, folder)
 
