@@ -17,7 +17,7 @@ def line(*arguments: str) -> str:
 
 def test_without_viser_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert 'pip install "pof3d[viewer]"' in line("--network", "demo")
+    assert "pip install viser" in line("--network", "demo")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--network", "demo", "--run", "runs")])

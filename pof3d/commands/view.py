@@ -34,7 +34,7 @@ def main(network: str | None, run: Path | None, host: str, port: int, device: st
     if (network is None) == (run is None):
         raise UserError("name either --network (a file, a run folder, or demo) or --run")
     if importlib.util.find_spec("viser") is None:
-        raise UserError('the viewer needs the package viser: pip install "pof3d[viewer]"')
+        raise UserError("the viewer needs the package viser: pip install viser")
 
     from pof3d.viewer.server import serve
     from pof3d.viewer.source import NetworkSource

@@ -1,7 +1,7 @@
 """Textures of meshes: fewer faces, unwrapped onto a square that is painted with the field's colors.
 
 Blender and its kin show textures at once, vertex colors only when told to; and a texture is finer
-than the vertices. Needs fast-simplification and xatlas (`pip install "pof3d[mesh]"`).
+than the vertices. Needs fast-simplification and xatlas (`pip install fast-simplification xatlas`).
 """
 
 from typing import NamedTuple
