@@ -495,7 +495,7 @@ MOMENTS = [
     Moment("training.run.loop.Trainer._update", 8, "before"),
     Moment("os.replace", 3, "before"),  # config.json, a network, then the checkpoint
     Moment("os.replace", 3, "after"),
-    Moment("training.run.loop._Run._save_checkpoint", 1, "before"),
+    Moment("training.run.loop.Run._save_checkpoint", 1, "before"),
     Moment("os.fsync", 3, "before"),  # of a network; 1 and 2 are those of config.json
     Moment("os.fsync", 5, "before"),  # of the checkpoint
     Moment("os.fsync", 6, "after"),  # of the folder, after the checkpoint's rename
@@ -504,7 +504,7 @@ MOMENTS = [
     Moment("training.run.reporting.append_line", 4, "halfway"),  # in log.txt
     Moment("training.run.reporting.append_line", 7, "halfway"),  # in stats.jsonl
     Moment("pathlib.Path.unlink", 3, "before"),
-    Moment("training.run.loop._Run._save_pictures", 1, "before"),
+    Moment("training.run.loop.Run._save_pictures", 1, "before"),
     Moment("training.run.checkpoint.load_checkpoint", 1, "after"),
     Moment("training.run.loop.Trainer._update", 9, "after"),
 ]
@@ -635,8 +635,8 @@ def test_the_death_of_a_process_ends_the_run(photographs, tmp_path, launcher):
     assert process.returncode not in (0, None)
     if not launcher:
         assert errors.splitlines()[-1] == (
-            "Error: process 1 terminated with signal SIGKILL, the others were stopped: "
-            "try --resume latest"
+            "Error: process 1 terminated with signal SIGKILL, the others were stopped: the system "
+            "may have run out of memory; training goes on with --resume latest"
         )
 
 
