@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from click.testing import CliRunner
 from PIL import Image
-import trimesh
 
 from pof3d.commands.estimate_shape import main
 from tests.helpers import write_photographs
