@@ -7,9 +7,10 @@ trap 'rm -rf "$out"' EXIT
 network=models/toy.safetensors
 python=${PYTHON:-python}
 
-"$python" gen_samples_pose.py --network $network --outdir "$out/yaws" --seeds 0-7 --trunc 0.7 --yaw=-40,-20,0,20,40
+"$python" gen_samples_pose.py --network $network --outdir "$out/yaws" --seeds 0-7 --trunc 0.7 \
+    --yaw=-40,-20,0,20,40 --render-size 128
 "$python" gen_samples_pose.py --network $network --outdir "$out/shapes" --seeds 0-3 --trunc 0.7 \
     --shapes true --shape-format .ply --shape-preview
 cp "$out/yaws/contact_sheet.png" docs/images/toy.png
-"$python" gen_videos.py --network $network --dest docs/images/toy-orbit.gif --enlarge 3 --frames 32 --fps 12
+"$python" gen_videos.py --network $network --dest docs/images/toy-orbit.gif --render-size 96 --frames 32 --fps 12
 "$python" docs/figures/side_by_side.py --dest docs/images/toy-shapes.png "$out"/shapes/*_shape.png
