@@ -595,6 +595,7 @@ def assert_goes_on(arguments: list[str], outdir: Path) -> None:
     [
         (1, signal.SIGINT, True),
         pytest.param(1, signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGUSR1, False, marks=pytest.mark.slow),
         pytest.param(2, signal.SIGINT, True, marks=pytest.mark.slow),
         pytest.param(2, signal.SIGTERM, True, marks=pytest.mark.slow),
         pytest.param(2, signal.SIGTERM, False, marks=pytest.mark.slow),

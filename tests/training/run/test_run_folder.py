@@ -12,6 +12,7 @@ from training.run.run_folder import (
     latest_run_folder,
     new_run_folder,
     rename_unused,
+    surplus_networks,
 )
 
 
@@ -77,3 +78,28 @@ def test_set_aside_keeps_the_file_and_hides_it(tmp_path):
     path.write_text("state")
     assert rename_unused(path).read_text() == "state"
     assert checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("newest", "every_kimg", "deleted"),
+    [
+        (2, 0, [200, 400, 600, 800]),
+        (2, 600, [200, 400, 800]),
+        (1, 400, [200, 600, 1000]),
+        (9, 0, []),
+    ],
+)
+def test_the_newest_networks_and_some_older_ones_are_kept(tmp_path, newest, every_kimg, deleted):
+    for kimg in range(200, 1201, 200):
+        (tmp_path / f"network-{kimg_tag(kimg)}.safetensors").touch()
+    surplus = surplus_networks(tmp_path, newest, every_kimg)
+    assert sorted(path.name for path in surplus) == [
+        f"network-{kimg_tag(kimg)}.safetensors" for kimg in deleted
+    ]
+
+
+def test_a_run_is_found_whatever_its_number_of_processes(tmp_path):
+    folder = run_with_checkpoint(tmp_path, "00003-toy-heads-gpus8-batch32-gamma1")
+    assert latest_run_folder(tmp_path, "toy-heads-gpus2-batch32-gamma1") == folder
+    with pytest.raises(UserError, match="--resume auto"):
+        latest_run_folder(tmp_path, "toy-heads-gpus8-batch16-gamma1")
