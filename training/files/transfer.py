@@ -1,23 +1,35 @@
 """Start a run from the weights of a network file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from dnnlib import UserError
+from training.config import Config
 from training.files.network_file import load_network
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+
+# Settings without which the weights of a generator do not fit, or mean something else.
+_SHARED = (
+    "rendering.plane_axes",
+    "rendering.box_warp",
+    *(f"generator.{size}" for size in ("w_dim", "channel_base", "channel_max")),
+    *(f"generator.{size}" for size in ("plane_resolution", "plane_channels")),
+    *(f"generator.{size}" for size in ("decoder_hidden", "feature_channels")),
+)
+_OF_MAPPING = ("generator.z_dim", "generator.mapping_layers")
 
 
 def start_from(path: Path, generator: Generator, discriminator: Discriminator) -> str:
     """Copy a network file's weights into networks of the same shape and meaning.
 
     The resolution of images may differ (progressive growing, Karras et al. 2018): the
-    discriminator's layers that only one of the two has are then initialized anew.
+    discriminator's layers that only one of the two has are then initialized anew. So are mapping
+    and pose head for the weights of a generator that is given its poses (EG3D).
 
     Args:
         path: network file or run folder.
@@ -28,21 +40,23 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
         What was done, for the log.
 
     Raises:
-        UserError: where anything else differs.
+        UserError: where anything else differs; it names all settings to change.
     """
     network = load_network(path)
-    # The same weights mean something different under another value of these.
-    for field in ("plane_axes", "box_warp"):
-        theirs = getattr(network.config.rendering, field)
-        if theirs != getattr(generator.config.rendering, field):
-            raise UserError(
-                f"{path} was trained with another field in space: "
-                f"add --set rendering.{field}={theirs}"
-            )
-    _copy_weights(network.generator.state_dict(), generator, f"the generator in {path}")
+    source_dim = network.generator.pose_source.label_dim
+    same_mapping = source_dim == generator.pose_source.label_dim
+    shared = (*_SHARED, *_OF_MAPPING) if same_mapping else _SHARED
+    if network.config.super_resolved or generator.config.super_resolved:
+        shared = (*shared, "data.resolution")  # super-resolution is made for one size
+    _require_same(path, network.config, generator.config, shared)
+    own = ("pose_source.",) if same_mapping else ("pose_source.", "backbone.mapping.")
+    weights = _with_own(network.generator.state_dict(), generator.state_dict(), own)
     done = f"starting from the weights of {path}"
+    if not same_mapping:
+        done += "; its generator is given its poses, so mapping network and pose head begin afresh"
+    _copy_weights(weights, generator, f"the generator in {path}")
     if (source := network.discriminator) is None:
-        return done
+        return f"{done}; the discriminator begins afresh"
     weights = source.state_dict()
     if source.resolution != discriminator.resolution:
         lower = min(source.resolution, discriminator.resolution)
@@ -50,6 +64,28 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
         done += f"; the discriminator begins afresh above {lower} px"
     _copy_weights(weights, discriminator, f"the discriminator in {path}")
     return done
+
+
+def _require_same(path: Path, theirs: Config, ours: Config, settings: Sequence[str]) -> None:
+    """Raises UserError, with all options that are needed, where settings differ."""
+    needed = []
+    for key in settings:
+        section, _, field = key.partition(".")
+        wanted, found = (getattr(getattr(config, section), field) for config in (theirs, ours))
+        if wanted != found:
+            needed.append(f"--set {key}={wanted}")
+    if needed:
+        raise UserError(f"{path} has other sizes or axes than this run: add {' '.join(needed)}")
+
+
+def _with_own(
+    weights: Mapping[str, torch.Tensor],
+    own: Mapping[str, torch.Tensor],
+    prefixes: tuple[str, ...],
+) -> dict[str, torch.Tensor]:
+    """Weights, but `own` where names begin with one of the prefixes."""
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(prefixes)}
+    return kept | {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
 
 
 def _copy_weights(weights: Mapping[str, torch.Tensor], target: nn.Module, source: str) -> None:

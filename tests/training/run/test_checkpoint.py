@@ -187,11 +187,31 @@ def test_start_from_copies_both_networks(networks, path):
 
 def test_start_from_other_sizes_is_one_line(path):
     other = small_generator(generator__w_dim=24), small_discriminator()
-    with pytest.raises(
-        UserError, match="the generator in .* has other sizes.*size mismatch"
-    ) as caught:
+    with pytest.raises(UserError, match="other sizes or axes.*: add --set generator.w_dim=16$"):
         start_from(path, *other)
-    assert "\n" not in str(caught.value)
+
+
+def test_all_settings_that_are_needed_are_named_at_once(path):
+    changes = {"rendering__box_warp": 2.0, "generator__z_dim": 8, "generator__plane_channels": 8}
+    other = small_generator(**changes), small_discriminator()
+    with pytest.raises(UserError) as caught:
+        start_from(path, *other)
+    for setting in ("rendering.box_warp=1.0", "generator.z_dim=16", "generator.plane_channels=4"):
+        assert f"--set {setting}" in str(caught.value)
+
+
+def test_an_eg3d_generator_lends_all_but_its_mapping(tmp_path):
+    """It is conditioned on cameras that unposed images do not have; the pose head is new too."""
+    given = small_generator(seed=3, camera__poses="given")
+    save_network(tmp_path / "eg3d.safetensors", given, None, PROVENANCE)
+    generator, discriminator = small_generator(seed=1), small_discriminator(seed=1)
+    own = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    done = start_from(tmp_path / "eg3d.safetensors", generator, discriminator)
+    assert "mapping network and pose head begin afresh" in done
+    assert done.endswith("the discriminator begins afresh")
+    for name, tensor in generator.state_dict().items():
+        afresh = name.startswith("backbone.mapping.")
+        assert torch.equal(tensor, own[name] if afresh else given.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [(32, 64), (64, 32)])
