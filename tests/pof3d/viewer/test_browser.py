@@ -62,6 +62,7 @@ def browse(viewer, tmp_path) -> Iterator[Callable[[], Chrome]]:
         browsers.append(Chrome(options=options, service=Service(str(DRIVER))))
         browsers[-1].get(f"http://localhost:{viewer.port}")
         wait(lambda: " pixels; " in text(browsers[-1]), "no sharp picture")
+        wait(lambda: is_settled(browsers[-1]), "the page does not come to rest")
         return browsers[-1]
 
     yield open_browser
@@ -83,6 +84,13 @@ def text(browser: Chrome) -> str:
 def scene(browser: Chrome) -> np.ndarray:
     window = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
     return np.asarray(window.crop(SCENE)).astype(float)
+
+
+def is_settled(browser: Chrome) -> bool:
+    """Whether there is an object, and the same one a moment later: drawing is slow at times."""
+    before = scene(browser)
+    time.sleep(0.5)
+    return before.std() > 10 and np.abs(scene(browser) - before).mean() < 0.5
 
 
 def wait_for_change(browser: Chrome, before: np.ndarray) -> None:
