@@ -16,6 +16,7 @@ from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
+from torch_utils.memory import keep_freed_memory
 from training import old_names
 from training.config import Config, config_json
 from training.data.dataset import ImageDataset, LabelUse
@@ -83,6 +84,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     """
     if config.run.ops is not None:
         ops.set_mode(config.run.ops)
+    keep_freed_memory()
     is_first = distributed.rank() == 0
     with StopSignals(say_now if is_first else None) as stop, locked(folder if is_first else None):
         trainer = Trainer(config, open_dataset(config), select_device(config.run.device))

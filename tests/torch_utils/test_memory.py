@@ -1,0 +1,34 @@
+"""Freed memory stays in the process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAULTS_OF_TENSORS = """
+import resource, torch
+from torch_utils.memory import keep_freed_memory
+if {keep}:
+    assert keep_freed_memory()
+for _ in range(20):
+    torch.ones(1 << 21)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(1 << 21)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_pages_are_not_mapped_anew_for_each_tensor():
+    root = Path(__file__).parents[2]
+    faults = [
+        int(
+            subprocess.check_output(
+                [sys.executable, "-c", FAULTS_OF_TENSORS.format(keep=keep)], cwd=root, text=True
+            )
+        )
+        for keep in (True, False)
+    ]
+    assert faults[0] < 200 and faults[0] <= faults[1]
