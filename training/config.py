@@ -75,7 +75,7 @@ class DiscriminatorConfig(_Section):
     mapping_layers: PositiveInt = Field(8, description="layers of the mapping of the pose")
     group_size: PositiveInt = Field(4, description="of the minibatch standard deviation")
     half_precision_blocks: int = Field(
-        4, ge=0, description="blocks in half precision, from the highest resolution"
+        4, ge=0, description="blocks in fp16, from the highest resolution; bf16 takes all"
     )
     freeze_blocks: int = Field(
         0, ge=0, description="blocks kept as loaded, from the highest resolution (transfer)"
@@ -235,7 +235,9 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0, lt=2**32, description="random seed")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
-        "auto", description="of D's largest blocks and super-resolution; auto: fp16 on CUDA"
+        "auto",
+        description="of activations; fp16: of D's largest blocks and super-resolution; bf16: of "
+        "all convolutions; auto: fp16 on CUDA, bf16 on processors that have it",
     )
     ops: Literal["auto", "torch", "native"] | None = Field(
         None, description="compiled operations; null: as POF3D_OPS says, else auto"

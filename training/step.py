@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dnnlib import UserError
 from torch_utils import distributed
+from torch_utils.devices import select_precision
 from torch_utils.images import to_float
 from torch_utils.training_stats import StatsCollector
 from training import geod, losses, old_names, schedules
@@ -64,6 +65,7 @@ class Trainer:
         self.discriminator = Discriminator(config).to(device)
         self.supervisor = Supervisor(config, device) if config.geod.active else None
         self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.precision = select_precision(config.run.precision, device)
         self._set_precision()
         loss, optim, augment = config.loss, config.optim, config.augment
         self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
@@ -295,11 +297,8 @@ class Trainer:
         return [RealBatch(*parts) for parts in zip(images, self._split(condition), strict=True)]
 
     def _set_precision(self) -> None:
-        choice = self.config.run.precision
-        if choice == "auto":
-            choice = "fp16" if self.device.type == "cuda" else "fp32"
         for network in (self.generator, self.discriminator, self.averaged_generator):
-            network.set_inner_dtype(_INNER_DTYPES[choice])
+            network.set_inner_dtype(_INNER_DTYPES[self.precision])
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs; to be called by all processes, complete on the first."""
@@ -309,7 +308,8 @@ class Trainer:
             random["cuda"] = distributed.gather_on_first(torch.cuda.get_rng_state(self.device))
         batch = self.config.run.batch
         counters = {"steps": self.steps, "batch": batch, "bad_steps": self.bad_steps}
-        return parts | counters | {"random": random, "threads": torch.get_num_threads()}
+        computation = {"threads": torch.get_num_threads(), "precision": self.precision}
+        return parts | counters | {"random": random} | computation
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
         """Continue where `state_dict` was taken.
@@ -332,7 +332,20 @@ class Trainer:
                     f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
                 ) from error
         self.steps, self.bad_steps = state["steps"], state["bad_steps"]
-        return self._restore_threads(state["threads"]) + self._restore_random(state["random"])
+        return [
+            *self._restore_precision(state.get("precision", "fp32")),
+            *self._restore_threads(state["threads"]),
+            *self._restore_random(state["random"]),
+        ]
+
+    def _restore_precision(self, before: str) -> list[str]:
+        """On the CPU, where `auto` has not always meant the same and depends on the processor."""
+        now = self.precision
+        if self.device.type != "cpu" or self.config.run.precision != "auto" or now == before:
+            return []
+        self.precision = before
+        self._set_precision()
+        return [f"{before} as before, not {now}, for the same results"]
 
     def _restore_threads(self, threads: int) -> list[str]:
         """On the CPU, sums are rounded as they are shared among threads."""

@@ -1,5 +1,6 @@
 """One training step: what it changes, what it survives, and that processes agree on it."""
 
+import copy
 import math
 import multiprocessing
 from pathlib import Path
@@ -197,7 +198,7 @@ def test_schedules():
         {"rendering__plane_axes": "eg3d"},
         {"rendering__importance_samples": 0},
         {"rendering__white_background": False},
-        {"run__precision": "bf16", "discriminator__half_precision_blocks": 2},
+        {"run__precision": "bf16"},
         {"data__mirror": True, "data__crop": "pad", "data__max_images": 5},
         {"loss__blur_sigma": 2, "loss__blur_kimg": 1},
         {"loss__gamma": 0, "loss__density_weight": 0},
@@ -326,3 +327,27 @@ def test_two_processes_compute_the_gradients_of_one(photographs, tmp_path):
             names = [name for name in expected if name.startswith(phase)]
             a, b = (torch.cat([part[n].flatten() for n in names]) for part in (found, expected))
             assert (a - b).norm() <= 1e-6 * b.norm(), phase
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_trainer_goes_on_bit_for_bit(photographs, precision):
+    options = {"run__precision": precision, "loss__r1_every": 2}
+    trainer = make_trainer(photographs, **options)
+    trainer.step()
+    state = copy.deepcopy(trainer.state_dict())
+    trainer.step()
+    resumed = make_trainer(photographs, **options)
+    assert resumed.load_state_dict(state) == []
+    resumed.step()
+    for network in ("generator", "discriminator"):
+        assert not changed(weights(getattr(trainer, network)), getattr(resumed, network))
+
+
+def test_a_run_keeps_its_precision_unless_one_is_asked_for(photographs):
+    state = make_trainer(photographs).state_dict() | {"precision": "bf16"}
+    automatic = make_trainer(photographs, run__precision="auto")
+    other = "fp32" if automatic.precision == "bf16" else "bf16"
+    notes = automatic.load_state_dict(state | {"precision": other})
+    assert automatic.precision == other and other in notes[0]
+    asked = make_trainer(photographs, run__precision="fp32")
+    assert asked.load_state_dict(state) == [] and asked.precision == "fp32"

@@ -15,7 +15,13 @@ from dnnlib import UserError
 from torch_utils.images import resize, to_float
 from training.config import Config
 from training.networks.backbone import channels_at
-from training.networks.layers import Conv2d, FullyConnected, at_least_float32, minibatch_std
+from training.networks.layers import (
+    Conv2d,
+    FullyConnected,
+    as_activations,
+    at_least_float32,
+    minibatch_std,
+)
 from training.networks.mapping import MappingNetwork
 
 CLAMP = 256.0
@@ -44,7 +50,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, in, H, W] -> [B, out, H/2, W/2]; in the first block, x is [B, image, H, W]."""
-        x = x.to(self.inner_dtype or at_least_float32(x).dtype)
+        x = as_activations(x, self.inner_dtype or at_least_float32(x).dtype)
         if hasattr(self, "fromrgb"):
             x = self.fromrgb(x)
         skip = self.skip(x, gain=math.sqrt(0.5))
@@ -98,9 +104,13 @@ class Discriminator(nn.Module):
         return [getattr(self, f"b{resolution}") for resolution in self.block_resolutions]
 
     def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
-        """Precision of the blocks at the highest resolutions."""
-        for block in self.blocks()[: self.config.discriminator.half_precision_blocks]:
-            block.inner_dtype = dtype
+        """Precision of the blocks' activations: of all in bf16, of the first ones in fp16.
+
+        Heads and minibatch statistics stay float32.
+        """
+        first = self.config.discriminator.half_precision_blocks
+        for i, block in enumerate(self.blocks()):
+            block.inner_dtype = dtype if dtype == torch.bfloat16 or i < first else None
 
     def forward(
         self, image: Tensor, raw: Tensor | None = None, condition: Tensor | None = None
