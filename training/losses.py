@@ -67,6 +67,14 @@ class Phase(NamedTuple):
 ViewLoss = Callable[[View, Tensor], Phase]
 
 
+class Judged(NamedTuple):
+    """What D is shown of a batch: image [B, 3, R, R], raw [B, 3, r, r], and condition [B, 2]."""
+
+    image: Tensor
+    raw: Tensor
+    condition: Tensor | None
+
+
 class Generated(NamedTuple):
     """Objects of a micro-batch. w: [B, w_dim]. views: the own one and, if any, the mirrored one."""
 
@@ -81,6 +89,8 @@ def discriminate(
     raw: Tensor,
     transform: DiscriminatorTransform,
     condition: Tensor | None = None,
+    *,
+    batches: int = 1,
 ) -> DiscriminatorOutput:
     """D's output on transformed images.
 
@@ -90,11 +100,12 @@ def discriminate(
         raw: [B, 3, r, r], used with dual discrimination only.
         transform: applied to both.
         condition: [B, 2], known poses (EG3D); None: D's own estimate.
+        batches: see `Discriminator.forward`.
     """
     image, raw_or_none = blur(image, transform.sigma), raw if discriminator.dual else None
     if transform.augment is not None:
         image, raw_or_none = transform.augment(image, raw_or_none)
-    return discriminator(image, raw_or_none, condition)
+    return discriminator(image, raw_or_none, condition, batches=batches)
 
 
 def generate(generator: Generator, inputs: StepInputs) -> Generated:
@@ -131,7 +142,8 @@ def generator_main(
     view_loss: an additional loss of the own, unmirrored views.
     """
     w, poses, views = generate(generator, inputs)
-    outputs = _discriminate_views(discriminator, views, transform, poses.condition)
+    judged = [Judged(view.image, view.raw, poses.condition) for view in views]
+    outputs = _discriminate_all(discriminator, judged, transform)
     losses = [F.softplus(-output.score) for output in outputs]
     loss, terms = _sum_of_means(losses), _named("G/loss", losses)
     for term in generator.pose_source.losses(generator, w, poses, outputs[0].pose):
@@ -168,14 +180,14 @@ def discriminator_main(
 ) -> Phase:
     """Low scores for generated views, high ones for photographs, and D's pose error on the former.
 
-    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose. The batches pass through D one
-    after the other, since the minibatch standard deviation must not mix them.
+    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose.
     """
     with torch.no_grad():
         _, poses, views = generate(generator, inputs)
-    outputs = _discriminate_views(discriminator, views, transform, poses.condition)
     raw = blur(resize(real.images, generator.raw_resolution), transform.sigma)
-    output_real = discriminate(discriminator, real.images, raw, transform, real.condition)
+    photographs = Judged(real.images, raw, real.condition)
+    judged = [Judged(view.image, view.raw, poses.condition) for view in views]
+    *outputs, output_real = _discriminate_all(discriminator, [*judged, photographs], transform)
     losses = [F.softplus(output.score) for output in outputs]
     losses_real = F.softplus(-output_real.score)
     pose_error = F.mse_loss(outputs[0].pose, poses.pose)
@@ -227,15 +239,16 @@ def depth_spread(view: View) -> Tensor:
     return (weight * (view.depth - mean).square()).sum(dim=(1, 2, 3)).sqrt()
 
 
-def _discriminate_views(
-    discriminator: Discriminator,
-    views: list[View],
-    transform: DiscriminatorTransform,
-    condition: Tensor | None,
+def _discriminate_all(
+    discriminator: Discriminator, parts: list[Judged], transform: DiscriminatorTransform
 ) -> list[DiscriminatorOutput]:
-    return [
-        discriminate(discriminator, view.image, view.raw, transform, condition) for view in views
-    ]
+    """D's output on batches of equal size, in one pass."""
+    image, raw = torch.cat([part.image for part in parts]), torch.cat([part.raw for part in parts])
+    conditions = [part.condition for part in parts if part.condition is not None]
+    condition = torch.cat(conditions) if conditions else None
+    output = discriminate(discriminator, image, raw, transform, condition, batches=len(parts))
+    scores, poses = (part.chunk(len(parts)) for part in output)
+    return [DiscriminatorOutput(*pair) for pair in zip(scores, poses, strict=True)]
 
 
 def _sum_of_means(losses: list[Tensor]) -> Tensor:

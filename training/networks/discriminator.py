@@ -69,9 +69,9 @@ class DiscriminatorEpilogue(nn.Module):
         self.cam_out1 = FullyConnected(channels * 16, channels * 8, act="lrelu")
         self.cam_out2 = FullyConnected(channels * 8, POSE_DIM)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, batches: int) -> tuple[Tensor, Tensor]:
         """x: [B, C, 4, 4] -> features to be scored [B, C], pose [B, 2]."""
-        x = self.conv(minibatch_std(at_least_float32(x), self.group_size)).flatten(1)
+        x = self.conv(minibatch_std(at_least_float32(x), self.group_size, batches)).flatten(1)
         return self.out(self.fc(x)), self.cam_out2(self.cam_out1(x))
 
 
@@ -113,7 +113,12 @@ class Discriminator(nn.Module):
             block.inner_dtype = dtype if dtype == torch.bfloat16 or i < first else None
 
     def forward(
-        self, image: Tensor, raw: Tensor | None = None, condition: Tensor | None = None
+        self,
+        image: Tensor,
+        raw: Tensor | None = None,
+        condition: Tensor | None = None,
+        *,
+        batches: int = 1,
     ) -> DiscriminatorOutput:
         """Score images and estimate their poses.
 
@@ -123,6 +128,8 @@ class Discriminator(nn.Module):
                 (EG3D, section 4.3), ignored otherwise.
             condition: [B, 2], the poses that the scores are conditioned on, in radians; None: the
                 estimates, without gradient.
+            batches: how many of equal size B spans, one after the other; their images have no
+                influence on each other (minibatch statistics).
 
         Raises:
             UserError: where dual discrimination lacks the raw renderings.
@@ -134,7 +141,7 @@ class Discriminator(nn.Module):
             x = torch.cat([image, resize(raw, self.resolution)], dim=1)
         for block in self.blocks():
             x = block(x)
-        features, pose = self.b4(x)
+        features, pose = self.b4(x, batches)
         target = self.mapping(c=pose.detach() if condition is None else condition)
         score = (features * target).sum(dim=1, keepdim=True) / math.sqrt(features.shape[1])
         return DiscriminatorOutput(score, pose)

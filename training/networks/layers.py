@@ -60,9 +60,10 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., in] -> [..., out], in the type of x."""
-        weight, bias = self.effective()
-        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        return ops.bias_act(F.linear(x, weight, bias), dim=-1, act=self.act)
+        # The gain goes to the input, which is smaller than the weight.
+        bias = self.bias if self.bias_gain == 1 else self.bias * self.bias_gain
+        x = F.linear(x * self.weight_gain, self.weight.to(x.dtype), bias.to(x.dtype))
+        return ops.bias_act(x, dim=-1, act=self.act)
 
 
 def conv2d_resample(
@@ -335,15 +336,17 @@ class SynthesisBlock(nn.Module):
         return x, rgb if image is None else image + rgb
 
 
-def minibatch_std(x: Tensor, group_size: int = 4) -> Tensor:
+def minibatch_std(x: Tensor, group_size: int = 4, batches: int = 1) -> Tensor:
     """Append one channel holding the spread within groups of the batch (Karras et al. 2018).
 
-    x: [B, C, H, W] -> [B, C + 1, H, W]. Groups are strided: sample i belongs to group i mod
-    (B / group size). The last group size that divides the batch is taken.
+    x: [B, C, H, W] -> [B, C + 1, H, W], where B spans `batches` of equal size that do not mix.
+    Groups are strided: sample i of a batch of N belongs to group i mod (N / group size). The last
+    group size that divides the batch is taken.
     """
     batch, _, height, width = x.shape
-    size = next(n for n in range(min(group_size, batch), 0, -1) if batch % n == 0)
-    grouped = x.reshape(size, batch // size, *x.shape[1:])
-    spread = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    channel = spread.repeat(size).reshape(batch, 1, 1, 1).expand(batch, 1, height, width)
+    count = batch // batches
+    size = next(n for n in range(min(group_size, count), 0, -1) if count % n == 0)
+    grouped = x.reshape(batches, size, count // size, *x.shape[1:])
+    spread = (grouped.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(2, 3, 4))
+    channel = spread.repeat(1, size).reshape(batch, 1, 1, 1).expand(batch, 1, height, width)
     return torch.cat([x, channel.to(x.dtype)], dim=1)
