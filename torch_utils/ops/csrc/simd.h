@@ -8,6 +8,10 @@
 #include <cstring>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
 #elif defined(__AVX__)
 constexpr int kLanes = 8;
@@ -31,17 +35,26 @@ inline Vec load(const float* from) {
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 inline void store(int32_t* to, IntVec v) { std::memcpy(to, &v, sizeof v); }
 
-// The first `count` lanes only, when fewer than a whole vector remain.
+// The first `count` lanes only, when fewer than a whole vector remain. Lane by lane, a vector would
+// have to wait for its parts to reach memory.
 inline Vec load(const float* from, int64_t count) {
     if (count >= kLanes) return load(from);
+#if defined(__AVX512F__)
+    return (Vec)_mm512_maskz_loadu_ps((1 << count) - 1, from);
+#else
     Vec v{};
     for (int64_t i = 0; i < count; i++) v[i] = from[i];
     return v;
+#endif
 }
 
 inline void store(float* to, Vec v, int64_t count) {
     if (count >= kLanes) return store(to, v);
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, (1 << count) - 1, (__m512)v);
+#else
     for (int64_t i = 0; i < count; i++) to[i] = v[i];
+#endif
 }
 
 // Halves are added until one lane is left.
