@@ -37,7 +37,7 @@ def status(device: torch.device | str = "cpu") -> str:
     loaded = {"triplane_render": native_library(device)}
     # The others are, there, stock torch in its fastest formulation.
     for name in ("rays", "bias_act", "upfirdn2d"):
-        has_kernel = on_cpu == (name == "rays")
+        has_kernel = name != ("upfirdn2d" if on_cpu else "rays")
         loaded[name] = kernels.load(name, device) if has_kernel else None
     return "ops: " + ", ".join(
         f"{name} {native if lib else 'torch'}" for name, lib in loaded.items()

@@ -57,6 +57,39 @@ inline void store(float* to, Vec v, int64_t count) {
 #endif
 }
 
+// Numbers of 16 bits: the upper half of a float.
+struct Bfloat16 {
+    uint16_t bits;
+};
+
+inline float to_float(float x) { return x; }
+inline float to_float(Bfloat16 x) {
+    const uint32_t bits = uint32_t(x.bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+typedef uint16_t ShortVec __attribute__((vector_size(2 * kLanes)));
+typedef uint32_t BitsVec __attribute__((vector_size(4 * kLanes)));
+
+inline Vec load(const Bfloat16* from, int64_t count) {
+    ShortVec bits{};
+    if (count >= kLanes) std::memcpy(&bits, from, sizeof bits);
+    else std::memcpy(&bits, from, count * sizeof *from);
+    return (Vec)(__builtin_convertvector(bits, BitsVec) << 16);
+}
+
+// To the nearest, ties to even; a NaN stays one.
+inline void store(Bfloat16* to, Vec v, int64_t count) {
+    const BitsVec bits = (BitsVec)v;
+    BitsVec rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    rounded = v == v ? rounded : bits | 0x400000;
+    const ShortVec upper = __builtin_convertvector(rounded >> 16, ShortVec);
+    if (count >= kLanes) std::memcpy(to, &upper, sizeof upper);
+    else std::memcpy(to, &upper, count * sizeof *to);
+}
+
 // Halves are added until one lane is left.
 template <int N>
 inline float sum(const float* lanes) {
