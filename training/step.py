@@ -65,8 +65,7 @@ class Trainer:
         self.discriminator = Discriminator(config).to(device)
         self.supervisor = Supervisor(config, device) if config.geod.active else None
         self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.precision = select_precision(config.run.precision, device)
-        self._set_precision()
+        self.set_precision(select_precision(config.run.precision, device))
         loss, optim, augment = config.loss, config.optim, config.augment
         self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
         self.d_optimizer = adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
@@ -92,6 +91,12 @@ class Trainer:
     def kimg(self) -> float:
         """Thousand training images so far."""
         return self.images_processed / 1000
+
+    def set_precision(self, precision: str) -> None:
+        """Compute activations in 'fp32', 'fp16' or 'bf16'; weights are float32 in any case."""
+        self.precision = precision
+        for network in (self.generator, self.discriminator, self.averaged_generator):
+            network.set_inner_dtype(_INNER_DTYPES[precision])
 
     def step(self) -> None:
         """One iteration: G, its density term, D, its R1 term, then the moving average.
@@ -296,10 +301,6 @@ class Trainer:
             return [RealBatch(part) for part in images]
         return [RealBatch(*parts) for parts in zip(images, self._split(condition), strict=True)]
 
-    def _set_precision(self) -> None:
-        for network in (self.generator, self.discriminator, self.averaged_generator):
-            network.set_inner_dtype(_INNER_DTYPES[self.precision])
-
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs; to be called by all processes, complete on the first."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
@@ -343,8 +344,7 @@ class Trainer:
         now = self.precision
         if self.device.type != "cpu" or self.config.run.precision != "auto" or now == before:
             return []
-        self.precision = before
-        self._set_precision()
+        self.set_precision(before)
         return [f"{before} as before, not {now}, for the same results"]
 
     def _restore_threads(self, threads: int) -> list[str]:

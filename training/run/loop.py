@@ -143,7 +143,10 @@ class Run:
         if trainer.supervisor is not None:
             self.notes.append(trainer.supervisor.note)
         self.notes += _advice(config, len(trainer.dataset))
-        self.notes.append(f"{distributed.world_size()} process(es) on {trainer.device.type}")
+        processes = f"{distributed.world_size()} process(es) on {trainer.device.type}"
+        if trainer.device.type == "cpu":
+            processes += f", {torch.get_num_threads()} thread(s) each"
+        self.notes.append(f"{processes}, {trainer.precision}")
         self.notes.append(ops.status(trainer.device))
         if trainer.kimg >= config.run.kimg:
             self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")
