@@ -193,15 +193,21 @@ def _spawn(function: Callable[..., T], processes: int, device: str, *args: Any) 
 
 
 def _first_failure(folder: Path, error: Exception) -> Exception:
-    """What to raise for processes of which at least one has failed."""
+    """What to raise for processes of which at least one has failed.
+
+    A recorded mistake of the user comes first: the process that made it, and those that miss it,
+    may abort on their way out. Any other failure may only be that of missing a killed process.
+    """
+    path = folder / FIRST_FAULT
+    fault = pickle.loads(path.read_bytes()) if path.exists() else None
+    if isinstance(fault, UserError | OSError):
+        return fault
     if isinstance(error, ProcessExitedException) and error.signal_name is not None:
         return UserError(
             f"{error}, the others were stopped: the system may have run out of memory; training "
             "goes on with --resume latest"
         )
-    if (fault := folder / FIRST_FAULT).exists():
-        return pickle.loads(fault.read_bytes())
-    return error
+    return fault or error
 
 
 def _work(
