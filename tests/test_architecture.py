@@ -22,6 +22,7 @@ LAYERS = (
         "training.optimizers",
         "training.pose_sources",
         "training.presets",
+        "training.reproducible",
         "training.schedules",
     ),
     ("training.networks",),

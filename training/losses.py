@@ -67,14 +67,6 @@ class Phase(NamedTuple):
 ViewLoss = Callable[[View, Tensor], Phase]
 
 
-class Judged(NamedTuple):
-    """What D is shown of a batch: image [B, 3, R, R], raw [B, 3, r, r], and condition [B, 2]."""
-
-    image: Tensor
-    raw: Tensor
-    condition: Tensor | None
-
-
 class Generated(NamedTuple):
     """Objects of a micro-batch. w: [B, w_dim]. views: the own one and, if any, the mirrored one."""
 
@@ -142,8 +134,8 @@ def generator_main(
     view_loss: an additional loss of the own, unmirrored views.
     """
     w, poses, views = generate(generator, inputs)
-    judged = [Judged(view.image, view.raw, poses.condition) for view in views]
-    outputs = _discriminate_all(discriminator, judged, transform)
+    shown = [(view.image, view.raw, poses.condition) for view in views]
+    outputs = _discriminate_all(discriminator, shown, transform)
     losses = [F.softplus(-output.score) for output in outputs]
     loss, terms = _sum_of_means(losses), _named("G/loss", losses)
     for term in generator.pose_source.losses(generator, w, poses, outputs[0].pose):
@@ -185,9 +177,9 @@ def discriminator_main(
     with torch.no_grad():
         _, poses, views = generate(generator, inputs)
     raw = blur(resize(real.images, generator.raw_resolution), transform.sigma)
-    photographs = Judged(real.images, raw, real.condition)
-    judged = [Judged(view.image, view.raw, poses.condition) for view in views]
-    *outputs, output_real = _discriminate_all(discriminator, [*judged, photographs], transform)
+    shown = [(view.image, view.raw, poses.condition) for view in views]
+    shown.append((real.images, raw, real.condition))
+    *outputs, output_real = _discriminate_all(discriminator, shown, transform)
     losses = [F.softplus(output.score) for output in outputs]
     losses_real = F.softplus(-output_real.score)
     pose_error = F.mse_loss(outputs[0].pose, poses.pose)
@@ -240,15 +232,16 @@ def depth_spread(view: View) -> Tensor:
 
 
 def _discriminate_all(
-    discriminator: Discriminator, parts: list[Judged], transform: DiscriminatorTransform
+    discriminator: Discriminator,
+    shown: list[tuple[Tensor, Tensor, Tensor | None]],
+    transform: DiscriminatorTransform,
 ) -> list[DiscriminatorOutput]:
-    """D's output on batches of equal size, in one pass."""
-    image, raw = torch.cat([part.image for part in parts]), torch.cat([part.raw for part in parts])
-    conditions = [part.condition for part in parts if part.condition is not None]
-    condition = torch.cat(conditions) if conditions else None
-    output = discriminate(discriminator, image, raw, transform, condition, batches=len(parts))
-    scores, poses = (part.chunk(len(parts)) for part in output)
-    return [DiscriminatorOutput(*pair) for pair in zip(scores, poses, strict=True)]
+    """D's output on batches of equal size (image, raw, condition), in one pass."""
+    images, raws, conditions = zip(*shown, strict=True)
+    condition = None if conditions[0] is None else torch.cat(conditions)
+    image, raw, count = torch.cat(images), torch.cat(raws), len(shown)
+    output = discriminate(discriminator, image, raw, transform, condition, batches=count)
+    return list(map(DiscriminatorOutput, *(x.chunk(count) for x in output)))
 
 
 def _sum_of_means(losses: list[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from torch_utils import distributed
 from torch_utils.devices import select_precision
 from torch_utils.images import to_float
 from torch_utils.training_stats import StatsCollector
-from training import geod, losses, old_names, schedules
+from training import geod, losses, old_names, reproducible, schedules
 from training.augment import AdaController, Augmentation
 from training.config import Config
 from training.data.dataset import ImageDataset
@@ -95,8 +95,8 @@ class Trainer:
     def set_precision(self, precision: str) -> None:
         """Compute activations in 'fp32', 'fp16' or 'bf16'; weights are float32 in any case."""
         self.precision = precision
-        for network in (self.generator, self.discriminator, self.averaged_generator):
-            network.set_inner_dtype(_INNER_DTYPES[precision])
+        for part in (self.generator, self.discriminator, self.averaged_generator):
+            part.set_inner_dtype(_INNER_DTYPES[precision])
 
     def step(self) -> None:
         """One iteration: G, its density term, D, its R1 term, then the moving average.
@@ -304,13 +304,9 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs; to be called by all processes, complete on the first."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        random = {"cpu": distributed.gather_on_first(torch.get_rng_state())}
-        if self.device.type == "cuda":
-            random["cuda"] = distributed.gather_on_first(torch.cuda.get_rng_state(self.device))
         batch = self.config.run.batch
         counters = {"steps": self.steps, "batch": batch, "bad_steps": self.bad_steps}
-        computation = {"threads": torch.get_num_threads(), "precision": self.precision}
-        return parts | counters | {"random": random} | computation
+        return parts | counters | reproducible.state(self.device) | {"precision": self.precision}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
         """Continue where `state_dict` was taken.
@@ -333,40 +329,17 @@ class Trainer:
                     f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
                 ) from error
         self.steps, self.bad_steps = state["steps"], state["bad_steps"]
-        return [
-            *self._restore_precision(state.get("precision", "fp32")),
-            *self._restore_threads(state["threads"]),
-            *self._restore_random(state["random"]),
-        ]
+        new_seed = self.config.run.seed * 1_000_003 + 1 + self.steps * distributed.world_size()
+        notes = self._restore_precision(state.get("precision", "fp32"))
+        return notes + reproducible.restore(state, self.device, new_seed)
 
     def _restore_precision(self, before: str) -> list[str]:
-        """On the CPU, where `auto` has not always meant the same and depends on the processor."""
+        """On the CPU, `auto` depends on the processor, and on the version."""
         now = self.precision
         if self.device.type != "cpu" or self.config.run.precision != "auto" or now == before:
             return []
         self.set_precision(before)
         return [f"{before} as before, not {now}, for the same results"]
-
-    def _restore_threads(self, threads: int) -> list[str]:
-        """On the CPU, sums are rounded as they are shared among threads."""
-        now = torch.get_num_threads()
-        if self.device.type != "cpu" or now == threads:
-            return []
-        torch.set_num_threads(threads)
-        return [f"{threads} threads as before, not {now}, for the same results"]
-
-    def _restore_random(self, random: dict[str, list[Tensor]]) -> list[str]:
-        rank, before, now = distributed.rank(), len(random["cpu"]), distributed.world_size()
-        if before != now:
-            torch.manual_seed(self.config.run.seed * 1_000_003 + 1 + rank + now * self.steps)
-            return [
-                f"{before} process(es) wrote the checkpoint and {now} resume it: weights and "
-                "optimizers are the same, random numbers differ from those of an unbroken run"
-            ]
-        torch.set_rng_state(random["cpu"][rank])
-        if self.device.type == "cuda" and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"][rank], self.device)
-        return []
 
     def _parts(self) -> dict[str, Any]:
         supervising = {}
