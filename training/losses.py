@@ -23,6 +23,10 @@ from training.pose_sources import Poses
 Augment = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
+# image [B, 3, R, R], raw [B, 3, r, r], condition [B, 2] or None: what D is shown of a batch
+Shown = tuple[Tensor, Tensor, Tensor | None]
+
+
 class StepInputs(NamedTuple):
     """Random inputs of one micro-batch of a main phase, beside its poses.
 
@@ -134,7 +138,7 @@ def generator_main(
     view_loss: an additional loss of the own, unmirrored views.
     """
     w, poses, views = generate(generator, inputs)
-    shown = [(view.image, view.raw, poses.condition) for view in views]
+    shown: list[Shown] = [(view.image, view.raw, poses.condition) for view in views]
     outputs = _discriminate_all(discriminator, shown, transform)
     losses = [F.softplus(-output.score) for output in outputs]
     loss, terms = _sum_of_means(losses), _named("G/loss", losses)
@@ -177,7 +181,7 @@ def discriminator_main(
     with torch.no_grad():
         _, poses, views = generate(generator, inputs)
     raw = blur(resize(real.images, generator.raw_resolution), transform.sigma)
-    shown = [(view.image, view.raw, poses.condition) for view in views]
+    shown: list[Shown] = [(view.image, view.raw, poses.condition) for view in views]
     shown.append((real.images, raw, real.condition))
     *outputs, output_real = _discriminate_all(discriminator, shown, transform)
     losses = [F.softplus(output.score) for output in outputs]
@@ -232,12 +236,12 @@ def depth_spread(view: View) -> Tensor:
 
 
 def _discriminate_all(
-    discriminator: Discriminator,
-    shown: list[tuple[Tensor, Tensor, Tensor | None]],
-    transform: DiscriminatorTransform,
+    discriminator: Discriminator, shown: list[Shown], transform: DiscriminatorTransform
 ) -> list[DiscriminatorOutput]:
-    """D's output on batches of equal size (image, raw, condition), in one pass."""
+    """D's output on batches of equal size, in one pass unless some conditions alone are known."""
     images, raws, conditions = zip(*shown, strict=True)
+    if len({condition is None for condition in conditions}) > 1:
+        return [discriminate(discriminator, *part[:2], transform, part[2]) for part in shown]
     condition = None if conditions[0] is None else torch.cat(conditions)
     image, raw, count = torch.cat(images), torch.cat(raws), len(shown)
     output = discriminate(discriminator, image, raw, transform, condition, batches=count)

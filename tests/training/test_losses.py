@@ -64,9 +64,9 @@ def gradients(phase: losses.Phase, network: torch.nn.Module) -> dict[str, Tensor
 @pytest.mark.parametrize(
     "phase, backbone, trunk",
     [
-        ("generator_main", [BATCH], [BATCH, BATCH]),
+        ("generator_main", [BATCH], [2 * BATCH]),
         ("generator_density", [BATCH], []),
-        ("discriminator_main", [BATCH], [BATCH, BATCH, BATCH]),
+        ("discriminator_main", [BATCH], [3 * BATCH]),
         ("discriminator_r1", [], [BATCH]),
     ],
 )
