@@ -334,7 +334,7 @@ class Trainer:
         return notes + reproducible.restore(state, self.device, new_seed)
 
     def _restore_precision(self, before: str) -> list[str]:
-        # On the CPU, `auto` depends on the processor, and on the version.
+        # Where the run does not ask for another one.
         now = self.precision
         if self.device.type != "cpu" or self.config.run.precision != "auto" or now == before:
             return []
