@@ -243,6 +243,9 @@ class RunConfig(_Section):
     snapshot_resolution: PositiveInt | None = Field(
         None, description="of the renderings in a snapshot's pictures, in pixels; null: as trained"
     )
+    checkpoint_minutes: PositiveFloat | None = Field(
+        None, description="between checkpoints; null: only with snapshots"
+    )
     keep: PositiveInt = Field(2, description="checkpoints to keep")
     keep_networks: PositiveInt | None = Field(
         None, description="network files to keep, the newest ones; null: all"
@@ -250,8 +253,19 @@ class RunConfig(_Section):
     keep_networks_every: PositiveInt | None = Field(
         None, description="besides the newest, keep every n-th snapshot's network file"
     )
+    after_snapshot: str | None = Field(
+        None,
+        description="command to run with each new network file, for instance to upload it; {} "
+        "stands for its path, which else comes last",
+    )
+    wandb: str | None = Field(
+        None, description="project of Weights & Biases that gets what TensorBoard gets"
+    )
     write_errors: Literal["continue", "stop"] = Field(
         "continue", description="what a full disk does to the run"
+    )
+    stall_minutes: PositiveFloat = Field(
+        15, description="without any process moving on, after which a run of several ends"
     )
     max_bad_steps: PositiveInt = Field(
         10, description="steps in a row without finite gradients that end the run"

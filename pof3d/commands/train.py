@@ -55,7 +55,9 @@ def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Output directory.")
 @click.option("--cfg", "preset", type=options.Preset(), required=True, help="Preset.")
 @click.option("--data", metavar="ZIP|DIR", help="Images. The toy preset makes its own.")
-@click.option("--gpus", type=int, help="Processes of the run, one device each.  [1]")
+@click.option(
+    "--gpus", type=int, help="Processes of the run, one device each.  [1; under torchrun, its]"
+)
 @click.option("--batch", type=int, help="Images per step, over all processes.")
 @click.option("--batch-gpu", type=int, help="Images per process and pass, to save memory.")
 @click.option("--gamma", type=float, help="Weight of R1.")

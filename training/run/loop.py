@@ -17,6 +17,7 @@ from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
 from torch_utils.memory import keep_freed_memory
+from torch_utils.watchdog import is_broken_connection
 from training import old_names
 from training.config import Config, config_json
 from training.data.dataset import ImageDataset, LabelUse
@@ -261,6 +262,8 @@ class Run:
             try:
                 result = compute(name, context)
             except Exception as error:
+                if is_broken_connection(error):
+                    raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 self.reporter.say(f"WARNING: no {name} ({reason}); going on")
             else:

@@ -119,6 +119,8 @@ class Request:
             raise UserError("--data is empty: give a zip or a folder of images")
         if isinstance(metrics := changes.get("run.metrics"), str):
             changes["run.metrics"] = parse_names(metrics)
+        if (place := distributed.Place.from_environment()) is not None:
+            changes.setdefault("run.gpus", place.world_size)  # torchrun has decided
         if self.weights is not None:
             # ADA has less to adapt to (Karras et al. 2020b).
             changes.setdefault("augment.kimg", 100)
@@ -136,7 +138,7 @@ def start(request: Request) -> int | None:
     """
     run = request.settings_alone().run
     kind = distributed.check_gpus(run.gpus, run.device)
-    return distributed.launch(_train, run.gpus, kind, request)
+    return distributed.launch(_train, run.gpus, kind, request, stall_minutes=run.stall_minutes)
 
 
 def _train(request: Request) -> int | None:
