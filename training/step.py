@@ -3,6 +3,7 @@
 Several processes run the same code, each on its share of the batch; the first one writes files.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from dnnlib import UserError
 from torch_utils import distributed
+from torch_utils.gradients import GradientAverager
 from torch_utils.images import to_float
 from torch_utils.training_stats import StatsCollector
 from training import geod, losses, old_names, schedules
@@ -73,6 +75,7 @@ class Trainer:
             self.augmentation, augment.kimg, target=augment.target, interval=augment.every
         )
         self.stats = StatsCollector(device)
+        self.averager = GradientAverager()
         self.steps = 0
         self.bad_steps = 0  # in a row
         torch.manual_seed(config.run.seed * 1_000_003 + 1 + distributed.rank())
@@ -188,11 +191,13 @@ class Trainer:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad(set_to_none=True)
         terms = []
-        for arguments in zip(*micro_batches, strict=True):
+        passes = list(zip(*micro_batches, strict=True))
+        averaging = self.averager.averaging(phase.__qualname__, parameters)
+        for arguments in passes:
             result = phase(*arguments)
-            (result.loss * (scale / len(micro_batches[0]))).backward(inputs=parameters)
+            with averaging if arguments is passes[-1] else contextlib.nullcontext():
+                (result.loss * (scale / len(passes))).backward(inputs=parameters)
             terms.append(result.terms)
-        distributed.average_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not nn.utils.get_total_norm(gradients).isfinite():
             self._first_non_finite = first_non_finite(terms, self._parts())

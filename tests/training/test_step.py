@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ import torch.distributed as dist
 
 from dnnlib import UserError
 from tests.helpers import tiny_config
-from torch_utils import distributed
 from training import losses
 from training.run.loop import open_dataset
 from training.schedules import blur_sigma, raw_resolution
@@ -291,8 +291,10 @@ def gradients_of(trainer: Trainer, indices: list[int]) -> dict[str, torch.Tensor
         network.zero_grad(set_to_none=True)
         for index in indices:
             loss = micro_batch_phase(trainer, phase, index).loss / len(indices)
-            loss.backward(inputs=list(network.parameters()))
-        distributed.average_gradients(network.parameters())
+            parameters = list(network.parameters())
+            last = index == indices[-1]
+            with trainer.averager.averaging(phase, parameters) if last else nullcontext():
+                loss.backward(inputs=parameters)
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
                 found[f"{phase}/{name}"] = parameter.grad.clone()
