@@ -6,6 +6,7 @@ A `Config` refuses what makes no sense when it is built, so the rest of the code
 import difflib
 import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -270,6 +271,13 @@ class RunConfig(_Section):
     max_bad_steps: PositiveInt = Field(
         10, description="steps in a row without finite gradients that end the run"
     )
+
+    @field_validator("after_snapshot")
+    @classmethod
+    def _is_command(cls, command: str | None) -> str | None:
+        if command is not None and not shlex.split(command):  # which complains of open quotes
+            raise ValueError("must not be empty")
+        return command
 
     @model_validator(mode="after")
     def _batches(self) -> "RunConfig":

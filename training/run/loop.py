@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from training.files.transfer import start_from
 from training.outputs.figures import save_image_grid
 from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
+from training.run.after_snapshot import AfterSnapshot
 from training.run.geod_snapshots import save_geod_pictures
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
@@ -43,7 +45,10 @@ PICTURED = 32  # latents and photographs in the pictures of a snapshot
 STEPS_TIMED = 4  # until the first estimate of the time; the first one is not counted
 FEW_IMAGES = 2000  # fewer overfit D without augmentation (Karras et al. 2020b)
 LONG_RUN = 14 * 24 * 3600  # seconds
-_DATA_FAILED = 1000  # in place of a signal's number, larger than any
+# What processes tell each other before a step, beside the number of a signal; the largest counts.
+_GO_ON, _CHECKPOINT_DUE, _DATA_FAILED = -1, 0, 1000
+UPLOAD_PATIENCE = 600.0  # seconds for the command after the last snapshot
+UPLOAD_PATIENCE_STOPPED = 20.0  # the same in a run that was told to stop
 
 
 def open_dataset(config: Config) -> ImageDataset:
@@ -94,7 +99,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
             run.prepare()
             return run.run(stop)
         finally:
-            run.reporter.close()
+            run.close(UPLOAD_PATIENCE if stop.received is None else UPLOAD_PATIENCE_STOPPED)
 
 
 class Run:
@@ -105,6 +110,11 @@ class Run:
         self.is_first = is_first
         self.tick, self.tick_started_at = 0, 0  # number, images so far
         self.saved = True  # whether all files of the last snapshot or stop were written
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None  # the checkpoint under way
+        self._checkpoint_at = time.monotonic()
+        self._waited = 0.0  # seconds for photographs, in this tick
+        self._averaged = 0  # bytes of gradients, up to this tick
         self.notes = [f"{len(trainer.dataset)} images of {trainer.dataset.name}"]
         self.notes += trainer.dataset.notes
         if known := checkpoints(folder):
@@ -118,6 +128,9 @@ class Run:
         self.reporter = Reporter(
             folder if is_first else None, run.kimg, trainer.kimg, run.write_errors == "stop"
         )
+        self.after_snapshot = None
+        if is_first and run.after_snapshot is not None:
+            self.after_snapshot = AfterSnapshot(run.after_snapshot, self._warn_of_command)
 
     def _resume(self, known: list[Path], wanted: Path) -> None:
         """Load checkpoint `wanted`, or the newest intact one before it."""
@@ -165,34 +178,59 @@ class Run:
         trainer.stop_waiting = lambda: stop.received is not None
         while trainer.kimg < run.kimg:
             failure = self._fetch()
-            reason = distributed.largest(stop.received or (_DATA_FAILED if failure else 0))
-            if reason:
+            reason = distributed.largest(self._reason(stop, failure))
+            if reason > _CHECKPOINT_DUE:
                 return self._stop_early(reason, failure)
+            if reason == _CHECKPOINT_DUE:
+                self._save_checkpoint()
             trainer.step()
+            self._look_at_writing()
             self._estimate_once(timer)
             self.reporter.progress(trainer.kimg)
             finished = trainer.kimg >= run.kimg
             if trainer.images_processed - self.tick_started_at >= run.tick * 1000 or finished:
-                seconds = (time.time() - clock) / (trainer.images_processed - counted_from) * 1000
-                self._end_tick(seconds)
+                self._end_tick(time.time() - clock, trainer.images_processed - counted_from)
                 if self.tick % run.snap == 0 or finished:
                     self._snapshot()
                 clock, counted_from = time.time(), trainer.images_processed
         self._require_saved()
         return None
 
+    def close(self, patience: float) -> None:
+        """Finish what is being written; wait `patience` seconds for the command after snapshots."""
+        self._writer.shutdown()
+        if self._writing is not None and (error := self._writing.exception()):
+            self.reporter.say(f"WARNING: the last checkpoint could not be written ({error})")
+        if self.after_snapshot is not None:
+            self.after_snapshot.close(patience)
+        self.reporter.close()
+
     def _fetch(self) -> UserError | None:
         """Have the trainer read its next photographs; the error where they cannot be read."""
+        started = time.monotonic()
         try:
             self.trainer.fetch()
         except UserError as error:
             return error
+        finally:
+            self._waited += time.monotonic() - started
         return None
+
+    def _reason(self, stop: StopSignals, failure: UserError | None) -> int:
+        """This process's, for not simply going on."""
+        if stop.received or failure:
+            return stop.received or _DATA_FAILED
+        minutes = self.config.run.checkpoint_minutes
+        if minutes is None or time.monotonic() - self._checkpoint_at < 60 * minutes:
+            return _GO_ON
+        return _CHECKPOINT_DUE
 
     def _stop_early(self, reason: int, failure: UserError | None) -> int:
         """Save; then return the signal, or raise UserError where photographs failed."""
         trainer = self.trainer
-        self.saved = self._save_checkpoint()
+        self._finish_writing()
+        self.saved = True
+        self._save_checkpoint()
         if reason == _DATA_FAILED:
             message = distributed.first_message(None if failure is None else str(failure))
             self._require_saved(message)
@@ -209,6 +247,7 @@ class Run:
 
     def _require_saved(self, reason: str = "") -> None:
         """Raises UserError, in all processes, where the last files of the run were not written."""
+        self._finish_writing()
         if distributed.any_process(not self.saved):
             raise UserError(
                 f"{reason + '; ' if reason else ''}the state at {self.trainer.kimg:.2f} kimg could "
@@ -230,21 +269,32 @@ class Run:
                 "--kimg shorten it"
             )
 
-    def _end_tick(self, seconds_per_kimg: float) -> None:
+    def _end_tick(self, seconds: float, images: int) -> None:
+        """seconds, images: that have passed in this tick, since the start of this process."""
         trainer = self.trainer
         self.tick += 1
         self.tick_started_at = trainer.images_processed
         stats = trainer.stats.collect()
-        self.reporter.tick(self.tick, trainer.kimg, seconds_per_kimg, stats)
+        health = {
+            "data_wait": distributed.largest(round(1000 * self._waited)) / (1000 * seconds),
+            "gradient_mb": (trainer.averager.bytes_averaged - self._averaged)
+            / (images / self.config.run.batch)
+            / 1e6,
+        }
+        self._waited, self._averaged = 0.0, trainer.averager.bytes_averaged
+        self.reporter.tick(self.tick, trainer.kimg, seconds / images * 1000, stats, health)
         self.reporter.watch_for_collapse(stats, self.config.rendering.box_warp)
 
     def _snapshot(self) -> None:
         """The checkpoint comes last: what was not written before it will be after a resume."""
+        self._finish_writing()
         self.saved = True
         if self.is_first:
             self.saved = self.reporter.guard(self._save_network)
+            if self.saved and self.after_snapshot is not None:
+                self.after_snapshot(self.folder / self._network_name)
             self.reporter.guard(self._save_pictures)
-        self.saved = self._save_checkpoint() and self.saved
+        self._save_checkpoint()
         if self.config.run.metrics:
             self._measure()
 
@@ -269,20 +319,38 @@ class Run:
             else:
                 self.reporter.metric(result, trainer.kimg, self._network_name)
 
-    def _save_checkpoint(self) -> bool:
-        """Write all state; called by all processes. Whether the first one could."""
+    def _save_checkpoint(self) -> None:
+        """Have all state written beside training; called by all processes."""
+        self._finish_writing()
         state = {
             "trainer": self.trainer.state_dict(),
             "tick": self.tick,
             "tick_started_at": self.tick_started_at,
         }
-        if not self.is_first:
-            return True
-        path = self.folder / f"checkpoint-{kimg_tag(self.trainer.kimg)}.pt"
-        written = self.reporter.guard(lambda: checkpoint.save_checkpoint(path, state, self.config))
+        self._checkpoint_at = time.monotonic()
+        if self.is_first:
+            path = self.folder / f"checkpoint-{kimg_tag(self.trainer.kimg)}.pt"
+            copied = checkpoint.copy_in_main_memory(state)
+            self._writing = self._writer.submit(
+                checkpoint.save_checkpoint, path, copied, self.config
+            )
+
+    def _look_at_writing(self) -> None:
+        """Finish with a checkpoint that is written, or could not be."""
+        if self._writing is not None and self._writing.done():
+            self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        """Wait for the checkpoint under way; older ones go."""
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        self.saved = self.reporter.guard(writing.result) and self.saved
         for old in checkpoints(self.folder)[self.config.run.keep :]:
             self.reporter.guard(old.unlink)
-        return written
+
+    def _warn_of_command(self, reason: str) -> None:
+        self.reporter.warn_once("command", f"run.after_snapshot failed ({reason}); going on")
 
     @property
     def _network_name(self) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FLAT_DEPTH = 0.01  # of the box: a smaller spread of depth is a flat card
 NARROW_POSES = math.radians(3)
+_HEALTH = {"gpu_use": "GPU", "data_wait": "data wait"}  # shares of time in the status line
 _NOTHING = Stat(0, math.nan, math.nan)  # of a tick whose steps were all skipped
 
 
@@ -113,12 +114,27 @@ class Reporter:
             f"to {self.total_kimg:g} kimg; {_memory_gb():.2f} GB"
         )
 
-    def tick(self, number: int, kimg: float, sec_per_kimg: float, stats: dict[str, Stat]) -> None:
-        """A status line, a line of stats.jsonl, and TensorBoard's scalars."""
+    def tick(
+        self,
+        number: int,
+        kimg: float,
+        sec_per_kimg: float,
+        stats: dict[str, Stat],
+        health: Mapping[str, float] | None = None,
+    ) -> None:
+        """A status line, a line of stats.jsonl, and TensorBoard's scalars.
+
+        Args:
+            number: of the tick.
+            kimg: trained so far.
+            sec_per_kimg: time.
+            stats: of the losses.
+            health: of the machinery, as 'data_wait', the share of time without photographs.
+        """
         if self.folder is None:
             return
-        memory = _memory_gb()
-        self.say(_status_line(number, kimg, self.total_kimg, sec_per_kimg, memory, stats))
+        memory, health = _memory_gb(), dict(health or {}) | _gpu_use()
+        self.say(_status_line(number, kimg, self.total_kimg, sec_per_kimg, memory, stats, health))
         record: dict[str, Any] = {
             "tick": number,
             "kimg": kimg,
@@ -126,6 +142,7 @@ class Reporter:
             "memory_gb": memory,
             "time": time.time(),
         }
+        record |= health
         record |= {name: stat.mean for name, stat in stats.items()}
         record |= {f"{name}_std": stat.std for name, stat in stats.items()}
         path = self.folder / "stats.jsonl"
@@ -211,6 +228,7 @@ def _status_line(
     sec_per_kimg: float,
     memory: float,
     stats: dict[str, Stat],
+    health: Mapping[str, float],
 ) -> str:
     def mean(name: str) -> float:
         return stats.get(name, _NOTHING).mean
@@ -225,6 +243,7 @@ def _status_line(
         f"{sec_per_kimg:.2f} s/kimg",
         f"ETA {duration((total_kimg - kimg) * sec_per_kimg)}",
         f"{memory:.2f} GB",
+        *(f"{words} {health[name]:.0%}" for name, words in _HEALTH.items() if name in health),
         f"G {mean('G/loss_own_view'):.3f}",
         f"D real {mean('D/loss_real'):.3f} fake {mean('D/loss_own_view'):.3f}",
         f"pose h {angle('pose/generated_h')} v {angle('pose/generated_v')} deg",
@@ -247,6 +266,16 @@ def _memory_gb() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return psutil.Process(os.getpid()).memory_info().rss / 2**30
+
+
+def _gpu_use() -> dict[str, float]:
+    """Share of the last second in which this process's GPU computed, where it can be asked."""
+    if not torch.cuda.is_available():
+        return {}
+    try:
+        return {"gpu_use": torch.cuda.utilization() / 100}
+    except Exception:  # nvidia-ml-py is missing, or has an error of its own
+        return {}
 
 
 def _forget_after(path: Path, kimg: float) -> None:

@@ -82,17 +82,30 @@ def test_without_a_folder_all_is_silent(capsys):
 
 
 def test_a_tick_in_three_places(reporter, tmp_path, capsys):
-    reporter.tick(1, 4.0, 600, STATS)
+    reporter.tick(1, 4.0, 600, STATS, {"data_wait": 0.034})
     line = capsys.readouterr().out.strip()
+    assert "GB | data wait 3% | G 0.700" in line
     assert line.startswith("tick 1 | kimg 4.00/10 | 600.00 s/kimg | ETA 1h 00m | ")
     assert "G 0.700 | D real 0.600 fake 0.500 | pose h 90±20 v 90±10 deg" in line
     assert line.endswith("estimated h 80±5 v 95±6 | depth spread 0.0500 | augment 0.125")
     (record,) = records(tmp_path)
     assert (record["tick"], record["kimg"], record["sec_per_kimg"]) == (1, 4.0, 600)
+    assert record["data_wait"] == 0.034
     assert record["memory_gb"] > 0 and record["time"] > 0
     for name, stat in STATS.items():
         assert (record[name], record[f"{name}_std"]) == (stat.mean, stat.std)
     assert scalars(tmp_path, "D/loss_real") == [(4000, pytest.approx(0.6))]
+
+
+def test_a_gpu_s_use_is_told_where_it_can_be_asked(reporter, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 << 30)
+    for answer in ({"return_value": 87}, {"side_effect": ModuleNotFoundError}):
+        with mock.patch.object(torch.cuda, "utilization", **answer):
+            reporter.tick(1, 4.0, 600, STATS)
+    known, unknown = capsys.readouterr().out.splitlines()
+    assert "| 3.00 GB | GPU 87% | G " in known and "| 3.00 GB | G " in unknown
+    assert [record.get("gpu_use") for record in records(tmp_path)] == [0.87, None]
 
 
 def test_long_times_are_in_days(reporter, capsys):
