@@ -46,6 +46,7 @@ LATE_IMPORTS = {
     "pillow_heif",
     "torch.utils.tensorboard",
     "viser",
+    "wandb",
     "xatlas",
 }
 

@@ -29,16 +29,17 @@ class GradientAverager:
         self._bucket_bytes = bucket_bytes
         self._plans: dict[str, list[list[Tensor]]] = {}
 
-    @contextlib.contextmanager
-    def averaging(self, phase: str, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """Within, the last backward pass of a phase; afterwards gradients are averages."""
-        if world_size() == 1:
-            yield
+    def backward(
+        self, loss: Tensor, parameters: Sequence[Tensor], phase: str, last: bool = True
+    ) -> None:
+        """Add the gradients of a loss; with the last one of a phase, take the means of the sums."""
+        if not last or world_size() == 1:
+            loss.backward(inputs=parameters)
             return
         plan = self._plans.get(phase, [])
         messages = _Messages(plan)
         with messages.listening():
-            yield
+            loss.backward(inputs=parameters)
         reached = [p for p in parameters if p.grad is not None]
         self.bytes_averaged += messages.finish(reached)
         if len(reached) != sum(map(len, plan)) or not messages.as_planned:

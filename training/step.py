@@ -3,7 +3,6 @@
 Several processes run the same code, each on its share of the batch; the first one writes files.
 """
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -74,8 +73,7 @@ class Trainer:
         self.ada = AdaController(
             self.augmentation, augment.kimg, target=augment.target, interval=augment.every
         )
-        self.stats = StatsCollector(device)
-        self.averager = GradientAverager()
+        self.stats, self.averager = StatsCollector(device), GradientAverager()
         self.steps = 0
         self.bad_steps = 0  # in a row
         torch.manual_seed(config.run.seed * 1_000_003 + 1 + distributed.rank())
@@ -190,13 +188,11 @@ class Trainer:
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad(set_to_none=True)
-        terms = []
-        passes = list(zip(*micro_batches, strict=True))
-        averaging = self.averager.averaging(phase.__qualname__, parameters)
-        for arguments in passes:
+        terms, count = [], len(micro_batches[0])
+        for number, arguments in enumerate(zip(*micro_batches, strict=True), 1):
             result = phase(*arguments)
-            with averaging if arguments is passes[-1] else contextlib.nullcontext():
-                (result.loss * (scale / len(passes))).backward(inputs=parameters)
+            loss = result.loss * (scale / count)
+            self.averager.backward(loss, parameters, phase.__qualname__, last=number == count)
             terms.append(result.terms)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not nn.utils.get_total_norm(gradients).isfinite():

@@ -23,6 +23,7 @@ FIELDS = {
     "snap": "run.snap",
     "metrics": "run.metrics",
     "keep": "run.keep",
+    "wandb": "run.wandb",
     "seed": "run.seed",
     "device": "run.device",
     "precision": "run.precision",
@@ -66,6 +67,7 @@ def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
 @click.option("--snap", type=int, help="Ticks between snapshots.")
 @click.option("--metrics", metavar="NAMES", help="Measured at snapshots, as fid50k_full; or none.")
 @click.option("--keep", type=int, help="Checkpoints to keep.")
+@click.option("--wandb", metavar="PROJECT", help="Mirror TensorBoard in Weights & Biases.")
 @click.option("--seed", type=int, help="Random seed.")
 @click.option("--mirror", type=bool, help="Also train on the images flipped left to right.")
 @click.option("--aug", type=click.Choice(["noaug", "ada", "fixed"]), help="Augmentation.")

@@ -58,8 +58,7 @@ def run_pass(network, parameters, averager: GradientAverager, use: list[int]) ->
     with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as all_reduce:
         last = network[use[0]].bias
         hook = last.register_hook(lambda _: sent_early.append(all_reduce.call_count))
-        with averager.averaging("phase", parameters):
-            loss_of(network, use).backward(inputs=parameters)
+        averager.backward(loss_of(network, use), parameters, "phase")
         hook.remove()
     messages = sent_early[0], all_reduce.call_count
     return Pass(gradients(network), expected, averager.bytes_averaged - before, messages)
@@ -85,6 +84,5 @@ def test_averages_are_those_of_each_tensor_however_they_travel(bucket_layers):
 def test_alone_nothing_is_sent_or_changed():
     parameter = nn.Parameter(torch.ones(3))
     averager = GradientAverager()
-    with averager.averaging("phase", [parameter]):
-        parameter.square().sum().backward()
+    averager.backward(parameter.square().sum(), [parameter], "phase")
     assert parameter.grad.tolist() == [2, 2, 2] and averager.bytes_averaged == 0

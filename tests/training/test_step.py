@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -291,10 +290,8 @@ def gradients_of(trainer: Trainer, indices: list[int]) -> dict[str, torch.Tensor
         network.zero_grad(set_to_none=True)
         for index in indices:
             loss = micro_batch_phase(trainer, phase, index).loss / len(indices)
-            parameters = list(network.parameters())
-            last = index == indices[-1]
-            with trainer.averager.averaging(phase, parameters) if last else nullcontext():
-                loss.backward(inputs=parameters)
+            parameters, last = list(network.parameters()), index == indices[-1]
+            trainer.averager.backward(loss, parameters, phase, last)
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
                 found[f"{phase}/{name}"] = parameter.grad.clone()

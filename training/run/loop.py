@@ -161,6 +161,8 @@ class Run:
         self.notes.append(ops.status(trainer.device))
         if trainer.kimg >= config.run.kimg:
             self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")
+        if config.run.wandb is not None:
+            self.reporter.mirror(config.run.wandb, config.model_dump(mode="json"))
         self.reporter.say_environment()
         for note in self.notes:
             self.reporter.say(note)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from dnnlib import UserError, append_line, atomic_write, code_version
 from metrics.result import MetricResult
 from torch_utils.training_stats import Stat
+from training.run.wandb_run import start_wandb
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -48,6 +49,7 @@ class Reporter:
         self._warned: set[str] = set()
         self._bar: tqdm | None = None
         self._events: SummaryWriter | None = None
+        self._end_mirror: Callable[[], None] = lambda: None
         self._purge_from = round(kimg * 1000) + 1 if kimg else None
         if folder is not None:
             stats = folder / "stats.jsonl"
@@ -184,12 +186,22 @@ class Reporter:
         else:
             self.recovered("narrow")
 
+    def mirror(self, project: str, config: dict[str, Any]) -> None:
+        """Have Weights & Biases get what TensorBoard gets from now on."""
+        if (folder := self.folder) is not None:
+            try:
+                self._end_mirror = start_wandb(project, folder, config)
+            except Exception as error:  # of its own kinds
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                self.say(f"WARNING: no Weights & Biases ({reason}); going on without")
+
     def close(self) -> None:
         """End the bar and flush TensorBoard's file."""
         if self._bar is not None:
             self._bar.close()
         if self._events is not None:
             self._attempt(self._events.close)
+        self._attempt(self._end_mirror)
 
     def _write_events(
         self, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray], kimg: float

@@ -24,6 +24,7 @@ from training.networks.generator import Generator
 from training.presets import build_config, suggested_gamma
 from training.run.loop import open_dataset, train
 from training.run.run_folder import checkpoints, latest_run_folder, new_run_folder
+from training.run.wandb_run import check_wandb
 
 WEIGHTS = (".safetensors", ".pkl")
 
@@ -81,6 +82,7 @@ class Request:
         if config.run.precision == "fp16" and not on_cuda:
             raise UserError("--precision fp16 needs CUDA; on the CPU use fp32 or bf16")
         check_names(config.run.metrics)
+        check_wandb(config.run.wandb)
         refuse_inside(self.outdir, str(config.data.path))
         dataset = open_dataset(config)
         pose_sources.build(config).prepare(dataset.all_cam2world, str(config.data.path))

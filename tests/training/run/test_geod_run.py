@@ -165,10 +165,8 @@ def gradients_of(photographs: Path, indices: list[int], **changes) -> dict[str, 
             "IR": supervisor.main(torch.rand(4, 3, 32, 32) * 2 - 1),
         }
         for name, phase in phases.items():
-            (phase.loss / len(indices)).backward(inputs=list(named[name].parameters()))
-    for network in named.values():
-        with trainer.averager.averaging("all", list(network.parameters())):
-            pass
+            parameters, loss = list(named[name].parameters()), phase.loss / len(indices)
+            trainer.averager.backward(loss, parameters, name, last=index == indices[-1])
     return {
         f"{name}.{key}": parameter.grad
         for name, network in named.items()
