@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
-from dnnlib import UserError, say_now
+from dnnlib import StopSignals, UserError, say_now
 
 BEAT_SECONDS = 2.0
 LOST_SECONDS = 40.0  # of silence: the process is gone, or nobody can reach it
@@ -130,7 +130,8 @@ class Watchdog:
                 self._agree(f"{self._name([self._rank])} failed: {words or type(error).__name__}")
             return error
         self._connection_broken = True
-        self._known.wait(LOST_SECONDS)
+        with StopSignals():  # torchrun sends one meanwhile; the line is to be said all the same
+            self._known.wait(LOST_SECONDS)
         reason = (str(error).splitlines() or [""])[0]
         return ProcessLost(self._verdict or f"another process was lost ({reason}): {_AGAIN}")
 
