@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 MOMENTS = ("step", "checkpoint", "metric")
 PATIENCE = 300.0  # seconds for anything to happen
 LIMIT = 60.0  # seconds until the processes that are left have ended
-METRIC = "pose_distribution"
+METRIC = "relief"
 # As small as networks can be; a snapshot every few steps.
 TINY = {
     "generator.z_dim": 8,
@@ -50,6 +50,11 @@ TINY = {
     "rendering.samples": 4,
     "rendering.importance_samples": 4,
     "rendering.sampling_multiplier": 1,
+}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(ROOT),
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # see cluster/torchrun.sh
 }
 BATCH, STEPS_PER_TICK = 4, 10
 
@@ -72,7 +77,7 @@ class Machine:
     def __init__(self, number: int, arguments: list[str], log: Path):
         self.number = number
         self._file = open(log, "ab")  # noqa: SIM115  closed with the machine
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | ENVIRONMENT
         self.agent = psutil.Popen(
             arguments,
             env=environment,
@@ -257,7 +262,7 @@ def same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def drill(folder: Path, kills: int, steps: int, processes: int = 2) -> list[Kill]:
+def drill(folder: Path, kills: int, steps: int, processes: int = 2, *options: str) -> list[Kill]:
     """Kill, in turn at each moment and on either machine; then finish the run.
 
     Raises:
@@ -265,12 +270,12 @@ def drill(folder: Path, kills: int, steps: int, processes: int = 2) -> list[Kill
             damaged.
     """
     found = []
-    length = ("--kimg", str(steps * BATCH / 1000), "--metrics", METRIC)
+    length = ("--kimg", str(steps * BATCH / 1000), "--metrics", METRIC, *options)
     with job(folder, "2", processes, *length) as it:
         it.start(0)
         it.start(1)
         for number in range(kills):
-            moment, victim = MOMENTS[number % len(MOMENTS)], number // len(MOMENTS) % 2
+            moment, victim = MOMENTS[number % len(MOMENTS)], 1 - number % 2
             found.append(kill_once(it, moment, victim))
             click.echo(
                 f"{number + 1:3d}: machine {victim} in a {moment}: ended after "

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -125,15 +125,15 @@ class Watchdog:
         """
         self._explained.set()
         if not is_broken_connection(error):
-            words = (str(error).splitlines() or [""])[0]
+            here = f"process {self._rank} on {socket.gethostname()}"
             with contextlib.suppress(RuntimeError):
-                self._agree(f"{self._name([self._rank])} failed: {words or type(error).__name__}")
+                self._agree(f"{here} failed: {_first_line(error)}")
             return error
         self._connection_broken = True
         with StopSignals():  # torchrun sends one meanwhile; the line is to be said all the same
             self._known.wait(LOST_SECONDS)
-        reason = (str(error).splitlines() or [""])[0]
-        return ProcessLost(self._verdict or f"another process was lost ({reason}): {_AGAIN}")
+        unknown = f"another process was lost ({_first_line(error)}); {_AGAIN}"
+        return ProcessLost(self._verdict or unknown)
 
     def _watch(self) -> None:
         while not self._stopped.wait(BEAT_SECONDS):
@@ -143,7 +143,7 @@ class Watchdog:
                 self._verdict = self._judge()
             except RuntimeError as error:
                 self._verdict = (
-                    f"the store of the processes does not answer ({str(error).splitlines()[0]}): "
+                    f"the store of the processes does not answer ({_first_line(error)}): "
                     f"process 0 or its machine is gone; {_AGAIN}"
                 )
             if self._verdict:
@@ -174,19 +174,20 @@ class Watchdog:
             return self._store.compare_set(_VERDICT, "", verdict).decode()
 
     def _lost(self, beats: Mapping[int, Beat]) -> str:
-        now, silent = time.monotonic(), []
-        limit = BROKEN_SECONDS if self._connection_broken else LOST_SECONDS
+        now, silence = time.monotonic(), {}
         for rank, beat in beats.items():
             number, since = self._heard[rank]
             if beat.number != number:
                 self._heard[rank] = beat.number, now
-            elif now - since > limit and rank != self._rank:
-                silent.append(rank)
-        if not silent:
+            elif rank != self._rank:
+                silence[rank] = now - since
+        limit = BROKEN_SECONDS if self._connection_broken else LOST_SECONDS
+        if max(silence.values(), default=0) < limit:
             return ""
-        last = beats[silent[0]]
+        # With all that fell silent at about the same time, as those of one machine.
+        silent = [rank for rank, seconds in silence.items() if seconds > limit - 2 * BEAT_SECONDS]
         return (
-            f"{self._name(silent, last.host)} went silent (last seen in {last.place}): killed, "
+            f"{_name(silent, beats)} went silent (last seen in {beats[silent[0]].place}): killed, "
             f"short of memory, or cut off from the network; {_AGAIN}"
         )
 
@@ -197,17 +198,11 @@ class Watchdog:
         places: dict[tuple[bool, str], list[int]] = defaultdict(list)
         for rank, beat in beats.items():
             places[beat.waiting, beat.place].append(rank)
-        parts = [
-            f"{self._name(ranks, beats[ranks[0]].host)} {'waits' if waiting else 'stands'} in "
-            f"{place}"
-            for (waiting, place), ranks in sorted(places.items())
-        ]
+        parts = []
+        for (waiting, place), ranks in sorted(places.items()):
+            verb = ("wait" if waiting else "stand") + "s" * (len(ranks) == 1)
+            parts.append(f"{_name(ranks, beats)} {verb} in {place}")
         return f"nothing has moved on for {since / 60:.2g} minutes: {'; '.join(parts)}; {_AGAIN}"
-
-    def _name(self, ranks: Iterable[int], host: str = "") -> str:
-        numbers = [str(rank) for rank in ranks]
-        plural = "es" if len(numbers) > 1 else ""
-        return f"process{plural} {', '.join(numbers)} on {host or socket.gethostname()}"
 
     def _end(self) -> None:
         """See to it that this process ends: by its main thread if that notices, else here."""
@@ -264,6 +259,16 @@ def _place(frames: list[FrameType]) -> tuple[str, bool]:
             place = f"{path.parent.name}/{path.name}:{frame.f_lineno} {frame.f_code.co_name}"
             return place, waiting
     return "nowhere", waiting
+
+
+def _name(ranks: Sequence[int], beats: Mapping[int, Beat]) -> str:
+    plural = "es" if len(ranks) > 1 else ""
+    hosts = sorted({beats[rank].host for rank in ranks})
+    return f"process{plural} {', '.join(map(str, ranks))} on {', '.join(hosts)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _key(rank: int) -> str:
