@@ -56,7 +56,7 @@ ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # see cluster/torchrun.sh
 }
-BATCH, STEPS_PER_TICK = 4, 10
+BATCH, STEPS_PER_TICK = 4, 5
 
 
 class Kill(NamedTuple):
@@ -154,7 +154,8 @@ class Job:
 
     @property
     def run_folder(self) -> Path | None:
-        return next(iter(self.outdir.glob("0*")), None)
+        """The newest one: a run that is killed before its first checkpoint begins anew."""
+        return max(self.outdir.glob("0*"), default=None)
 
     def steps(self) -> int:
         """Up to the last tick."""
@@ -287,14 +288,15 @@ def drill(folder: Path, kills: int, steps: int, processes: int = 2, *options: st
 
 
 def final_state(folder: Path) -> dict[str, Any]:
-    (run,) = (folder / "runs").glob("0*")
-    return load_checkpoint(checkpoints(run)[0])["trainer"]
+    """Of the newest checkpoint of the newest run below a job's folder."""
+    newest = max((folder / "runs").glob("*/checkpoint-*.pt"))
+    return load_checkpoint(newest)["trainer"]
 
 
 @click.command(cls=Command)
 @click.option("--kills", type=int, default=20, show_default=True, help="How often.")
 @click.option(
-    "--steps-per-kill", type=int, default=40, show_default=True, help="Length of the run."
+    "--steps-per-kill", type=int, default=15, show_default=True, help="Length of the run."
 )
 @click.option("--folder", type=click.Path(path_type=Path), help="Kept.  [a temporary one]")
 def main(kills: int, steps_per_kill: int, folder: Path | None) -> None:
@@ -304,7 +306,8 @@ def main(kills: int, steps_per_kill: int, folder: Path | None) -> None:
         folder = folder or Path(temporary)
         (folder / "unbroken").mkdir(parents=True)
         (folder / "killed").mkdir()
-        with job(folder / "unbroken", "1", 4, "--kimg", str(steps * BATCH / 1000)) as unbroken:
+        length = ("--kimg", str(steps * BATCH / 1000), "--snap", "1000")
+        with job(folder / "unbroken", "1", 4, *length) as unbroken:
             unbroken.start(0)
             unbroken.finish()
         found = drill(folder / "killed", kills, steps)

@@ -31,7 +31,7 @@ def test_two_machines_of_two_processes_train_as_one_of_four(photographs, tmp_pat
 
 def test_killed_machines_cost_nothing(photographs, tmp_path):
     """One that comes back to those that are left, and the one where all meet."""
-    steps = 50
+    steps = 30
     whole = train(tmp_path / "whole", photographs, 1, 2, steps)
     (tmp_path / "killed").mkdir()
     kills = drill(tmp_path / "killed", 2, steps, 1, "--data", str(photographs))
