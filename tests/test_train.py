@@ -119,6 +119,16 @@ def test_two_processes_train(photographs, tmp_path):
     assert (folder / "network-000000.01.safetensors").exists()
 
 
+@pytest.mark.parametrize("option, gpus", [((), 4), (("--gpus", "2"), 2)])
+def test_torchrun_says_how_many_processes_there_are(monkeypatch, photographs, option, gpus):
+    """Unless the command line does; an elastic restart has another number, and the same line."""
+    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "MASTER_ADDR": "a", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    arguments = ["--outdir", "none", "--cfg", "cats", "--data", str(photographs), "--dry-run"]
+    said = CliRunner().invoke(train.main, [*arguments, *option]).stdout
+    assert json.loads(said)["run"]["gpus"] == gpus
+
+
 def test_dry_run_prints_the_configuration_and_writes_nothing(photographs, tmp_path):
     arguments = ["--outdir", tmp_path / "runs", "--cfg", "cats", "--data", photographs, "--dry-run"]
     result = run(*arguments, "--mirror", "true", "--aug", "ada", "--set", "loss.blur_sigma=3")
@@ -244,7 +254,7 @@ def test_at_most_thirty_options():
         *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
         *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
         *("desc", "settings", "dry_run", "metrics", "poses", "ops", "help_settings"),
-        *("geod", "geod_from", "with_ir"),
+        *("geod", "geod_from", "with_ir", "wandb"),
     }
 
 
