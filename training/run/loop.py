@@ -48,7 +48,7 @@ LONG_RUN = 14 * 24 * 3600  # seconds
 # What processes tell each other before a step, beside the number of a signal; the largest counts.
 _GO_ON, _CHECKPOINT_DUE, _DATA_FAILED = -1, 0, 1000
 UPLOAD_PATIENCE = 600.0  # seconds for the command after the last snapshot
-UPLOAD_PATIENCE_STOPPED = 20.0  # the same in a run that was told to stop
+UPLOAD_PATIENCE_STOPPED = 20.0  # the same in a run that ends early
 
 
 def open_dataset(config: Config) -> ImageDataset:
@@ -95,11 +95,15 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     with StopSignals(say_now if is_first else None) as stop, locked(folder if is_first else None):
         trainer = Trainer(config, open_dataset(config), select_device(config.run.device))
         run = Run(trainer, folder, resume, is_first)
+        patience = UPLOAD_PATIENCE_STOPPED
         try:
             run.prepare()
-            return run.run(stop)
+            received = run.run(stop)
+            if received is None:
+                patience = UPLOAD_PATIENCE
+            return received
         finally:
-            run.close(UPLOAD_PATIENCE if stop.received is None else UPLOAD_PATIENCE_STOPPED)
+            run.close(patience)
 
 
 class Run:
