@@ -30,3 +30,16 @@ def select_precision(choice: str, device: torch.device) -> str:
     if choice != "auto":
         return choice
     return "fp16" if device.type == "cuda" else "fp32"
+
+
+def restore_threads(threads: int, device: torch.device) -> list[str]:
+    """Compute with so many threads on the CPU, where sums are rounded as threads share them.
+
+    Returns:
+        A line for the log where there were more or fewer.
+    """
+    now = torch.get_num_threads()
+    if device.type != "cpu" or now == threads:
+        return []
+    torch.set_num_threads(threads)
+    return [f"{threads} threads as before, not {now}, for the same results"]

@@ -41,7 +41,6 @@ def answers() -> list[dict]:
         "gathered": gathered and [tensor.tolist() for tensor in gathered],
         "largest": distributed.largest(5 + rank),
         "made": distributed.from_first(lambda: f"by {rank}"),
-        "gradients": averaged_gradients(rank),
         "statistics": statistics(rank),
     }
     try:
@@ -51,14 +50,6 @@ def answers() -> list[dict]:
     both = [{}, {}]
     torch.distributed.all_gather_object(both, found)
     return both
-
-
-def averaged_gradients(rank: int) -> list:
-    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (1, 2, 3)]
-    parameters[0].grad = torch.full((1,), float(rank))
-    parameters[2].grad = torch.arange(3) * float(rank)
-    distributed.average_gradients(parameters)
-    return [None if p.grad is None else p.grad.tolist() for p in parameters]
 
 
 def statistics(rank: int) -> dict[str, Stat]:
@@ -88,7 +79,6 @@ def test_two_processes_answer_together():
         "mean": [6, 7],
         "largest": 6,
         "made": "by 0",
-        "gradients": [[0.5], None, [0, 0.5, 1]],
         "refused": "the first one refuses",
     }
 

@@ -11,11 +11,11 @@ import torch.distributed as dist
 
 from dnnlib import UserError
 from tests.helpers import tiny_config
-from torch_utils import distributed
 from training import losses
 from training.run.loop import open_dataset
 from training.schedules import blur_sigma, raw_resolution
 from training.step import Trainer, TrainingDiverged
+from training.step_inputs import density_points
 
 CPU = torch.device("cpu")
 
@@ -108,7 +108,7 @@ def test_augmentation_modes(photographs, augment):
     p = trainer.augmentation.p.item()
     if augment == "ada":
         assert p in (0, pytest.approx(0.04), pytest.approx(0.08))  # 4 images move p by 0.04
-        assert trainer.ada.state_dict()["steps"] == 0
+        assert trainer.feedback.ada.state_dict()["steps"] == 0
     else:
         assert p == pytest.approx({"noaug": 0.0, "fixed": 0.2}[augment])
 
@@ -195,6 +195,8 @@ def test_schedules():
         {"loss__pose_entropy_weight": 0},
         {"rendering__density_scale": 1},
         {"generator__style_mixing": 1},
+        {"generator__diversity_clarity": 0.6},
+        {"loss__pose_spread_weight": 0.5, "loss__pose_entropy_weight": 0},
         {"rendering__plane_axes": "eg3d"},
         {"rendering__importance_samples": 0},
         {"rendering__white_background": False},
@@ -278,7 +280,7 @@ def micro_batch_phase(trainer: Trainer, name: str, index: int) -> losses.Phase:
     if name == "generator_main":
         return losses.generator_main(g, d, trainer._inputs(z), transform)
     if name == "generator_density":
-        return losses.generator_density(g, z, *losses.density_points(g, 4, CPU))
+        return losses.generator_density(g, z, *density_points(g, 4))
     if name == "discriminator_main":
         return losses.discriminator_main(g, d, trainer._inputs(z), real, transform)
     return losses.discriminator_r1(g, d, real, transform)
@@ -292,8 +294,8 @@ def gradients_of(trainer: Trainer, indices: list[int]) -> dict[str, torch.Tensor
         network.zero_grad(set_to_none=True)
         for index in indices:
             loss = micro_batch_phase(trainer, phase, index).loss / len(indices)
-            loss.backward(inputs=list(network.parameters()))
-        distributed.average_gradients(network.parameters())
+            parameters, last = list(network.parameters()), index == indices[-1]
+            trainer.averager.backward(loss, parameters, phase, last)
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
                 found[f"{phase}/{name}"] = parameter.grad.clone()

@@ -106,7 +106,7 @@ class Generator(nn.Module):
         z: Tensor,
         label: Tensor | None = None,
         *,
-        truncation: float = 1,
+        truncation: Tensor | float = 1,
         cutoff: int | None = None,
     ) -> Latent:
         """Map latents to intermediate ones and to poses.
@@ -159,9 +159,10 @@ class Generator(nn.Module):
     def planes(self, ws: Tensor, noise: str = "const") -> Tensor:
         """Tri-planes of ws: [B, num_ws, w_dim] -> [B, 3, C, H, W].
 
-        noise: 'random', drawn for each sample; 'const', the layers' stored noise; or 'none'.
+        noise: 'random', drawn for each sample; 'const', the layers' stored noise; or 'none', as is
+        any choice for a generator without noise.
         """
-        return self.backbone.planes(ws, noise)
+        return self.backbone.planes(ws, noise if self.config.generator.noise else "none")
 
     def field(self, planes: Tensor, points: Tensor) -> FieldSamples:
         """Density (before softplus) and color at points [B, N, 3] in world units.

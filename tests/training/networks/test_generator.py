@@ -98,6 +98,9 @@ def test_deterministic_by_default():
     assert torch.equal(generator(z).image, generator(z).image)
     assert not torch.equal(generator(z).image, generator(z, noise="none").image)
     assert not torch.equal(generator(z, noise="random").image, generator(z, noise="random").image)
+    silent = small_generator(generator__noise=False)
+    silent.load_state_dict(generator.state_dict())
+    assert torch.equal(silent(z, noise="random").image, generator(z, noise="none").image)
 
     latent = generator.latent(z)
     planes, cam2world = generator.planes(latent.ws), generator.cam2world(latent.pose)[:, None]
