@@ -168,6 +168,8 @@ class Feedback:
         if self.r1 is not None:
             self.r1.observe(terms["D/score_real"], terms["D/score_own_view"])
             stats.report("D/r1_factor", self.r1.factor)
+        if self.diversity is None and self.spread is None:
+            return
         photographs, estimates, poses = (
             torch.stack([terms[f"pose/{kind}_{angle}"] for angle in "hv"], dim=1)
             for kind in ("estimated", "estimated_generated", "generated")
