@@ -43,6 +43,7 @@ CHANCE = {
     "augment__mode": "ada",
     "augment__every": 2,
     "augment__kimg": 0.04,
+    "augment__target": 0.0,
     "generator__style_mixing": 0.5,
     "generator__diversity_clarity": 0.0,
     "loss__pose_spread_weight": 0.5,
