@@ -1,5 +1,6 @@
 """A training run in its folder: ticks, snapshots, checkpoints, metrics."""
 
+import functools
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
 from metrics.context import Context
+from metrics.poses import flip_consistency
 from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
 from torch_utils.memory import keep_freed_memory
+from torch_utils.training_stats import Stat
 from torch_utils.watchdog import is_broken_connection
 from training import old_names
 from training.config import Config, config_json
@@ -161,7 +164,10 @@ class Run:
         if trainer.supervisor is not None:
             self.notes.append(trainer.supervisor.note)
         self.notes += _advice(config, len(trainer.dataset))
-        self.notes.append(f"{distributed.world_size()} process(es) on {trainer.device.type}")
+        processes = f"{distributed.world_size()} process(es) on {trainer.device.type}"
+        if trainer.device.type == "cpu":
+            processes += f", {torch.get_num_threads()} thread(s) each"
+        self.notes.append(f"{processes}, {trainer.precision}")
         self.notes.append(ops.status(trainer.device))
         if trainer.kimg >= config.run.kimg:
             self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")
@@ -288,8 +294,18 @@ class Run:
             / 1e6,
         }
         self._waited, self._averaged = 0.0, trainer.averager.bytes_averaged
+        if self.is_first:
+            stats["pose/flip_correlation"] = Stat(PICTURED, self._flip_correlation(), 0.0)
         self.reporter.tick(self.tick, trainer.kimg, seconds / images * 1000, stats, health)
         self.reporter.watch_for_collapse(stats, self.config.rendering.box_warp)
+        self.reporter.watch_poses(stats, trainer.kimg)
+
+    def _flip_correlation(self) -> float:
+        """Correlation of D's yaws of flipped photographs with the flipped yaws."""
+        network = EvaluatedNetwork(self.trainer.averaged_generator, self.trainer.discriminator)
+        images = self._photographs.to(self.trainer.device)
+        both = (network.estimate_directions(x).cpu() for x in (images, images.flip(-1)))
+        return flip_consistency(*both).yaw_correlation
 
     def _snapshot(self) -> None:
         """The checkpoint comes last: what was not written before it will be after a resume."""
@@ -392,7 +408,7 @@ class Run:
             temporary.write_text(config_json(self.config, indent=2) + "\n")
 
     def _save_photographs(self) -> None:
-        save_image_grid(self.folder / "reals.png", self._photographs())
+        save_image_grid(self.folder / "reals.png", self._photographs)
 
     def _save_pictures(self) -> None:
         trainer, config = self.trainer, self.config
@@ -403,7 +419,7 @@ class Run:
             intrinsics = None
         folder, tag, generator = self.folder, kimg_tag(trainer.kimg), trainer.averaged_generator
         z = latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device)
-        inputs = z, intrinsics, self._photographs().to(trainer.device)
+        inputs = z, intrinsics, self._photographs.to(trainer.device)
         size = config.run.snapshot_resolution
         pictures = save_snapshot_pictures(
             *(folder, tag, generator, trainer.discriminator), *inputs, resolution=size
@@ -414,6 +430,7 @@ class Run:
         arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
         self.reporter.pictures(arrays, trainer.kimg)
 
+    @functools.cached_property
     def _photographs(self) -> Tensor:
         """The same few in every snapshot, in [-1, 1]."""
         dataset = self.trainer.dataset

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 FLAT_DEPTH = 0.01  # of the box: a smaller spread of depth is a flat card
 NARROW_POSES = math.radians(3)
+# When poses should be there, and what says that they are not.
+POSES_DUE_KIMG, POSES_DUE_SHARE = 10.0, 0.1
+CONSISTENT, TURNING_OBJECTS = 0.3, 0.5
 _HEALTH = {"gpu_use": "GPU", "data_wait": "data wait"}  # shares of time in the status line
 _NOTHING = Stat(0, math.nan, math.nan)  # of a tick whose steps were all skipped
 
@@ -186,6 +189,37 @@ class Reporter:
         else:
             self.recovered("narrow")
 
+    def watch_poses(self, stats: dict[str, Stat], kimg: float) -> None:
+        """Warn when, some way into the run, D's poses of photographs mean little.
+
+        Signs that need no labels: flipping a photograph does not flip its pose; D's poses spread
+        much less than G's, as where objects turn in place of cameras.
+        """
+        if kimg < max(self.total_kimg * POSES_DUE_SHARE, POSES_DUE_KIMG):
+            return
+        advice = "see 'poses are not learned' in docs/troubleshooting.md"
+        correlation = stats.get("pose/flip_correlation", _NOTHING).mean
+        if correlation < CONSISTENT:
+            self.warn_once(
+                "flip",
+                "poses are not being found: D's poses of flipped photographs are not the flipped "
+                f"ones (correlation {correlation:.2f}); {advice}",
+            )
+        else:
+            self.recovered("flip")
+        estimated, generated = (
+            max(stats.get(f"pose/{kind}_{angle}", _NOTHING).std for angle in "hv")
+            for kind in ("estimated", "generated")
+        )
+        if estimated < TURNING_OBJECTS * generated:
+            self.warn_once(
+                "turning",
+                f"D's poses of photographs spread by {math.degrees(estimated):.0f} degrees and G's "
+                f"by {math.degrees(generated):.0f}: objects may turn in place of cameras; {advice}",
+            )
+        else:
+            self.recovered("turning")
+
     def mirror(self, project: str, config: dict[str, Any]) -> None:
         """Have Weights & Biases get what TensorBoard gets from now on."""
         if (folder := self.folder) is not None:
@@ -260,6 +294,7 @@ def _status_line(
         f"D real {mean('D/loss_real'):.3f} fake {mean('D/loss_own_view'):.3f}",
         f"pose h {angle('pose/generated_h')} v {angle('pose/generated_v')} deg",
         f"estimated h {angle('pose/estimated_h')} v {angle('pose/estimated_v')}",
+        f"flip {mean('pose/flip_correlation'):+.2f}",
         f"depth spread {mean('G/depth_spread'):.4f}",
         f"augment {mean('augment/p'):.3f}",
     ]

@@ -44,6 +44,8 @@ CHANCE = {
     "augment__every": 2,
     "augment__kimg": 0.04,
     "generator__style_mixing": 0.5,
+    "generator__diversity_clarity": 0.0,
+    "loss__pose_spread_weight": 0.5,
     "loss__blur_sigma": 2.0,
     "loss__blur_kimg": 0.2,
     "run__keep": 9,
