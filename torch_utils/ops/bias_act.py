@@ -129,14 +129,17 @@ def _launch_forward(
     library: ctypes.CDLL, x: Tensor, bias: Tensor | None, constants: list[ctypes.c_double]
 ) -> Tensor:
     y = torch.empty_like(x)
-    dim = 0 if bias is None else max(range(x.ndim), key=list(bias.shape).__getitem__)
+    step, size = 1, 1  # element i of the memory has bias i // step % size
+    if bias is not None and bias.numel() > 1:
+        dim = max(range(x.ndim), key=list(bias.shape).__getitem__)
+        step, size = x.stride(dim), x.shape[dim]
     bias = None if bias is None else bias.contiguous()
     cuda.launch(
         library.bias_act_forward,
         x.device,
         cuda.TYPES[x.dtype],
         *cuda.pointers(x, bias, y),
-        *map(ctypes.c_int64, (x.numel(), x.stride(dim), x.shape[dim])),
+        *map(ctypes.c_int64, (x.numel(), step, size)),
         *constants,
     )
     return y
@@ -165,7 +168,7 @@ def _constants(slope: float, gain: float, clamp: float | None) -> list[ctypes.c_
 
 def _has_kernel(x: Tensor) -> bool:
     """Stock torch is the implementation on the CPU."""
-    if x.device.type != "cuda" or x.dtype not in cuda.TYPES or x.numel() == 0:
+    if not cuda.is_gpu(x.device) or x.dtype not in cuda.TYPES or x.numel() == 0:
         return False
     return kernels.available("bias_act", x.device)
 

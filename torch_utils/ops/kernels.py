@@ -15,6 +15,8 @@ from dnnlib import UserError
 from neural_renderer.ops.build import BuildError, Kernels, Mode, parse_mode
 from neural_renderer.ops.registration import constant_when_traced
 
+from . import cuda
+
 KERNELS = Kernels(
     "pof3d",
     Path(__file__).parent / "csrc",
@@ -92,7 +94,7 @@ def load(name: str, device: torch.device) -> ctypes.CDLL | None:
     Raises:
         UserError: if the mode is 'native' and it cannot be had.
     """
-    if device.type == "cuda":
+    if cuda.is_gpu(device):
         source, options = f"{name}.cu", cuda_options(*torch.cuda.get_device_capability(device))
     else:
         source, options = f"{name}.cpp", cpu_options(cpu_capability())

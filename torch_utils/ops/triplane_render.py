@@ -110,7 +110,7 @@ def _has_kernel(
         and all(t.dtype == torch.float32 and t.device == device for t in tensors)
         and 0 < planes.shape[1:].numel() < 2**31
         and points.numel() > 0
-        and (device.type == "cpu" or _fits_gpu(w1, b1, w2, b2))
+        and (not cuda.is_gpu(device) or _fits_gpu(w1, b1, w2, b2))
         and kernels.available("triplane_render", device)
     )
 
@@ -120,7 +120,7 @@ def native_library(device: torch.device) -> ctypes.CDLL | None:
     if device.type not in ("cpu", "cuda"):
         return None
     library = kernels.load("triplane_render", device)
-    return library if library is None or device.type == "cuda" else _declare(library)
+    return library if library is None or cuda.is_gpu(device) else _declare(library)
 
 
 def _library(device: torch.device) -> ctypes.CDLL:
@@ -178,7 +178,7 @@ def _forward(
     points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
     sigma, color = _forward_fake(planes, points, w1, b1, w2, b2, box_warp, axes)
     shape = _describe(texels, points, w1, w2, box_warp, axes)
-    if planes.is_cuda:
+    if cuda.is_gpu(planes.device):
         packed = pack(DecoderWeights(w1, b1, w2, b2))
         _launch(library, shape, packed, texels, points, sigma, color, None, None, None, None, None)
     else:
@@ -242,7 +242,7 @@ def _gradients(
     shape = _describe(texels, points, w1, w2, box_warp, axes)
     weights = DecoderWeights(w1, b1, w2, b2)
     outputs = (color.contiguous(), d_sigma, d_color, d_planes, d_points)
-    run = _cuda_gradients if planes.is_cuda else _cpu_gradients
+    run = _cuda_gradients if cuda.is_gpu(planes.device) else _cpu_gradients
     d_weights = run(library, shape, texels, points, weights, outputs, wanted[2])
     if d_planes is not None and texels is not planes:
         d_planes = _to_planes(library, d_planes)
@@ -333,8 +333,7 @@ def _cuda_gradients(
 
 def _blocks(points: Tensor) -> int:
     tiles = -(-points[..., 0].numel() // _GPU_BLOCK)
-    processors = torch.cuda.get_device_properties(points.device).multi_processor_count
-    return min(tiles, 4 * processors)
+    return min(tiles, 4 * cuda.processors(points.device))
 
 
 def _launch(
@@ -390,7 +389,7 @@ def _as_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
     """Planes whose channels lie side by side: a copy if need be."""
     if _has_texels(planes):
         return planes
-    if planes.is_cuda:
+    if cuda.is_gpu(planes.device):
         return planes.movedim(2, 4).contiguous().movedim(4, 2)
     source = planes.contiguous()
     target = planes.new_empty(planes.movedim(2, 4).shape)
@@ -400,7 +399,7 @@ def _as_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
 
 def _to_planes(library: ctypes.CDLL, texels: Tensor) -> Tensor:
     """The inverse of `_as_texels`: a contiguous copy."""
-    if texels.is_cuda:
+    if cuda.is_gpu(texels.device):
         return texels.contiguous()
     target = texels.new_empty(texels.shape)
     _transpose(library, texels, target, texels.shape[3:].numel(), texels.shape[2])
