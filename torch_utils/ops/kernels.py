@@ -30,6 +30,7 @@ _CPU_OPTIONS = (
     *("-fopenmp", "-w", "-ffp-contract=fast"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
+CUDA_OPTIONS = ("--extended-lambda",)
 _INSTRUCTION_SETS = {
     "baseline": (),
     "AVX2": ("-mavx2", "-mfma"),
@@ -123,4 +124,4 @@ def cpu_options(capability: str) -> tuple[str, ...]:
 
 def cuda_options(major: int, minor: int) -> tuple[str, ...]:
     """The compiler's options for GPUs of that compute capability."""
-    return ("--extended-lambda", f"-arch=sm_{major}{minor}")
+    return (*CUDA_OPTIONS, f"-arch=sm_{major}{minor}")

@@ -110,7 +110,7 @@ def _has_kernel(
         and all(t.dtype == torch.float32 and t.device == device for t in tensors)
         and 0 < planes.shape[1:].numel() < 2**31
         and points.numel() > 0
-        and (not cuda.is_gpu(device) or _fits_gpu(w1, b1, w2, b2))
+        and (not cuda.is_gpu(device) or _fits_gpu(w1, b2))
         and kernels.available("triplane_render", device)
     )
 
@@ -304,15 +304,24 @@ def _pointers(*tensors: Tensor | None) -> list[int | None]:
 
 _GPU_SIZES = (16, 32)  # of channels and colors, for which csrc/triplane_render.cu has kernels
 _GPU_BLOCK = 64  # its points per block
-_GPU_SHARED_FLOATS = 99 * 1024 // 4  # shared memory of a block on every GPU since Ampere
+GPU_SHARED_BYTES = 99 * 1024  # that a block may ask for on every GPU since Ampere
 
 
-def _fits_gpu(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> bool:
+def gpu_shared_bytes(channels: int, hidden: int, colors: int) -> int:
+    """Shared memory that a block of the gradients' GPU kernel takes; the forward pass takes less.
+
+    The decoder's weights, and of each point its features, its two hidden layers and its outputs.
+    """
+    weights = hidden * (channels + 1) + (colors + 1) * (hidden + 1)
+    traces = _GPU_BLOCK * (channels + colors + 1 + 2 * hidden)
+    return 4 * (weights + traces)
+
+
+def _fits_gpu(w1: Tensor, b2: Tensor) -> bool:
     hidden, channels = w1.shape
-    weights = sum(t.numel() for t in (w1, b1, w2, b2))
-    traces = _GPU_BLOCK * (channels + b2.numel() + 2 * hidden)
-    sizes_known = channels in _GPU_SIZES and b2.numel() - 1 in _GPU_SIZES
-    return sizes_known and weights + traces <= _GPU_SHARED_FLOATS
+    colors = b2.numel() - 1
+    sizes_known = channels in _GPU_SIZES and colors in _GPU_SIZES
+    return sizes_known and gpu_shared_bytes(channels, hidden, colors) <= GPU_SHARED_BYTES
 
 
 def _cuda_gradients(
