@@ -1,6 +1,9 @@
 """The choice of a device, in one place."""
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from dnnlib import UserError
 
@@ -19,3 +22,11 @@ def select_device(choice: str) -> torch.device:
     if choice == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def constant(numbers: Any, like: Tensor) -> Tensor:
+    """A few numbers as a tensor of the type and the device of another.
+
+    Unlike `torch.tensor` with a device, this does not wait until a GPU has done its work.
+    """
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)

@@ -68,7 +68,7 @@ class Trainer:
         loss, optim, augment = config.loss, config.optim, config.augment
         self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
         self.d_optimizer = adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
-        self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0).to(device)
+        self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0)
         self.ada = AdaController(
             self.augmentation, augment.kimg, target=augment.target, interval=augment.every
         )
@@ -214,7 +214,7 @@ class Trainer:
     def _adapt_augmentation(self, d_terms: list[Terms]) -> None:
         if d_terms and self.config.augment.mode == "ada":
             signs = torch.stack([terms["D/sign_real"].sum() for terms in d_terms]).sum()
-            self.ada.step(distributed.all_reduce_sum(signs).item(), self.config.run.batch)
+            self.ada.step(distributed.all_reduce_sum(signs), self.config.run.batch)
         self.stats.report("augment/p", self.augmentation.p)
 
     @torch.no_grad()
@@ -251,7 +251,8 @@ class Trainer:
         mirror, mixing = None, None
         known = self.dataset.all_intrinsics
         if config.camera.intrinsics == "labels" and known is not None:
-            intrinsics = known[torch.randint(len(known), (len(z),))].to(self.device)
+            chosen = known[torch.randint(len(known), (len(z),))]
+            intrinsics = chosen.to(self.device, non_blocking=True)
         if (mirrors := config.camera.mirrors) and self.generator.pose_source.second_view:
             mirror = mirrors[int(torch.randint(len(mirrors), ()))]
         if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:

@@ -1,8 +1,8 @@
 """A GPU that is not there: kernels compiled for the host take tensors of the CPU.
 
-The environment chooses how they are compiled, for tests that run these tests in a process of its
-own: CUDA_ON_HOST = 'races' or 'address' for the sanitizers; CUDA_ON_HOST_BARRIER_LEFT_OUT = the
-number of the __syncthreads to remove from each source.
+The environment chooses how they are compiled, for those who run these tests in a process of its
+own: CUDA_ON_HOST = 'races' or 'address' for the sanitizers, 'device' for no pretence: tests run on
+the GPU. CUDA_ON_HOST_BARRIER_LEFT_OUT = number of the __syncthreads to remove from each source.
 """
 
 import contextlib
@@ -69,17 +69,30 @@ def gpu(host_library, monkeypatch) -> Iterator[dict[str, ctypes.CDLL | None]]:
     What a test puts into the dictionary takes the place of the library of that name.
     """
     others: dict[str, ctypes.CDLL | None] = {}
+    how = os.environ.get("CUDA_ON_HOST", "")
+    own_load = kernels.load
 
-    def library(name: str) -> ctypes.CDLL | None:
-        return others[name] if name in others else host_library(name)
+    def load_kernels(name: str, device: torch.device) -> ctypes.CDLL | None:
+        if name in others:
+            return others[name]
+        return own_load(name, device) if how == "device" else host_library(name)
 
-    monkeypatch.setattr(cuda, "is_gpu", lambda device: True)
-    monkeypatch.setattr(cuda, "processors", lambda device: 1)
-    monkeypatch.setattr(kernels, "load", lambda name, device: library(name))
-    monkeypatch.setattr(native, "library", lambda device, mode: library("rasterize"))
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    stream = SimpleNamespace(cuda_stream=None)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(kernels, "load", load_kernels)
+    if how == "device":
+        torch.set_default_device("cuda")
+    else:
+        pretend(host_library, monkeypatch)
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN
     yield others
     torch.use_deterministic_algorithms(False)
+    torch.set_default_device(None)
+
+
+def pretend(host_library: Callable[[str], ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever asks for the GPU's kernels gets those of the host."""
+    monkeypatch.setattr(cuda, "is_gpu", lambda device: True)
+    monkeypatch.setattr(cuda, "processors", lambda device: 1)
+    monkeypatch.setattr(native, "library", lambda device, mode: host_library("rasterize"))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    stream = SimpleNamespace(cuda_stream=None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)

@@ -35,17 +35,14 @@ LAYOUTS = {
 
 def derivatives(function, inputs: list[Tensor], orders: int) -> list[Tensor]:
     """What a function returns, its gradients, and theirs, with random seeds."""
-    generator = torch.Generator().manual_seed(5)
+    torch.manual_seed(5)
     inputs = [t.detach().requires_grad_() for t in inputs]
     outputs, found = function(*inputs), []
     outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
     for order in range(orders + 1):
         found += outputs
         if order < orders:
-            seeds = [
-                torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype)
-                for t in outputs
-            ]
+            seeds = [torch.randn(t.shape, dtype=torch.float64).to(t.dtype) for t in outputs]
             seeds = [t.requires_grad_() for t in seeds]
             more = order + 1 < orders
             outputs = list(torch.autograd.grad(outputs, inputs, seeds, create_graph=more))
@@ -226,10 +223,10 @@ def test_points_that_are_nan_see_nothing(gpu):
 
 def scene(dtype, perspective, faces=25, batch=2) -> list[Tensor]:
     """Random faces, some of them behind the camera, and their textures."""
-    generator = torch.Generator().manual_seed(0)
-    vertices = torch.rand(batch, faces, 3, 3, generator=generator, dtype=torch.float64) * 3 - 1.5
+    torch.manual_seed(0)
+    vertices = torch.rand(batch, faces, 3, 3, dtype=torch.float64) * 3 - 1.5
     vertices[..., 2] += 1.2 if perspective else 2
-    textures = torch.rand(batch, faces, 3, 3, 3, 3, generator=generator, dtype=torch.float64)
+    textures = torch.rand(batch, faces, 3, 3, 3, 3, dtype=torch.float64)
     return [vertices.to(dtype), textures.to(dtype)]
 
 

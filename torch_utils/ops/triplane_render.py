@@ -69,8 +69,8 @@ def triplane_render_torch(
 ) -> FieldSamples:
     """`triplane_render` in plain torch, for every type and device; the kernels' oracle."""
     batch, count, _ = points.shape
-    normalised = points * (2 / box_warp)
-    grid = torch.stack([normalised[..., pair] for pair in PLANE_AXES[axes]], dim=1)
+    along = (points * (2 / box_warp)).unbind(-1)
+    grid = torch.stack([torch.stack([along[i] for i in pair], -1) for pair in PLANE_AXES[axes]], 1)
     features = F.grid_sample(
         planes.flatten(0, 1),
         grid.reshape(batch * 3, 1, count, 2),
