@@ -1,6 +1,7 @@
 """Training and every command on a device that is not the CPU (see far_device.py)."""
 
 import importlib
+import json
 import math
 from pathlib import Path
 
@@ -10,10 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from pof3d.commands import (
-    gen_samples_pose,
-    project,
-)
+from pof3d.commands import estimate_poses, gen_samples_pose, gen_videos, project, train
 from tests.cuda.far_device import DEVICE, Far, WrongDevice
 from tests.helpers import (
     DUAL,
@@ -21,6 +19,7 @@ from tests.helpers import (
     small_config,
     small_discriminator,
     small_generator,
+    tiny_arguments,
 )
 from tests.pof3d.test_readme import with_surface
 from torch_utils import devices, ops
@@ -199,36 +198,62 @@ def run(command, *arguments) -> str:
     return result.output
 
 
-def pictures(folder: Path) -> dict[str, np.ndarray]:
-    return {p.name: np.array(Image.open(p)).astype(float) for p in sorted(folder.glob("*.png"))}
-
-
+TRAINING = [
+    *("--kimg", "0.008", "--tick", "0.004", "--snap", "1", "--cfg", "toy"),
+    *tiny_arguments(),
+]
+SAMPLES = ["--seeds", "0-1", "--shapes", "1", "--shape-res", "16"]
+PROJECTION = ["--steps", "2", "--frames", "2", "--shape-res", "16", "--perceptual-weight", "0"]
 COMMANDS = {
-    "gen_samples_pose": (
-        gen_samples_pose,
-        ["--seeds", "0-1", "--shapes", "1", "--shape-res", "16"],
-        "--outdir",
+    "samples": (gen_samples_pose, ["--network", "NETWORK", *SAMPLES, "--outdir", "OUT"]),
+    "projection": (project, ["PHOTO", "--network", "NETWORK", *PROJECTION, "--outdir", "OUT"]),
+    "video": (
+        gen_videos,
+        ["--network", "NETWORK", "--seeds", "0", "--frames", "2", "--dest", "OUT/a.gif"],
     ),
-    "project": (
-        project,
-        ["--steps", "2", "--frames", "2", "--shape-res", "16", "--perceptual-weight", "0"],
-        "--outdir",
+    "poses": (
+        estimate_poses,
+        ["--network", "NETWORK", "--data", "DATA", "--dest", "OUT/poses.json"],
     ),
+    "training": (train, ["--data", "DATA", "--outdir", "OUT", *TRAINING]),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_commands_make_the_pictures_that_the_cpu_makes(name, network, heads, tmp_path, request):
-    command, options, folder = COMMANDS[name]
-    data = [tmp_path / "photo.png"] if name == "project" else []
-    Image.new("RGB", (40, 40), "red").save(tmp_path / "photo.png")
-    options = [*data, "--network", network, *options]
-    with ops.using("torch"):
-        run(command, *options, "--device", "cpu", folder, tmp_path / "cpu")
-        request.getfixturevalue("far")
-        run(command, *options, "--device", "cpu", folder, tmp_path / "far")
-    expected, found = pictures(tmp_path / "cpu"), pictures(tmp_path / "far")
-    assert expected.keys() == found.keys() and expected
-    for picture in expected:
-        assert np.abs(expected[picture] - found[picture]).mean() < 0.5
+def test_commands_do_on_a_device_what_they_do_on_the_cpu(
+    name, network, heads, photographs, tmp_path, request
+):
+    torch.set_num_threads(1)
+    command, options = COMMANDS[name]
+    outcomes = []
+    for where in ("cpu", "far"):
+        if where == "far":
+            request.getfixturevalue("far")
+        (tmp_path / where).mkdir()
+        files = {
+            "NETWORK": network,
+            "PHOTO": photographs / "000.png",
+            "DATA": heads,
+            "OUT": tmp_path / where,
+        }
+        filled = options
+        for word, path in files.items():
+            filled = [option.replace(word, str(path)) for option in filled]
+        with ops.using("torch"):
+            run(command, *filled, "--device", "cpu")
+        outcomes.append(pictures(tmp_path / where))
+    assert outcomes[0].keys() == outcomes[1].keys() and outcomes[0]
+    for picture, expected in outcomes[0].items():
+        assert np.abs(outcomes[1][picture] - expected).mean() < 0.5, picture
+
+
+def pictures(folder: Path) -> dict[str, np.ndarray]:
+    """Of all files that show something, by name."""
+    found = {}
+    for path in sorted(folder.rglob("*.*")):
+        if path.suffix in (".png", ".gif"):
+            found[path.name] = np.array(Image.open(path).convert("RGB")).astype(float)
+        elif path.name == "poses.json":
+            found[path.name] = np.array([row for _, row in json.loads(path.read_text())["labels"]])
+    return found
