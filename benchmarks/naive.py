@@ -16,9 +16,10 @@ from torch_utils import ops
 from torch_utils.images import blur, resize
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act_formula
 from training import cameras, losses
-from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
+from training.losses import Phase
 from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, View
+from training.step_inputs import DiscriminatorTransform, RealBatch, StepInputs
 
 
 def render_once(

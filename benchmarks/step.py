@@ -33,7 +33,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.naive import PUBLISHED_SCHEDULE, plain_operations
 from dnnlib import Command
-from torch_utils.devices import select_device
+from torch_utils.devices import select_device, select_precision
 from torch_utils.memory import keep_freed_memory
 from torch_utils.ops import status
 from training.config import Config, parse_settings
@@ -50,16 +50,20 @@ Meter = Callable[[], np.ndarray]  # reads something that grows
 
 class Contestant(NamedTuple):
     """A way to compute the same step. conditions: holds while it does; schedule: the losses, whose
-    order of passes decides the work."""
+    order of passes decides the work; precision: of activations, None for the run's own."""
 
     name: str
     conditions: Callable[[], contextlib.AbstractContextManager]
     schedule: PhaseLosses
+    precision: str | None
 
 
-OURS = Contestant("this code", contextlib.nullcontext, LOSSES)
-TWINS = Contestant("this schedule, plain torch", plain_operations, LOSSES)
-NAIVE = Contestant("published schedule, plain torch", plain_operations, PUBLISHED_SCHEDULE)
+OURS = Contestant("this code", contextlib.nullcontext, LOSSES, None)
+FP32 = Contestant("this code, fp32", contextlib.nullcontext, LOSSES, "fp32")
+TWINS = Contestant("this schedule, plain torch, fp32", plain_operations, LOSSES, "fp32")
+NAIVE = Contestant(
+    "published schedule, plain torch, fp32", plain_operations, PUBLISHED_SCHEDULE, "fp32"
+)
 
 
 class MeteredTrainer(Trainer):
@@ -120,8 +124,9 @@ class Work(TorchDispatchMode):
 
 
 def work(trainer: MeteredTrainer, contestant: Contestant) -> np.ndarray:
-    """FLOP and bytes of an iteration. In plain torch, whose operations can be counted."""
+    """FLOP and bytes of an iteration. In plain torch and fp32: all operations can be counted."""
     trainer.losses = contestant.schedule
+    trainer.set_precision("fp32")
     with plain_operations(), Work() as done:
         return trainer.iteration(lambda: done.total.copy())
 
@@ -174,12 +179,14 @@ def measure(
     """Times of all contestants, in turns; then the work of each."""
     trainer = MeteredTrainer(config, open_dataset(config), select_device(config.run.device))
     read = processor_clock if processor_time else clock(trainer.device)
+    own_precision = trainer.precision
     trainer.iteration(read)  # warm-up: kernels, optimizer state, memory
     seconds: dict[str, list[float]] = {c.name: [] for c in contestants}
     peaks: dict[str, float] = {}
     for _ in range(repeats):
         for contestant in contestants:
             trainer.losses = contestant.schedule
+            trainer.set_precision(contestant.precision or own_precision)
             with contestant.conditions():
                 seconds[contestant.name].append(trainer.iteration(read).item())
             peaks.setdefault(contestant.name, peak_gb(trainer.device))
@@ -216,6 +223,7 @@ def table(rows: list[dict[str, Any]], batch: int, rates: dict[str, float]) -> It
 @click.option("--cfg", default="ffhq", show_default=True, help="Preset; ffhq runs at 128 px.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE", help="Any field.")
 @click.option("--naive", is_flag=True, help="Also the published schedule, in plain torch.")
+@click.option("--fp32", is_flag=True, help="Also this code in fp32, where it takes another type.")
 @click.option("--twins", is_flag=True, help="Also this schedule, in plain torch.")
 @click.option("--repeats", default=3, type=click.IntRange(1), show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="[default: torch's]")
@@ -232,6 +240,7 @@ def main(
     cfg: str,
     settings: tuple[str, ...],
     naive: bool,
+    fp32: bool,
     twins: bool,
     repeats: int,
     threads: int | None,
@@ -244,7 +253,7 @@ def main(
         torch.set_num_threads(1)
     elif threads:
         torch.set_num_threads(threads)
-    contestants = [OURS, *[TWINS] * twins, *[NAIVE] * naive]
+    contestants = [OURS, *[FP32] * fp32, *[TWINS] * twins, *[NAIVE] * naive]
     with tempfile.TemporaryDirectory() as folder:
         config = configure(cfg, settings, Path(folder))
         write_noise(Path(folder), config.run.batch, config.data.resolution)
@@ -252,8 +261,8 @@ def main(
     device = select_device(config.run.device)
     rates = rates_of_the_machine(device)
     machine = (
-        f"{status(device)}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
-        f"{platform.machine()}"
+        f"{status(device)}; {select_precision(config.run.precision, device)}; "
+        f"{torch.get_num_threads()} threads; torch {torch.__version__}; {platform.machine()}"
     )
     click.echo(
         f"{config.preset}, {config.data.resolution} px, batch {config.run.batch}; {machine}\n"

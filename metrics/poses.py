@@ -71,6 +71,35 @@ def pose_errors(estimated: Tensor, true: Tensor) -> PoseErrors:
     )
 
 
+class FlipConsistency(NamedTuple):
+    """How well the poses of mirrored photographs are the mirrored poses; needs no true ones.
+
+    median: of the angle between them, degrees. chance: the same for poses of other photographs; a
+    constant pose makes both zero. yaw_correlation: circular, in [-1, 1].
+    """
+
+    median: float
+    chance: float
+    yaw_correlation: float
+
+
+def flip_consistency(estimated: Tensor, flipped: Tensor) -> FlipConsistency:
+    """Compare estimates [N, 3] of photographs with those of the same ones, flipped left to right.
+
+    A flip reflects the world in a vertical plane, whose longitude is fitted: the mean of both yaws.
+    """
+    estimated, flipped = estimated.double(), flipped.double()
+    (yaw, pitch), (flipped_yaw, _) = yaw_and_pitch(estimated), yaw_and_pitch(flipped)
+    twice = yaw + flipped_yaw
+    expected_yaw = torch.atan2(twice.sin().sum(), twice.cos().sum()) - yaw
+    expected = direction(expected_yaw, pitch)
+    return FlipConsistency(
+        angle_between(expected, flipped).rad2deg().quantile(0.5).item(),
+        angle_between(expected.roll(1, dims=0), flipped).rad2deg().quantile(0.5).item(),
+        circular_correlation(expected_yaw, flipped_yaw),
+    )
+
+
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
     """Angles [N] in radians of directions [N, 3]; accurate for small ones, where arccos is not."""
     return torch.atan2(torch.linalg.cross(a, b).norm(dim=-1), (a * b).sum(dim=-1))
@@ -80,6 +109,12 @@ def yaw_and_pitch(directions: Tensor) -> tuple[Tensor, Tensor]:
     """Longitude and latitude, radians [N] each, of unit vectors [N, 3]."""
     x, y, z = directions.unbind(-1)
     return torch.atan2(x, z), torch.asin(y.clamp(-1, 1))
+
+
+def direction(yaw: Tensor, pitch: Tensor) -> Tensor:
+    """The inverse of `yaw_and_pitch`: unit vectors [N, 3]."""
+    level = pitch.cos()
+    return torch.stack([level * yaw.sin(), pitch.sin(), level * yaw.cos()], dim=-1)
 
 
 def circular_correlation(a: Tensor, b: Tensor) -> float:

@@ -18,6 +18,7 @@ from .views import (
     measure_identity,
     measure_pose_distribution,
     measure_pose_error,
+    measure_pose_flip_consistency,
     measure_relief,
     measure_view_consistency,
 )
@@ -27,6 +28,7 @@ _QUALITY = ("fid50k_full", "fid50k", "kid50k_full", "pr50k3_full", "is50k", "fd5
 _OTHERS: dict[str, Callable[[Context], MetricResult]] = {
     "pose_error": measure_pose_error,
     "pose_distribution": measure_pose_distribution,
+    "pose_flip_consistency": measure_pose_flip_consistency,
     "view_consistency": measure_view_consistency,
     "relief": measure_relief,
     "identity_consistency": lambda context: measure_identity(context, context.detector),

@@ -10,7 +10,7 @@ from torch_utils.images import to_uint8
 
 from .context import Context
 from .geometry import relief, warp_errors
-from .poses import align, pose_distance, pose_errors
+from .poses import align, flip_consistency, pose_distance, pose_errors
 from .result import MetricResult
 from .scores import identity_scores
 
@@ -73,6 +73,36 @@ def measure_pose_distribution(context: Context) -> MetricResult:
         "_of_halves": pose_distance(*(pairs.true for pairs in halves)),
     }
     return MetricResult.of("pose_distribution", numbers)
+
+
+def measure_pose_flip_consistency(context: Context) -> MetricResult:
+    """Whether the discriminator's poses of flipped photographs are the flipped poses.
+
+    It needs no true poses. What it measures is necessary, not sufficient: see docs/metrics.md.
+
+    Returns:
+        pose_flip_consistency (median angle in degrees), _chance and _yaw_correlation; see
+        `poses.FlipConsistency`.
+
+    Raises:
+        UserError: where no discriminator estimates poses.
+    """
+    images = context.all_images
+    chosen = images.choose(context.count or POSES)
+
+    def estimate(indices: range) -> Tensor:
+        batch = images.batch(chosen[indices])
+        both = [context.model.estimate_directions(x) for x in (batch, batch.flip(-1))]
+        return torch.stack(both, dim=1)
+
+    pairs = context.runner.map(estimate, len(chosen), "poses of flipped photographs")
+    found = flip_consistency(*pairs.unbind(1))
+    numbers = {
+        "": found.median,
+        "_chance": found.chance,
+        "_yaw_correlation": found.yaw_correlation,
+    }
+    return MetricResult.of("pose_flip_consistency", numbers)
 
 
 def measure_view_consistency(context: Context) -> MetricResult:

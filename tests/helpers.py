@@ -32,6 +32,7 @@ SIZES = {
     "data.workers": 0,
     "run.batch": 4,
     "run.seed": 1,
+    "run.precision": "fp32",  # the same results on every processor
 }
 
 
@@ -44,10 +45,11 @@ def tiny_config(data: Path | None = None, **changes) -> Config:
 
 def tiny_arguments() -> list[str]:
     """The same sizes for the command line of train.py."""
-    options = {"data.workers": "--workers", "run.batch": "--batch", "run.seed": "--seed"}
+    own_options = {"data.workers", "run.batch", "run.seed", "run.precision"}
     arguments = []
     for key, value in SIZES.items():
-        arguments += [options[key], str(value)] if key in options else ["--set", f"{key}={value}"]
+        option = f"--{key.partition('.')[2]}"
+        arguments += [option, str(value)] if key in own_options else ["--set", f"{key}={value}"]
     return arguments
 
 

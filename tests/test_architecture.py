@@ -24,8 +24,9 @@ LAYERS = (
         "training.presets",
         "training.schedules",
     ),
-    ("training.networks",),
-    ("training.files", "training.losses"),
+    ("training.feedback", "training.networks"),
+    ("training.files", "training.step_inputs"),
+    ("training.losses",),
     ("training.geod",),
     ("training.geod_supervisor",),
     ("training.outputs", "training.step"),
@@ -46,6 +47,7 @@ LATE_IMPORTS = {
     "pillow_heif",
     "torch.utils.tensorboard",
     "viser",
+    "wandb",
     "xatlas",
 }
 

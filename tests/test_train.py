@@ -101,13 +101,24 @@ def test_training_never_reads_the_ground_truth(toy_heads, finished, tampering, t
 
 
 def test_custom_trains_on_any_folder_and_suggests_gamma(photographs, tmp_path):
-    sizes = ["--set", "data.resolution=32", "--set", "rendering.raw_resolution=32"]
-    arguments = [*tiny_arguments(), *sizes, "--set", "discriminator.dual=false", "--kimg", "0.004"]
+    """On the CPU with the small networks, and it says so."""
+    arguments = [*tiny_arguments(), "--device", "cpu", "--kimg", "0.004"]
     result = run("--outdir", tmp_path, "--cfg", "custom", "--data", photographs, *arguments)
     assert result.returncode == 0, result.stderr
     assert "--gamma is not given: taking 0.0512" in result.stdout
+    assert "--cfg custom takes the networks of --cfg small, at 32 pixels" in result.stdout
     (folder,) = tmp_path.iterdir()
     assert json.loads((folder / "config.json").read_text())["loss"]["gamma"] == 0.0512
+
+
+def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tmp_path):
+    arguments = ["--outdir", tmp_path, "--cfg", "custom", "--data", photographs, "--dry-run"]
+    large = run(*arguments, "--device", "cpu", "--set", "data.resolution=256")
+    assert json.loads(large.stdout[large.stdout.index("{") :])["generator"]["w_dim"] == 512
+    small = run(*arguments, "--device", "cpu", "--set", "data.resolution=64")
+    config = json.loads(small.stdout[small.stdout.index("{") :])
+    assert config["generator"]["w_dim"] == 64
+    assert config["rendering"]["raw_resolution"] == config["data"]["resolution"] == 64
 
 
 def test_two_processes_train(photographs, tmp_path):
@@ -117,6 +128,16 @@ def test_two_processes_train(photographs, tmp_path):
     (folder,) = tmp_path.iterdir()
     assert "2 process(es) on cpu" in (folder / "log.txt").read_text()
     assert (folder / "network-000000.01.safetensors").exists()
+
+
+@pytest.mark.parametrize("option, gpus", [((), 4), (("--gpus", "2"), 2)])
+def test_torchrun_says_how_many_processes_there_are(monkeypatch, photographs, option, gpus):
+    """Unless the command line does; an elastic restart has another number, and the same line."""
+    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "MASTER_ADDR": "a", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    arguments = ["--outdir", "none", "--cfg", "cats", "--data", str(photographs), "--dry-run"]
+    said = CliRunner().invoke(train.main, [*arguments, *option]).stdout
+    assert json.loads(said)["run"]["gpus"] == gpus
 
 
 def test_dry_run_prints_the_configuration_and_writes_nothing(photographs, tmp_path):
@@ -244,7 +265,7 @@ def test_at_most_thirty_options():
         *("outdir", "preset", "data", "gpus", "batch", "batch_gpu", "gamma", "kimg", "tick"),
         *("snap", "keep", "seed", "mirror", "aug", "workers", "device", "precision", "resume"),
         *("desc", "settings", "dry_run", "metrics", "poses", "ops", "help_settings"),
-        *("geod", "geod_from", "with_ir"),
+        *("geod", "geod_from", "with_ir", "wandb"),
     }
 
 

@@ -1,4 +1,4 @@
-"""The choice of a device, in one place."""
+"""The choice of a device and of what it computes in, in one place."""
 
 from typing import Any
 
@@ -30,3 +30,28 @@ def constant(numbers: Any, like: Tensor) -> Tensor:
     Unlike `torch.tensor` with a device, this does not wait until a GPU has done its work.
     """
     return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
+def select_precision(choice: str, device: torch.device) -> str:
+    """What networks compute in: 'fp32', 'fp16', 'bf16', or 'auto' for what is fastest there.
+
+    That is fp16 on CUDA, as published, and bf16 on a CPU with instructions for it.
+    """
+    if choice != "auto":
+        return choice
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def restore_threads(threads: int, device: torch.device) -> list[str]:
+    """Compute with so many threads on the CPU, where sums are rounded as threads share them.
+
+    Returns:
+        A line for the log where there were more or fewer.
+    """
+    now = torch.get_num_threads()
+    if device.type != "cpu" or now == threads:
+        return []
+    torch.set_num_threads(threads)
+    return [f"{threads} threads as before, not {now}, for the same results"]

@@ -5,6 +5,7 @@ environment; `launch` starts processes itself. Alone, every function here does n
 """
 
 import contextlib
+import datetime
 import multiprocessing
 import os
 import pickle
@@ -12,7 +13,8 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +29,10 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from dnnlib import EXIT_STATUS_BASE, StopSignals, UserError, escape_unencodable, out_of_memory
 
+from .watchdog import STALL_MINUTES, ProcessLost, Watchdog, verdict_in
+
 GRACE_SECONDS = 10  # for the other processes to end when one has failed
+LOOPBACK = "127.0.0.1"
 FIRST_FAULT = "first-fault"  # file with the error of the process that failed first
 
 T = TypeVar("T")
@@ -144,7 +149,13 @@ def check_gpus(gpus: int, device_choice: str) -> str:
     return "cuda" if available else "cpu"
 
 
-def launch(function: Callable[..., T], processes: int, device: str, *args: Any) -> T:
+def launch(
+    function: Callable[..., T],
+    processes: int,
+    device: str,
+    *args: Any,
+    stall_minutes: float = STALL_MINUTES,
+) -> T:
     """Call function(*args) in `processes` processes that know each other; wait for all of them.
 
     Args:
@@ -152,6 +163,7 @@ def launch(function: Callable[..., T], processes: int, device: str, *args: Any) 
         processes: of the whole run.
         device: 'cpu' or 'cuda', see `check_gpus`.
         args: what can be pickled.
+        stall_minutes: without any process moving on, after which all are ended.
 
     Returns:
         What the function returns in the first process (no tensors); in a process that torchrun
@@ -159,25 +171,25 @@ def launch(function: Callable[..., T], processes: int, device: str, *args: Any) 
 
     Raises:
         UserError: of any process; and where torchrun started another number of processes, they
-            cannot meet, or one was killed.
+            cannot meet, or one was killed; `ProcessLost` where its machine is another.
         OSError: of any process.
     """
     place = Place.from_environment()
     if place is not None:
         check_gpus(processes, device)
-        _join(place, device, None)
-        result = function(*args)
-        dist.destroy_process_group()
-        return result
+        return _together(lambda: function(*args), place, device, None, stall_minutes)
     if processes == 1:
         return function(*args)
-    return _spawn(function, processes, device, *args)
+    return _spawn(function, processes, device, stall_minutes, *args)
 
 
-def _spawn(function: Callable[..., T], processes: int, device: str, *args: Any) -> T:
+def _spawn(
+    function: Callable[..., T], processes: int, device: str, stall_minutes: float, *args: Any
+) -> T:
     with tempfile.TemporaryDirectory() as name, StopSignals() as stop:
         folder, results = Path(name), multiprocessing.get_context("spawn").SimpleQueue()
-        arguments = (processes, device, folder, results, function, args)
+        store = dist.TCPStore(LOOPBACK, 0, is_master=True, wait_for_workers=False)
+        arguments = (processes, device, folder, store.port, stall_minutes, results, function, args)
         context = torch.multiprocessing.spawn(_work, arguments, nprocs=processes, join=False)
         stop.forward_to(context.pids())
         try:
@@ -186,22 +198,29 @@ def _spawn(function: Callable[..., T], processes: int, device: str, *args: Any) 
         except (ProcessExitedException, ProcessRaisedException) as error:
             if stop.received:  # before there was anything to finish
                 sys.exit(EXIT_STATUS_BASE + stop.received)
-            raise _first_failure(folder, error) from error
+            raise _first_failure(folder, verdict_in(store), error) from error
         if results.empty():  # the first process was interrupted
             sys.exit(EXIT_STATUS_BASE + (stop.received or signal.SIGINT))
         return results.get()
 
 
-def _first_failure(folder: Path, error: Exception) -> Exception:
-    """What to raise for processes of which at least one has failed."""
+def _first_failure(folder: Path, verdict: str, error: Exception) -> Exception:
+    """What to raise for processes of which at least one has failed.
+
+    A recorded mistake of the user comes first: the process that made it, and those that miss it,
+    may abort on their way out. Any other failure may only be that of missing a killed process.
+    verdict: the watchdogs', or empty.
+    """
+    path = folder / FIRST_FAULT
+    fault = pickle.loads(path.read_bytes()) if path.exists() else None
+    if isinstance(fault, UserError | OSError):
+        return fault
     if isinstance(error, ProcessExitedException) and error.signal_name is not None:
         return UserError(
             f"{error}, the others were stopped: the system may have run out of memory; training "
             "goes on with --resume latest"
         )
-    if (fault := folder / FIRST_FAULT).exists():
-        return pickle.loads(fault.read_bytes())
-    return error
+    return fault or (UserError(verdict) if verdict else error)
 
 
 def _work(
@@ -209,6 +228,8 @@ def _work(
     processes: int,
     device: str,
     folder: Path,
+    port: int,
+    stall_minutes: float,
     results: Any,
     function: Callable[..., Any],
     args: tuple[Any, ...],
@@ -218,10 +239,10 @@ def _work(
     if device == "cpu":  # each process would take all cores otherwise
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     try:
-        # As bytes, for folders may have any name. A URI would do for some of them only.
-        store = dist.FileStore(os.fsencode(folder / "store"), processes)  # type: ignore[arg-type]
-        _join(Place(index, processes, index), device, store)
-        result = function(*args)
+        place = Place(index, processes, index)
+        result = _together(lambda: function(*args), place, device, port, stall_minutes)
+    except ProcessLost:  # the reason is recorded, or was a signal
+        sys.exit(1)
     except Exception as error:
         mistake = out_of_memory(error) or (
             error if isinstance(error, UserError | OSError) else None
@@ -235,16 +256,61 @@ def _work(
         raise
     if index == 0:
         results.put(result)
+
+
+def _together(
+    call: Callable[[], T], place: Place, device: str, port: int | None, stall_minutes: float
+) -> T:
+    """What `call` returns, between meeting the other processes and parting from them.
+
+    port: of the store on this machine; None where the environment says where to meet.
+    """
+    _join(place, device, port, stall_minutes)
+    with _watched(port, stall_minutes) if place.world_size > 1 else contextlib.nullcontext():
+        result = call()
+        barrier()  # nobody leaves, perhaps with the store, while others work
     dist.destroy_process_group()  # not after an error: it would wait for those who still work
+    return result
 
 
-def _join(place: Place, device: str, store: dist.Store | None) -> None:
-    """Meet the other processes, in `store` or where the environment says."""
+@contextlib.contextmanager
+def _watched(port: int | None, stall_minutes: float) -> Iterator[None]:
+    """Within, a process that is lost or stands still ends all, with a line that names it."""
+    if port is None:
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        name = from_first(lambda: uuid.uuid4().hex)  # the store may outlive a restart
+        store: dist.Store = dist.PrefixStore(name, dist.TCPStore(*address, is_master=False))
+    else:
+        store = dist.TCPStore(LOOPBACK, port, is_master=False)
+    watchdog = Watchdog(store, rank(), world_size(), stall_minutes * 60, speaks=port is None)
+    barrier()
+    watchdog.start()
+    try:
+        yield
+    except BaseException as error:
+        cause = watchdog.explain(error)
+        if cause is error:
+            raise
+        raise cause from error
+    finally:
+        watchdog.stop()
+
+
+def _join(place: Place, device: str, port: int | None, stall_minutes: float) -> None:
+    """Meet the other processes, in the store at `port` or where the environment says."""
     if device == "cuda":
         torch.cuda.set_device(place.device_index())
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    timeout = datetime.timedelta(minutes=stall_minutes + 5)  # the watchdog knows more
+    store = None if port is None else dist.TCPStore(LOOPBACK, port, is_master=False)
     try:
-        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size)
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=timeout,
+        )
     except dist.DistError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0]
@@ -307,16 +373,6 @@ def first_message(message: str | None) -> str:
 def barrier() -> None:
     """Wait for all processes to come here."""
     largest(0)
-
-
-def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace each gradient by its mean over processes, in one message."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if world_size() == 1 or not gradients:
-        return
-    flat = all_reduce_mean(torch.cat([gradient.flatten() for gradient in gradients]))
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
 
 
 def gather_on_first(tensor: Tensor) -> list[Tensor] | None:

@@ -6,6 +6,7 @@ A `Config` refuses what makes no sense when it is built, so the rest of the code
 import difflib
 import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from training.cameras import focal_from_fov
 Mirror = Literal["horizontal", "vertical", "shapenet_horizontal"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Spread = tuple[PositiveFloat, PositiveFloat]  # standard deviations of (h, v) in radians
+SUPER_RESOLVED = 128  # pixels; smaller images are the rendering itself
 POSE_SOURCES = ["learned", "dataset", "prior", "given"]  # extended by `training.pose_sources`
 
 
@@ -62,6 +64,17 @@ class GeneratorConfig(_Section):
     style_mixing: Share = Field(
         0.0, description="probability that a second latent takes over from some layer on"
     )
+    noise: bool = Field(
+        True,
+        description="random noise in every layer of the backbone (StyleGAN2); without, texture has "
+        "to come from the latent",
+    )
+    diversity_clarity: Share | None = Field(
+        None,
+        description="objects are alike at first (truncation psi 0) and become different while D's "
+        "estimates explain this share of the variance of generated poses (not in the paper); null: "
+        "psi is 1",
+    )
 
 
 class DiscriminatorConfig(_Section):
@@ -75,7 +88,7 @@ class DiscriminatorConfig(_Section):
     mapping_layers: PositiveInt = Field(8, description="layers of the mapping of the pose")
     group_size: PositiveInt = Field(4, description="of the minibatch standard deviation")
     half_precision_blocks: int = Field(
-        4, ge=0, description="blocks in half precision, from the highest resolution"
+        4, ge=0, description="blocks in fp16, from the highest resolution; bf16 takes all"
     )
     freeze_blocks: int = Field(
         0, ge=0, description="blocks kept as loaded, from the highest resolution (transfer)"
@@ -172,6 +185,11 @@ class LossConfig(_Section):
     """Weights and schedules of the losses (PoF3D section 3.4, StyleGAN2 for the regularizers)."""
 
     gamma: float = Field(1.0, ge=0, description="weight of R1")
+    gamma_gap: PositiveFloat | None = Field(
+        None,
+        description="gap between D's mean scores of photographs and of generated images above "
+        "which R1's weight grows, to fall back to gamma below it (not in the paper); null: fixed",
+    )
     r1_every: PositiveInt = Field(16, description="steps between R1 phases")
     pose_weight: float = Field(
         2.0, ge=0, description="of D's pose error on generated images (dis_cam)"
@@ -181,6 +199,12 @@ class LossConfig(_Section):
     )
     pose_entropy_weight: float = Field(
         0.0, ge=0, description="of the entropy of G's poses (not in the paper)"
+    )
+    pose_spread_weight: float = Field(
+        0.0,
+        ge=0,
+        description="of widening or narrowing G's poses until D's estimates spread as much on "
+        "generated images as on photographs (not in the paper)",
     )
     density_weight: float = Field(0.25, ge=0, description="of the density regularizer")
     density_every: PositiveInt = Field(4, description="steps between density phases")
@@ -235,13 +259,18 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0, lt=2**32, description="random seed")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
-        "auto", description="of D's largest blocks and super-resolution; auto: fp16 on CUDA"
+        "auto",
+        description="of activations; fp16: of D's largest blocks and super-resolution; bf16: of "
+        "all convolutions; auto: fp16 on CUDA, bf16 on processors that have it",
     )
     ops: Literal["auto", "torch", "native"] | None = Field(
         None, description="compiled operations; null: as POF3D_OPS says, else auto"
     )
     snapshot_resolution: PositiveInt | None = Field(
         None, description="of the renderings in a snapshot's pictures, in pixels; null: as trained"
+    )
+    checkpoint_minutes: PositiveFloat | None = Field(
+        None, description="between checkpoints; null: only with snapshots"
     )
     keep: PositiveInt = Field(2, description="checkpoints to keep")
     keep_networks: PositiveInt | None = Field(
@@ -250,12 +279,30 @@ class RunConfig(_Section):
     keep_networks_every: PositiveInt | None = Field(
         None, description="besides the newest, keep every n-th snapshot's network file"
     )
+    after_snapshot: str | None = Field(
+        None,
+        description="command to run with each new network file, for instance to upload it; {} "
+        "stands for its path, which else comes last",
+    )
+    wandb: str | None = Field(
+        None, description="project of Weights & Biases that gets what TensorBoard gets"
+    )
     write_errors: Literal["continue", "stop"] = Field(
         "continue", description="what a full disk does to the run"
+    )
+    stall_minutes: PositiveFloat = Field(
+        15, description="without any process moving on, after which a run of several ends"
     )
     max_bad_steps: PositiveInt = Field(
         10, description="steps in a row without finite gradients that end the run"
     )
+
+    @field_validator("after_snapshot")
+    @classmethod
+    def _is_command(cls, command: str | None) -> str | None:
+        if command is not None and not shlex.split(command):  # which complains of open quotes
+            raise ValueError("must not be empty")
+        return command
 
     @model_validator(mode="after")
     def _batches(self) -> "RunConfig":
@@ -384,7 +431,7 @@ class Config(_Section):
     @property
     def super_resolved(self) -> bool:
         """Whether images are super-resolved; small ones are the rendering itself."""
-        return self.data.resolution >= 128
+        return self.data.resolution >= SUPER_RESOLVED
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

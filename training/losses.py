@@ -18,42 +18,7 @@ from training import cameras
 from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, View
 from training.pose_sources import Poses
-
-# (image, raw or None) -> (image, raw or None), differentiable.
-Augment = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
-
-
-class StepInputs(NamedTuple):
-    """Random inputs of one micro-batch of a main phase, beside its poses.
-
-    z: [B, z_dim]. intrinsics: [B, 3, 3] or [3, 3]. mirror: a kind of `cameras.mirror_cam2world`, or
-    None for a single view. mixing: a second z and the layer from which it takes over, or None.
-    stochastic: depths along rays are random, as training wants; False fixes them.
-    """
-
-    z: Tensor
-    intrinsics: Tensor
-    mirror: str | None
-    mixing: tuple[Tensor, int] | None = None
-    stochastic: bool = True
-
-
-class DiscriminatorTransform(NamedTuple):
-    """What D's input images pass through: blur of `sigma` pixels, then augmentation, if any.
-
-    Generated images are blurred and their raw renderings are not, as published; the raw images of
-    photographs, which are made here, are blurred too.
-    """
-
-    sigma: float = 0
-    augment: Augment | None = None
-
-
-class RealBatch(NamedTuple):
-    """Photographs [B, 3, R, R] in [-1, 1], and known poses [B, 2] to condition D on, or None."""
-
-    images: Tensor
-    condition: Tensor | None = None
+from training.step_inputs import DiscriminatorTransform, RealBatch, StepInputs
 
 
 class Phase(NamedTuple):
@@ -65,6 +30,14 @@ class Phase(NamedTuple):
 
 # (view [B, ...], intrinsics) -> what else is to be minimized of the generator's own views.
 ViewLoss = Callable[[View, Tensor], Phase]
+
+
+class DiscriminatorInput(NamedTuple):
+    """One batch for D: image [B, 3, R, R], raw [B, 3, r, r], and condition [B, 2]."""
+
+    image: Tensor
+    raw: Tensor
+    condition: Tensor | None
 
 
 class Generated(NamedTuple):
@@ -81,6 +54,8 @@ def discriminate(
     raw: Tensor,
     transform: DiscriminatorTransform,
     condition: Tensor | None = None,
+    *,
+    batches: int = 1,
 ) -> DiscriminatorOutput:
     """D's output on transformed images.
 
@@ -90,21 +65,25 @@ def discriminate(
         raw: [B, 3, r, r], used with dual discrimination only.
         transform: applied to both.
         condition: [B, 2], known poses (EG3D); None: D's own estimate.
+        batches: see `Discriminator.forward`.
     """
     image, raw_or_none = blur(image, transform.sigma), raw if discriminator.dual else None
     if transform.augment is not None:
         image, raw_or_none = transform.augment(image, raw_or_none)
-    return discriminator(image, raw_or_none, condition)
+    return discriminator(image, raw_or_none, condition, batches=batches)
 
 
 def generate(generator: Generator, inputs: StepInputs) -> Generated:
     """Render each object from its own camera and, unless `mirror` is None, a mirrored one."""
-    latent = generator.latent(inputs.z)
+    psi = inputs.truncation
+    latent = generator.latent(inputs.z, truncation=psi)
     poses = generator.pose_source.sample(generator, inputs.z, latent.w)
     ws = latent.ws
     if inputs.mixing is not None:
         other, start = inputs.mixing
-        ws = torch.cat([ws[:, :start], generator.latent(other).ws[:, start:]], dim=1)
+        ws = torch.cat(
+            [ws[:, :start], generator.latent(other, truncation=psi).ws[:, start:]], dim=1
+        )
     planes = generator.planes(ws, noise="random")
     cam2world = [generator.cam2world(poses.pose)]
     if inputs.mirror is not None:
@@ -131,10 +110,12 @@ def generator_main(
     view_loss: an additional loss of the own, unmirrored views.
     """
     w, poses, views = generate(generator, inputs)
-    outputs = _discriminate_views(discriminator, views, transform, poses.condition)
+    batches = [DiscriminatorInput(view.image, view.raw, poses.condition) for view in views]
+    outputs = _discriminate_all(discriminator, batches, transform)
     losses = [F.softplus(-output.score) for output in outputs]
     loss, terms = _sum_of_means(losses), _named("G/loss", losses)
-    for term in generator.pose_source.losses(generator, w, poses, outputs[0].pose):
+    estimate = outputs[0].pose
+    for term in generator.pose_source.losses(generator, w, poses, estimate, inputs.spread_gap):
         loss = loss + term.weight * term.value
         terms[f"G/{term.name}"] = term.value
     if view_loss is not None:
@@ -168,14 +149,14 @@ def discriminator_main(
 ) -> Phase:
     """Low scores for generated views, high ones for photographs, and D's pose error on the former.
 
-    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose. The batches pass through D one
-    after the other, since the minibatch standard deviation must not mix them.
+    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose.
     """
     with torch.no_grad():
         _, poses, views = generate(generator, inputs)
-    outputs = _discriminate_views(discriminator, views, transform, poses.condition)
     raw = blur(resize(real.images, generator.raw_resolution), transform.sigma)
-    output_real = discriminate(discriminator, real.images, raw, transform, real.condition)
+    photographs = DiscriminatorInput(real.images, raw, real.condition)
+    generated = [DiscriminatorInput(view.image, view.raw, poses.condition) for view in views]
+    *outputs, output_real = _discriminate_all(discriminator, [*generated, photographs], transform)
     losses = [F.softplus(output.score) for output in outputs]
     losses_real = F.softplus(-output_real.score)
     pose_error = F.mse_loss(outputs[0].pose, poses.pose)
@@ -188,7 +169,10 @@ def discriminator_main(
         "D/score_real": output_real.score,
         "D/sign_real": output_real.score.sign(),
     }
-    return Phase(loss, _detached(terms | _angles("pose/estimated", output_real.pose)))
+    terms |= _angles("pose/estimated", output_real.pose)
+    terms |= _angles("pose/estimated_generated", outputs[0].pose)
+    terms |= _angles("pose/generated", poses.pose)
+    return Phase(loss, _detached(terms))
 
 
 def discriminator_r1(
@@ -213,13 +197,6 @@ def discriminator_r1(
     return Phase(loss, _detached({"D/r1_penalty": penalty}))
 
 
-def density_points(generator: Generator, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random points in [-1, 1]^3 and a neighbor of each, [B, N, 3]."""
-    loss = generator.config.loss
-    points = torch.rand(batch, loss.density_points, 3, device=device) * 2 - 1
-    return points, points + torch.randn_like(points) * loss.density_step
-
-
 def depth_spread(view: View) -> Tensor:
     """Standard deviation of depth weighted by opacity, [B], in world units; zero for a plane."""
     weight = view.opacity / view.opacity.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-8)
@@ -227,15 +204,16 @@ def depth_spread(view: View) -> Tensor:
     return (weight * (view.depth - mean).square()).sum(dim=(1, 2, 3)).sqrt()
 
 
-def _discriminate_views(
-    discriminator: Discriminator,
-    views: list[View],
-    transform: DiscriminatorTransform,
-    condition: Tensor | None,
+def _discriminate_all(
+    discriminator: Discriminator, parts: list[DiscriminatorInput], transform: DiscriminatorTransform
 ) -> list[DiscriminatorOutput]:
-    return [
-        discriminate(discriminator, view.image, view.raw, transform, condition) for view in views
-    ]
+    """D's output on batches of equal size, in one pass."""
+    image, raw = torch.cat([part.image for part in parts]), torch.cat([part.raw for part in parts])
+    conditions = [part.condition for part in parts if part.condition is not None]
+    condition = torch.cat(conditions) if conditions else None
+    output = discriminate(discriminator, image, raw, transform, condition, batches=len(parts))
+    scores, poses = (part.chunk(len(parts)) for part in output)
+    return [DiscriminatorOutput(*pair) for pair in zip(scores, poses, strict=True)]
 
 
 def _sum_of_means(losses: list[Tensor]) -> Tensor:

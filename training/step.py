@@ -11,19 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib import UserError
-from torch_utils import distributed
+from torch_utils import distributed, random_states
+from torch_utils.devices import restore_threads, select_precision
+from torch_utils.gradients import GradientAverager
 from torch_utils.images import to_float
 from torch_utils.training_stats import StatsCollector
 from training import geod, losses, old_names, schedules
-from training.augment import AdaController, Augmentation
+from training.augment import Augmentation
 from training.config import Config
 from training.data.dataset import ImageDataset
 from training.data.loader import Batch, training_batches
+from training.feedback import Feedback
 from training.geod_supervisor import Supervisor
-from training.losses import DiscriminatorTransform, Phase, RealBatch, StepInputs
+from training.losses import Phase
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.optimizers import adam, first_non_finite, with_own_rates
+from training.step_inputs import (
+    DiscriminatorTransform,
+    RealBatch,
+    StepInputs,
+    density_points,
+    draw_inputs,
+)
 
 Terms = dict[str, Tensor]
 
@@ -64,18 +74,16 @@ class Trainer:
         self.discriminator = Discriminator(config).to(device)
         self.supervisor = Supervisor(config, device) if config.geod.active else None
         self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self._set_precision()
+        self.set_precision(select_precision(config.run.precision, device))
         loss, optim, augment = config.loss, config.optim, config.augment
         self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
         self.d_optimizer = adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
         self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0)
-        self.ada = AdaController(
-            self.augmentation, augment.kimg, target=augment.target, interval=augment.every
-        )
-        self.stats = StatsCollector(device)
+        self.feedback = Feedback(config, self.augmentation, device)
+        self.stats, self.averager = StatsCollector(device), GradientAverager()
         self.steps = 0
         self.bad_steps = 0  # in a row
-        torch.manual_seed(config.run.seed * 1_000_003 + 1 + distributed.rank())
+        torch.manual_seed(self._seed_of_process)
         self._batches: Iterator[Batch] | None = None
         self._fetched: Batch | None = None
         self.stop_waiting: Callable[[], bool] = lambda: False  # asked while photographs do not come
@@ -90,6 +98,12 @@ class Trainer:
     def kimg(self) -> float:
         """Thousand training images so far."""
         return self.images_processed / 1000
+
+    def set_precision(self, precision: str) -> None:
+        """Compute activations in 'fp32', 'fp16' or 'bf16'; weights are float32 in any case."""
+        self.precision = precision
+        for network in (self.generator, self.discriminator, self.averaged_generator):
+            network.set_inner_dtype(_INNER_DTYPES[precision])
 
     def step(self) -> None:
         """One iteration: G, its density term, D, its R1 term, then the moving average.
@@ -116,7 +130,8 @@ class Trainer:
             updates.append(self._discriminator_r1(reals, transform))
         self.steps += 1
         self._count_bad_step(bad=not all(updates))
-        self._adapt_augmentation(d_terms)
+        self.feedback.observe(d_terms, self.stats)
+        self.stats.report("augment/p", self.augmentation.p)
         self._update_average()
 
     def _transform(self) -> DiscriminatorTransform:
@@ -146,7 +161,7 @@ class Trainer:
 
     def _generator_density(self) -> list[Terms]:
         def phase(z: Tensor) -> Phase:
-            points = losses.density_points(self.generator, len(z), self.device)
+            points = density_points(self.generator, len(z))
             return self.losses.generator_density(self.generator, z, *points)
 
         every = self.config.loss.density_every
@@ -168,7 +183,9 @@ class Trainer:
         self, reals: list[RealBatch], transform: DiscriminatorTransform
     ) -> list[Terms]:
         def phase(real: RealBatch) -> Phase:
-            return self.losses.discriminator_r1(self.generator, self.discriminator, real, transform)
+            networks = self.generator, self.discriminator
+            loss, terms = self.losses.discriminator_r1(*networks, real, transform)
+            return Phase(loss * self.feedback.r1_factor, terms)
 
         return self._update(self.d_optimizer, phase, reals, scale=self.config.loss.r1_every)
 
@@ -187,12 +204,12 @@ class Trainer:
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad(set_to_none=True)
-        terms = []
-        for arguments in zip(*micro_batches, strict=True):
+        terms, count = [], len(micro_batches[0])
+        for number, arguments in enumerate(zip(*micro_batches, strict=True), 1):
             result = phase(*arguments)
-            (result.loss * (scale / len(micro_batches[0]))).backward(inputs=parameters)
+            loss = result.loss * (scale / count)
+            self.averager.backward(loss, parameters, phase.__qualname__, last=number == count)
             terms.append(result.terms)
-        distributed.average_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not nn.utils.get_total_norm(gradients).isfinite():
             self._first_non_finite = first_non_finite(terms, self._parts())
@@ -211,12 +228,6 @@ class Trainer:
                 "resume an earlier checkpoint with smaller learning rates or more R1"
             )
 
-    def _adapt_augmentation(self, d_terms: list[Terms]) -> None:
-        if d_terms and self.config.augment.mode == "ada":
-            signs = torch.stack([terms["D/sign_real"].sum() for terms in d_terms]).sum()
-            self.ada.step(distributed.all_reduce_sum(signs), self.config.run.batch)
-        self.stats.report("augment/p", self.augmentation.p)
-
     @torch.no_grad()
     def _track_mean_w(self, z: Tensor) -> None:
         w = self.generator.mapping(z).mean(dim=0, keepdim=True)
@@ -234,6 +245,10 @@ class Trainer:
         averaged.raw_resolution = current.raw_resolution
 
     @property
+    def _seed_of_process(self) -> int:
+        return self.config.run.seed * 1_000_003 + 1 + distributed.rank()
+
+    @property
     def _per_process(self) -> int:
         return self.config.run.batch // distributed.world_size()
 
@@ -246,19 +261,7 @@ class Trainer:
         return self._split(torch.randn(shape, device=self.device))
 
     def _inputs(self, z: Tensor) -> StepInputs:
-        """Draw the other random inputs of a micro-batch of latents [B, z_dim]."""
-        config, intrinsics = self.config, self.generator.intrinsics
-        mirror, mixing = None, None
-        known = self.dataset.all_intrinsics
-        if config.camera.intrinsics == "labels" and known is not None:
-            chosen = known[torch.randint(len(known), (len(z),))]
-            intrinsics = chosen.to(self.device, non_blocking=True)
-        if (mirrors := config.camera.mirrors) and self.generator.pose_source.second_view:
-            mirror = mirrors[int(torch.randint(len(mirrors), ()))]
-        if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:
-            start = torch.randint(1, self.generator.backbone.synthesis.num_ws, ())
-            mixing = (torch.randn_like(z), int(start))
-        return StepInputs(z, intrinsics, mirror, mixing)
+        return draw_inputs(self.generator, self.dataset, self.feedback, z)
 
     def fetch(self) -> None:
         """Read the photographs of the next step, if they are not read yet.
@@ -295,22 +298,13 @@ class Trainer:
             return [RealBatch(part) for part in images]
         return [RealBatch(*parts) for parts in zip(images, self._split(condition), strict=True)]
 
-    def _set_precision(self) -> None:
-        choice = self.config.run.precision
-        if choice == "auto":
-            choice = "fp16" if self.device.type == "cuda" else "fp32"
-        for network in (self.generator, self.discriminator, self.averaged_generator):
-            network.set_inner_dtype(_INNER_DTYPES[choice])
-
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs; to be called by all processes, complete on the first."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        random = {"cpu": distributed.gather_on_first(torch.get_rng_state())}
-        if self.device.type == "cuda":
-            random["cuda"] = distributed.gather_on_first(torch.cuda.get_rng_state(self.device))
         batch = self.config.run.batch
         counters = {"steps": self.steps, "batch": batch, "bad_steps": self.bad_steps}
-        return parts | counters | {"random": random, "threads": torch.get_num_threads()}
+        computation = {"threads": torch.get_num_threads(), "precision": self.precision}
+        return parts | counters | {"random": random_states.gather(self.device)} | computation
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
         """Continue where `state_dict` was taken.
@@ -333,43 +327,38 @@ class Trainer:
                     f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
                 ) from error
         self.steps, self.bad_steps = state["steps"], state["bad_steps"]
-        return self._restore_threads(state["threads"]) + self._restore_random(state["random"])
+        seed = self._seed_of_process + distributed.world_size() * self.steps
+        return [
+            *self._restore_precision(state.get("precision", "fp32")),
+            *restore_threads(state["threads"], self.device),
+            *random_states.restore(state["random"], self.device, seed),
+        ]
 
-    def _restore_threads(self, threads: int) -> list[str]:
-        """On the CPU, sums are rounded as they are shared among threads."""
-        now = torch.get_num_threads()
-        if self.device.type != "cpu" or now == threads:
+    def _restore_precision(self, before: str) -> list[str]:
+        """On the CPU, where `auto` has not always meant the same and depends on the processor."""
+        now = self.precision
+        if self.device.type != "cpu" or self.config.run.precision != "auto" or now == before:
             return []
-        torch.set_num_threads(threads)
-        return [f"{threads} threads as before, not {now}, for the same results"]
-
-    def _restore_random(self, random: dict[str, list[Tensor]]) -> list[str]:
-        rank, before, now = distributed.rank(), len(random["cpu"]), distributed.world_size()
-        if before != now:
-            torch.manual_seed(self.config.run.seed * 1_000_003 + 1 + rank + now * self.steps)
-            return [
-                f"{before} process(es) wrote the checkpoint and {now} resume it: weights and "
-                "optimizers are the same, random numbers differ from those of an unbroken run"
-            ]
-        torch.set_rng_state(random["cpu"][rank])
-        if self.device.type == "cuda" and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"][rank], self.device)
-        return []
+        self.set_precision(before)
+        return [f"{before} as before, not {now}, for the same results"]
 
     def _parts(self) -> dict[str, Any]:
-        supervising = {}
+        supervising: dict[str, Any] = {}
         if self.supervisor is not None:
             supervising = {
                 "IR": self.supervisor.network,
                 "ir_optimizer": self.supervisor.optimizer,
             }
-        return supervising | {
-            "G": self.generator,
-            "D": self.discriminator,
-            "G_ema": self.averaged_generator,
-            "g_optimizer": self.g_optimizer,
-            "d_optimizer": self.d_optimizer,
-            "augmentation": self.augmentation,
-            "ada": self.ada,
-            "stats": self.stats,
-        }
+        return (
+            supervising
+            | self.feedback.parts()
+            | {
+                "G": self.generator,
+                "D": self.discriminator,
+                "G_ema": self.averaged_generator,
+                "g_optimizer": self.g_optimizer,
+                "d_optimizer": self.d_optimizer,
+                "augmentation": self.augmentation,
+                "stats": self.stats,
+            }
+        )

@@ -23,6 +23,7 @@ FIELDS = {
     "snap": "run.snap",
     "metrics": "run.metrics",
     "keep": "run.keep",
+    "wandb": "run.wandb",
     "seed": "run.seed",
     "device": "run.device",
     "precision": "run.precision",
@@ -55,7 +56,9 @@ def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Output directory.")
 @click.option("--cfg", "preset", type=options.Preset(), required=True, help="Preset.")
 @click.option("--data", metavar="ZIP|DIR", help="Images. The toy preset makes its own.")
-@click.option("--gpus", type=int, help="Processes of the run, one device each.  [1]")
+@click.option(
+    "--gpus", type=int, help="Processes of the run, one device each.  [1; under torchrun, its]"
+)
 @click.option("--batch", type=int, help="Images per step, over all processes.")
 @click.option("--batch-gpu", type=int, help="Images per process and pass, to save memory.")
 @click.option("--gamma", type=float, help="Weight of R1.")
@@ -64,6 +67,7 @@ def _show_settings(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
 @click.option("--snap", type=int, help="Ticks between snapshots.")
 @click.option("--metrics", metavar="NAMES", help="Measured at snapshots, as fid50k_full; or none.")
 @click.option("--keep", type=int, help="Checkpoints to keep.")
+@click.option("--wandb", metavar="PROJECT", help="Mirror TensorBoard in Weights & Biases.")
 @click.option("--seed", type=int, help="Random seed.")
 @click.option("--mirror", type=bool, help="Also train on the images flipped left to right.")
 @click.option("--aug", type=click.Choice(["noaug", "ada", "fixed"]), help="Augmentation.")

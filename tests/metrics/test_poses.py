@@ -96,3 +96,23 @@ def test_pose_distance_is_zero_one_and_something_in_between():
     # Half of the mixture is shared: JSD = (log 4/3 + (1/2 log 2/3 + 1/2 log 2)) / 2 in bits.
     expected = (math.log2(4 / 3) + (math.log2(2 / 3) + math.log2(2)) / 2) / 2
     assert poses.pose_distance(front, mixed) == pytest.approx(math.sqrt(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("turn", [0.0, 1.0])
+def test_flip_consistency_is_the_noise_of_the_flipped_poses_in_whatever_world(turn):
+    yaw, pitch = poses.yaw_and_pitch(random_directions())
+    noise = math.radians(2) * torch.randn(
+        len(yaw), generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    flipped = poses.direction(turn - yaw, pitch + noise)
+    found = poses.flip_consistency(poses.direction(yaw + turn, pitch), flipped)
+    assert found.median == pytest.approx(noise.abs().median().rad2deg().item(), rel=0.01)
+    assert found.chance > 15
+    assert found.yaw_correlation == pytest.approx(1)
+
+
+def test_poses_that_ignore_the_flip_are_not_consistent():
+    directions = random_directions()
+    found = poses.flip_consistency(directions, directions)
+    assert found.yaw_correlation == pytest.approx(-1)
+    assert found.median > 15

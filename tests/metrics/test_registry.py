@@ -206,6 +206,19 @@ def test_shuffled_poses_are_as_bad_as_they_should_be():
     assert abs(values["pose_error_yaw_correlation"]) < 0.3
 
 
+def test_pose_flip_consistency_is_asked_of_flipped_photographs():
+    """The left of a photograph says its number, the right that of its mirror image's pose."""
+    drawn = directions(100)
+    drawn = torch.cat([drawn, drawn * torch.tensor([-1.0, 1, 1])])
+    photographs = numbered_images(100).clone()
+    photographs[..., 4:] += 100
+    values = compute(
+        "pose_flip_consistency", make_context(FakeModel(photographs, drawn), photographs)
+    ).values
+    assert values["pose_flip_consistency"] < 1e-3 < 15 < values["pose_flip_consistency_chance"]
+    assert values["pose_flip_consistency_yaw_correlation"] == pytest.approx(1)
+
+
 def test_pose_distribution_is_measured_after_alignment():
     true = directions(200)
     turned = true[:, [2, 0, 1]]

@@ -89,7 +89,10 @@ def test_settings_are_read(setting, value):
         ({"run.batch": 8, "run.batch_gpu": 3}, "8 is not divisible by batch_gpu 3"),
         ({"rendering.near": 9}, "near must be smaller than far"),
         ({"camera.range_h": (3, 1)}, "lower end must lie below"),
-        ({"data.resolution": 64}, "rendering.raw_resolution must be 64"),
+        (
+            {"data.resolution": 64, "rendering.raw_resolution": 32},
+            "rendering.raw_resolution must be 64",
+        ),
         ({"discriminator.dual": True}, "set discriminator.dual=false"),
         ({"discriminator.freeze_blocks": 4}, "at most 3 at 32 px"),
         ({"rendering.raw_resolution_end": 64}, "needs a data.resolution of 128 or more"),

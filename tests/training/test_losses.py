@@ -14,6 +14,7 @@ from training import losses
 from training.cameras import intrinsics_from_focal
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, View
+from training.step_inputs import density_points
 
 BATCH = 4
 PLAINLY = losses.DiscriminatorTransform()
@@ -30,7 +31,7 @@ class Step(NamedTuple):
         g, d, inputs = self[:3]
         real = losses.RealBatch(self.real)
         if phase == "generator_density":
-            points = losses.density_points(g, BATCH, torch.device("cpu"))
+            points = density_points(g, BATCH)
             return losses.generator_density(g, inputs.z, *points)
         if phase == "generator_main":
             return losses.generator_main(g, d, inputs, transform)
@@ -64,9 +65,9 @@ def gradients(phase: losses.Phase, network: torch.nn.Module) -> dict[str, Tensor
 @pytest.mark.parametrize(
     "phase, backbone, trunk",
     [
-        ("generator_main", [BATCH], [BATCH, BATCH]),
+        ("generator_main", [BATCH], [2 * BATCH]),
         ("generator_density", [BATCH], []),
-        ("discriminator_main", [BATCH], [BATCH, BATCH, BATCH]),
+        ("discriminator_main", [BATCH], [3 * BATCH]),
         ("discriminator_r1", [], [BATCH]),
     ],
 )
@@ -244,7 +245,7 @@ def test_density_term_is_zero_for_a_field_without_variation():
 
 def test_density_points_and_their_neighbors():
     s = step(loss__density_points=5000, loss__density_step=0.01)
-    points, nearby = losses.density_points(s.generator, 2, torch.device("cpu"))
+    points, nearby = density_points(s.generator, 2)
     assert points.shape == nearby.shape == (2, 5000, 3)
     assert -1 <= points.min() < -0.99 and 0.99 < points.max() <= 1
     assert (nearby - points).std().item() == pytest.approx(0.01, rel=0.05)

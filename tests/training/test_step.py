@@ -1,5 +1,6 @@
 """One training step: what it changes, what it survives, and that processes agree on it."""
 
+import copy
 import math
 import multiprocessing
 from pathlib import Path
@@ -10,11 +11,11 @@ import torch.distributed as dist
 
 from dnnlib import UserError
 from tests.helpers import tiny_config
-from torch_utils import distributed
 from training import losses
 from training.run.loop import open_dataset
 from training.schedules import blur_sigma, raw_resolution
 from training.step import Trainer, TrainingDiverged
+from training.step_inputs import density_points
 
 CPU = torch.device("cpu")
 
@@ -107,7 +108,7 @@ def test_augmentation_modes(photographs, augment):
     p = trainer.augmentation.p.item()
     if augment == "ada":
         assert p in (0, pytest.approx(0.04), pytest.approx(0.08))  # 4 images move p by 0.04
-        assert trainer.ada.state_dict()["steps"] == 0
+        assert trainer.feedback.ada.state_dict()["steps"] == 0
     else:
         assert p == pytest.approx({"noaug": 0.0, "fixed": 0.2}[augment])
 
@@ -194,10 +195,12 @@ def test_schedules():
         {"loss__pose_entropy_weight": 0},
         {"rendering__density_scale": 1},
         {"generator__style_mixing": 1},
+        {"generator__diversity_clarity": 0.6},
+        {"loss__pose_spread_weight": 0.5, "loss__pose_entropy_weight": 0},
         {"rendering__plane_axes": "eg3d"},
         {"rendering__importance_samples": 0},
         {"rendering__white_background": False},
-        {"run__precision": "bf16", "discriminator__half_precision_blocks": 2},
+        {"run__precision": "bf16"},
         {"data__mirror": True, "data__crop": "pad", "data__max_images": 5},
         {"loss__blur_sigma": 2, "loss__blur_kimg": 1},
         {"loss__gamma": 0, "loss__density_weight": 0},
@@ -277,7 +280,7 @@ def micro_batch_phase(trainer: Trainer, name: str, index: int) -> losses.Phase:
     if name == "generator_main":
         return losses.generator_main(g, d, trainer._inputs(z), transform)
     if name == "generator_density":
-        return losses.generator_density(g, z, *losses.density_points(g, 4, CPU))
+        return losses.generator_density(g, z, *density_points(g, 4))
     if name == "discriminator_main":
         return losses.discriminator_main(g, d, trainer._inputs(z), real, transform)
     return losses.discriminator_r1(g, d, real, transform)
@@ -291,8 +294,8 @@ def gradients_of(trainer: Trainer, indices: list[int]) -> dict[str, torch.Tensor
         network.zero_grad(set_to_none=True)
         for index in indices:
             loss = micro_batch_phase(trainer, phase, index).loss / len(indices)
-            loss.backward(inputs=list(network.parameters()))
-        distributed.average_gradients(network.parameters())
+            parameters, last = list(network.parameters()), index == indices[-1]
+            trainer.averager.backward(loss, parameters, phase, last)
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
                 found[f"{phase}/{name}"] = parameter.grad.clone()
@@ -326,3 +329,27 @@ def test_two_processes_compute_the_gradients_of_one(photographs, tmp_path):
             names = [name for name in expected if name.startswith(phase)]
             a, b = (torch.cat([part[n].flatten() for n in names]) for part in (found, expected))
             assert (a - b).norm() <= 1e-6 * b.norm(), phase
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_trainer_goes_on_bit_for_bit(photographs, precision):
+    options = {"run__precision": precision, "loss__r1_every": 2}
+    trainer = make_trainer(photographs, **options)
+    trainer.step()
+    state = copy.deepcopy(trainer.state_dict())
+    trainer.step()
+    resumed = make_trainer(photographs, **options)
+    assert resumed.load_state_dict(state) == []
+    resumed.step()
+    for network in ("generator", "discriminator"):
+        assert not changed(weights(getattr(trainer, network)), getattr(resumed, network))
+
+
+def test_a_run_keeps_its_precision_unless_one_is_asked_for(photographs):
+    state = make_trainer(photographs).state_dict() | {"precision": "bf16"}
+    automatic = make_trainer(photographs, run__precision="auto")
+    other = "fp32" if automatic.precision == "bf16" else "bf16"
+    notes = automatic.load_state_dict(state | {"precision": other})
+    assert automatic.precision == other and other in notes[0]
+    asked = make_trainer(photographs, run__precision="fp32")
+    assert asked.load_state_dict(state) == [] and asked.precision == "fp32"

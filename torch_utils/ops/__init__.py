@@ -9,12 +9,16 @@ from torch import Tensor
 from . import kernels
 from .bias_act import bias_act
 from .kernels import get_mode, set_mode, using
+from .rays import blend, importance_depths, points_on_rays
 from .triplane_render import native_library, triplane_render
 from .upfirdn2d import resample_filter, upfirdn2d
 
 __all__ = [
     "bias_act",
+    "blend",
     "get_mode",
+    "importance_depths",
+    "points_on_rays",
     "replaced",
     "resample_filter",
     "set_mode",
@@ -31,8 +35,10 @@ def status(device: torch.device | str = "cpu") -> str:
     on_cpu = device.type == "cpu"
     native = f"native (cpu, {kernels.cpu_capability().lower()})" if on_cpu else "native (cuda)"
     loaded = {"triplane_render": native_library(device)}
-    for name in ("bias_act", "upfirdn2d"):  # on a CPU, stock torch in its fastest formulation
-        loaded[name] = None if on_cpu else kernels.load(name, device)
+    # The others are, there, stock torch in its fastest formulation.
+    for name in ("rays", "bias_act", "upfirdn2d"):
+        has_kernel = name != ("upfirdn2d" if on_cpu else "rays")
+        loaded[name] = kernels.load(name, device) if has_kernel else None
     return "ops: " + ", ".join(
         f"{name} {native if lib else 'torch'}" for name, lib in loaded.items()
     )

@@ -1,8 +1,9 @@
 """Bias, activation, gain, clamp: the tail of every layer, in that order."""
 
 import ctypes
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -69,7 +70,7 @@ def bias_act(
         bias = bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
     slope = {"relu": 0.0, "lrelu": alpha}.get(act, -1)
     # A compiler fuses the formula; it cannot look into a kernel, for which the operation stands.
-    if slope >= 0 and gain > 0 and (_has_kernel(x) or not is_traced(x)):
+    if slope >= 0 and gain > 0 and (not is_traced(x) or _has_kernel(x)):
         return bend(x, bias, slope, gain, clamp)
     return bias_act_formula(x, bias, act, alpha, gain, clamp)
 
@@ -89,10 +90,9 @@ def _bend(x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: floa
 
     gain * bend(x + b) = bend(gain * x + gain * b), so a single pass adds and scales.
     """
-    if _has_kernel(x):
-        library = kernels.load("bias_act", x.device)
-        if library is not None and cuda.is_dense(x):
-            return _launch_forward(library, x, bias, _constants(slope, gain, clamp))
+    library = _library(x)
+    if library is not None:
+        return _launch_forward(library, x, bias, _constants(slope, gain, clamp, x.dtype))
     return _bend_torch(x, bias, slope, gain, clamp)
 
 
@@ -108,10 +108,9 @@ def _bend_derivative(
     gradient: Tensor, y: Tensor, slope: float, gain: float, clamp: float | None
 ) -> Tensor:
     """Gradient x derivative of the bend where its value is y, whose sign and size tell it."""
-    if _has_kernel(y):
-        library = kernels.load("bias_act", y.device)
-        if library is not None and cuda.is_dense(y):
-            return _launch_derivative(library, gradient, y, _constants(slope, gain, clamp))
+    library = _library(y)
+    if library is not None:
+        return _launch_derivative(library, gradient, y, _constants(slope, gain, clamp, y.dtype))
     return _bend_derivative_torch(gradient, y, slope, gain, clamp)
 
 
@@ -129,19 +128,13 @@ def _launch_forward(
     library: ctypes.CDLL, x: Tensor, bias: Tensor | None, constants: list[ctypes.c_double]
 ) -> Tensor:
     y = torch.empty_like(x)
-    step, size = 1, 1  # element i of the memory has bias i // step % size
+    step, size = x.numel(), 1  # element i of the memory has bias i // step % size
     if bias is not None and bias.numel() > 1:
         dim = max(range(x.ndim), key=list(bias.shape).__getitem__)
         step, size = x.stride(dim), x.shape[dim]
     bias = None if bias is None else bias.contiguous()
-    cuda.launch(
-        library.bias_act_forward,
-        x.device,
-        cuda.TYPES[x.dtype],
-        *cuda.pointers(x, bias, y),
-        *map(ctypes.c_int64, (x.numel(), step, size)),
-        *constants,
-    )
+    sizes = map(ctypes.c_int64, (x.numel(), step, size))
+    _launch(library.bias_act_forward, y, (x, bias, y), *sizes, *constants)
     return y
 
 
@@ -151,26 +144,49 @@ def _launch_derivative(
     if gradient.stride() != y.stride():
         gradient = torch.empty_like(y).copy_(gradient)
     result = torch.empty_like(y)
-    cuda.launch(
-        library.bias_act_derivative,
-        y.device,
-        cuda.TYPES[y.dtype],
-        *cuda.pointers(gradient, y, result),
-        ctypes.c_int64(y.numel()),
-        *constants,
-    )
+    tensors = gradient, y, result
+    _launch(library.bias_act_derivative, y, tensors, ctypes.c_int64(y.numel()), *constants)
     return result
 
 
-def _constants(slope: float, gain: float, clamp: float | None) -> list[ctypes.c_double]:
-    return [ctypes.c_double(v) for v in (slope, gain, math.inf if clamp is None else clamp)]
+def _launch(kernel: Any, like: Tensor, tensors: Sequence[Tensor | None], *numbers: Any) -> None:
+    pointers = cuda.pointers(*tensors)
+    if cuda.is_gpu(like.device):
+        cuda.launch(kernel, like.device, cuda.TYPES[like.dtype], *pointers, *numbers)
+    else:
+        kernel(like.dtype == torch.bfloat16, *pointers, *numbers, torch.get_num_threads())
+
+
+def _constants(
+    slope: float, gain: float, clamp: float | None, dtype: torch.dtype
+) -> list[ctypes.c_double]:
+    clamp = math.inf if clamp is None else _rounded(clamp, dtype)
+    return [ctypes.c_double(v) for v in (slope, gain, clamp)]
+
+
+@functools.cache
+def _rounded(clamp: float, dtype: torch.dtype) -> float:
+    """As values are, so that the derivative knows those that were clamped: they equal it."""
+    return torch.tensor(clamp, dtype=dtype).item()
+
+
+_CPU_TYPES = (torch.float32, torch.bfloat16)
+
+
+def _suits(x: Tensor) -> bool:
+    on_gpu = cuda.is_gpu(x.device)
+    types = cuda.TYPES if on_gpu else _CPU_TYPES
+    return (on_gpu or x.device.type == "cpu") and x.dtype in types and x.numel() > 0
 
 
 def _has_kernel(x: Tensor) -> bool:
-    """Stock torch is the implementation on the CPU."""
-    if not cuda.is_gpu(x.device) or x.dtype not in cuda.TYPES or x.numel() == 0:
-        return False
-    return kernels.available("bias_act", x.device)
+    """Whether there is one for such a tensor, which may lack values."""
+    return _suits(x) and kernels.available("bias_act", x.device)
+
+
+def _library(x: Tensor) -> ctypes.CDLL | None:
+    """The compiled kernels for a tensor, or None for plain torch."""
+    return kernels.load("bias_act", x.device) if _suits(x) and cuda.is_dense(x) else None
 
 
 def _keep_for_bend(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -5,6 +5,7 @@ How kernels are compiled and cached: see `neural_renderer.ops.build`.
 
 import contextlib
 import ctypes
+import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,11 +118,13 @@ def available(name: str, device: torch.device) -> bool:
     return load(name, device) is not None
 
 
+@functools.cache
 def cpu_options(capability: str) -> tuple[str, ...]:
     """The compiler's options for processors of that capability."""
     return (*_CPU_OPTIONS, *_INSTRUCTION_SETS[capability])
 
 
+@functools.cache
 def cuda_options(major: int, minor: int) -> tuple[str, ...]:
     """The compiler's options for GPUs of that compute capability."""
     return (*CUDA_OPTIONS, f"-arch=sm_{major}{minor}")

@@ -96,7 +96,11 @@ def upfirdn2d_torch(x: Tensor, kernel: Tensor, plan: Plan) -> Tensor:
     if plan.up == (1, 1):
         return _filter(x, kernel.flip([0, 1]), plan.down, plan.padding)
     down_x, down_y = plan.down
-    return _enlarge(x, kernel, plan.up, plan.padding)[:, :, ::down_y, ::down_x]
+    # In bf16, a CPU's transposed convolution with one group per channel takes 50 times as long.
+    slow = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    dtype = torch.float32 if slow else x.dtype
+    y = _enlarge(x.to(dtype), kernel.to(dtype), plan.up, plan.padding)
+    return y.to(x.dtype)[:, :, ::down_y, ::down_x]
 
 
 def _per_channel(kernel: Tensor, x: Tensor) -> Tensor:

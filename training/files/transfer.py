@@ -27,9 +27,10 @@ _OF_MAPPING = ("generator.z_dim", "generator.mapping_layers")
 def start_from(path: Path, generator: Generator, discriminator: Discriminator) -> str:
     """Copy a network file's weights into networks of the same shape and meaning.
 
-    The resolution of images may differ (progressive growing, Karras et al. 2018): the
-    discriminator's layers that only one of the two has are then initialized anew. So are mapping
-    and pose head for the weights of a generator that is given its poses (EG3D).
+    The resolution of images may differ, and that of planes may be higher (progressive growing,
+    Karras et al. 2018): layers that the file has not are then initialized anew, in the generator so
+    that they change nothing at first. So are mapping and pose head for the weights of a generator
+    that is given its poses (EG3D).
 
     Args:
         path: network file or run folder.
@@ -48,9 +49,16 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
     shared = (*_SHARED, *_OF_MAPPING) if same_mapping else _SHARED
     if network.config.super_resolved or generator.config.super_resolved:
         shared = (*shared, "data.resolution")  # super-resolution is made for one size
+    theirs, ours = (
+        config.generator.plane_resolution for config in (network.config, generator.config)
+    )
+    if theirs < ours:
+        shared = tuple(key for key in shared if key != "generator.plane_resolution")
     _require_same(path, network.config, generator.config, shared)
     own = ("pose_source.",) if same_mapping else ("pose_source.", "backbone.mapping.")
     weights = _with_own(network.generator.state_dict(), generator.state_dict(), own)
+    if theirs < ours:
+        weights = _with_silent_blocks(weights, generator.state_dict(), theirs)
     done = f"starting from the weights of {path}"
     if not same_mapping:
         done += "; its generator is given its poses, so mapping network and pose head begin afresh"
@@ -86,6 +94,19 @@ def _with_own(
     """Weights, but `own` where names begin with one of the prefixes."""
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith(prefixes)}
     return kept | {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
+
+
+def _with_silent_blocks(
+    weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], resolution: int
+) -> dict[str, torch.Tensor]:
+    """Weights, and `own` of blocks above a resolution, which add nothing to the planes yet."""
+    added = {}
+    for name, tensor in own.items():
+        block = re.match(r"backbone\.synthesis\.b(\d+)\.", name)
+        if block is not None and int(block[1]) > resolution:
+            silent = name.endswith((".torgb.weight", ".torgb.bias"))
+            added[name] = torch.zeros_like(tensor) if silent else tensor
+    return dict(weights) | added
 
 
 def _copy_weights(weights: Mapping[str, torch.Tensor], target: nn.Module, source: str) -> None:

@@ -27,7 +27,10 @@ class SynthesisNetwork(nn.Module):
     """StyleGAN2's synthesis network with skip connections (Karras et al. 2020, section 4.1).
 
     num_ws = 2 log2(resolution) - 2: one for each convolution, and the last ToRGB's.
+    `inner_dtype` is the precision of activations; None takes that of ws.
     """
+
+    inner_dtype: torch.dtype | None = None
 
     def __init__(
         self, w_dim: int, resolution: int, channels: int, *, channel_base: int, channel_max: int
@@ -55,7 +58,7 @@ class SynthesisNetwork(nn.Module):
         start = 0
         for block in self.blocks():
             styles = ws[:, start : start + block.layer_count + 1]
-            x, image = block(x, image, styles, noise, ws.dtype)
+            x, image = block(x, image, styles, noise, self.inner_dtype or ws.dtype)
             start += block.layer_count
         assert image is not None  # there is a block
         return image

@@ -96,7 +96,11 @@ class Generator(nn.Module):
         return self.backbone.mapping
 
     def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
-        """Precision of the super-resolution's inner activations; the renderer stays float32."""
+        """Precision of inner activations: super-resolution's, and in bf16 the backbone's too.
+
+        fp16 has too small a range for the backbone. The renderer stays float32.
+        """
+        self.backbone.synthesis.inner_dtype = dtype if dtype == torch.bfloat16 else None
         if self.superresolution is not None:
             self.superresolution.inner_dtype = dtype
 
@@ -158,9 +162,10 @@ class Generator(nn.Module):
     def planes(self, ws: Tensor, noise: str = "const") -> Tensor:
         """Tri-planes of ws: [B, num_ws, w_dim] -> [B, 3, C, H, W].
 
-        noise: 'random', drawn for each sample; 'const', the layers' stored noise; or 'none'.
+        noise: 'random', drawn for each sample; 'const', the layers' stored noise; or 'none', as is
+        any choice for a generator without noise.
         """
-        return self.backbone.planes(ws, noise)
+        return self.backbone.planes(ws, noise if self.config.generator.noise else "none")
 
     def field(self, planes: Tensor, points: Tensor) -> FieldSamples:
         """Density (before softplus) and color at points [B, N, 3] in world units.

@@ -22,6 +22,13 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def as_activations(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert x [B, C, H, W] to a type; on a CPU, bf16 is fastest with channels last."""
+    if dtype == torch.bfloat16 and x.device.type == "cpu":
+        return x.to(dtype, memory_format=torch.channels_last)
+    return x.to(dtype)
+
+
 def normalize_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Scale each row of x [B, C] to mean square 1."""
     return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
@@ -53,9 +60,10 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., in] -> [..., out], in the type of x."""
-        weight, bias = self.effective()
-        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        return ops.bias_act(F.linear(x, weight, bias), dim=-1, act=self.act)
+        # The gain goes to the input, which is smaller than the weight.
+        bias = self.bias if self.bias_gain == 1 else self.bias * self.bias_gain
+        x = F.linear(x * self.weight_gain, self.weight.to(x.dtype), bias.to(x.dtype))
+        return ops.bias_act(x, dim=-1, act=self.act)
 
 
 def conv2d_resample(
@@ -123,7 +131,7 @@ def modulated_conv2d(
     """Convolution whose input channels are scaled by per-sample styles (StyleGAN2, eqs. 1-3).
 
     Scaling activations instead of weights gives the same result with one weight for the batch;
-    scaling weights pays where they are few.
+    scaling weights pays where they are few, but for bf16, whose channels lie last on a CPU.
 
     Args:
         x: [B, I, H, W].
@@ -148,7 +156,8 @@ def modulated_conv2d(
         norm = (energy + 1e-8).rsqrt().to(x.dtype)
     styles, weight = styles.to(x.dtype), weight.to(x.dtype)
     # Measured on a CPU: the break-even lies at two to four times as many activations as weights.
-    if x.device.type == "cpu" and x[0].numel() > 3 * weight.numel():
+    many = x[0].numel() > 3 * weight.numel()
+    if many and x.device.type == "cpu" and x.dtype != torch.bfloat16:
         own_weights = weight * styles[:, None, :, None, None]
         if norm is not None:
             own_weights = own_weights * norm[:, :, None, None, None]
@@ -319,7 +328,7 @@ class SynthesisBlock(nn.Module):
         if x is None:
             x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
         else:
-            x = self.conv0(x.to(dtype), next(styles), noise)
+            x = self.conv0(as_activations(x, dtype), next(styles), noise)
         x = self.conv1(x, next(styles), noise)
         if image is not None and self.up == 2:
             image = upsample2x(image, self.resample_filter)
@@ -327,15 +336,17 @@ class SynthesisBlock(nn.Module):
         return x, rgb if image is None else image + rgb
 
 
-def minibatch_std(x: Tensor, group_size: int = 4) -> Tensor:
+def minibatch_std(x: Tensor, group_size: int = 4, batches: int = 1) -> Tensor:
     """Append one channel holding the spread within groups of the batch (Karras et al. 2018).
 
-    x: [B, C, H, W] -> [B, C + 1, H, W]. Groups are strided: sample i belongs to group i mod
-    (B / group size). The last group size that divides the batch is taken.
+    x: [B, C, H, W] -> [B, C + 1, H, W], where B spans `batches` of equal size that do not mix.
+    Groups are strided: sample i of a batch of N belongs to group i mod (N / group size). The last
+    group size that divides the batch is taken.
     """
     batch, _, height, width = x.shape
-    size = next(n for n in range(min(group_size, batch), 0, -1) if batch % n == 0)
-    grouped = x.reshape(size, batch // size, *x.shape[1:])
-    spread = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    channel = spread.repeat(size).reshape(batch, 1, 1, 1).expand(batch, 1, height, width)
+    count = batch // batches
+    size = next(n for n in range(min(group_size, count), 0, -1) if count % n == 0)
+    grouped = x.reshape(batches, size, count // size, *x.shape[1:])
+    spread = (grouped.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(2, 3, 4))
+    channel = spread.repeat(1, size).reshape(batch, 1, 1, 1).expand(batch, 1, height, width)
     return torch.cat([x, channel.to(x.dtype)], dim=1)

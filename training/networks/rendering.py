@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torch_utils import ops
 from torch_utils.ops import triplane_render
 from torch_utils.ops.triplane_render import DecoderWeights, FieldSamples
 from training.cameras import Rays
@@ -97,57 +97,6 @@ def stratified_depths(positions: Tensor, near: float, far: float) -> Tensor:
     return even + positions * ((far - near) / (count - 1))
 
 
-def transmittance(density: Tensor, delta: Tensor) -> Tensor:
-    """Share of the light that passes to the start of each interval, and to the end of the last.
-
-    density, delta: [B, N, K] -> [B, N, K + 1] (NeRF, eq. 3; the small term keeps gradients alive).
-    """
-    passing = torch.exp(-density * delta) + 1e-10
-    return F.pad(torch.cumprod(passing, dim=-1), (1, 0), value=1.0)
-
-
-def interval_weights(sigma: Tensor, depths: Tensor, density_scale: float = 1) -> Tensor:
-    """Opacity that each interval between samples adds to its ray (NeRF, eq. 3), [B, N, S-1].
-
-    sigma: [B, N, S], density before softplus; depths: [B, N, S], ascending, world units.
-    """
-    delta = depths.diff(dim=-1)
-    density = density_scale * F.softplus(_middles(sigma) - 1)
-    return -torch.expm1(-density * delta) * transmittance(density, delta)[..., :-1]
-
-
-def importance_depths(depths: Tensor, weights: Tensor, u: Tensor) -> Tensor:
-    """Depths distributed like the (blurred) weights of the first pass, by inverse transform.
-
-    depths: [B, N, S], weights: [B, N, S-1], u: [B, N, S'] in [0, 1) -> [B, N, S']. No gradient.
-    The blur is mip-NeRF's (Barron et al. 2021); the edges of the distribution lie at the middles
-    between depths.
-    """
-    with torch.no_grad():
-        blurred = F.max_pool1d(weights.flatten(0, 1), 2, stride=1, padding=1)
-        blurred = F.avg_pool1d(blurred, 2, stride=1).reshape_as(weights) + 0.01
-        mass = blurred[..., 1:-1] + 1e-5
-        mass = mass / mass.sum(dim=-1, keepdim=True)
-        cdf = F.pad(mass.cumsum(dim=-1), (1, 0))
-        edges = _middles(depths)
-        above = torch.searchsorted(cdf, u.contiguous(), right=True)
-        below = (above - 1).clamp(min=0)
-        above = above.clamp(max=mass.shape[-1])
-        cdf_below = cdf.gather(-1, below)
-        span = cdf.gather(-1, above) - cdf_below
-        fraction = (u - cdf_below) / torch.where(span < 1e-5, torch.ones_like(span), span)
-        edge = edges.gather(-1, below)
-        return edge + fraction * (edges.gather(-1, above) - edge)
-
-
-def sample_weights(weights: Tensor) -> Tensor:
-    """Weight of each sample: half of the interval on either side. [B, N, S-1] -> [B, N, S].
-
-    The color of an interval is the mean of those at its ends.
-    """
-    return (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0))) / 2
-
-
 def composite(
     passes: Sequence[FieldSamples],
     depths: Sequence[Tensor],
@@ -155,10 +104,7 @@ def composite(
     white_background: bool,
     density_scale: float = 1,
 ) -> RenderedRays:
-    """Composite the samples of all passes (NeRF, eq. 3, on middles of intervals).
-
-    Only densities are brought into the common order along the ray; colors, the bulk of the data,
-    stay where they are and are weighted there.
+    """Composite the samples of one or two passes; see `torch_utils.ops.rays`.
 
     Args:
         passes: of each, sigma [B, N, S, 1] before softplus and color [B, N, S, F] in [0, 1].
@@ -166,22 +112,11 @@ def composite(
         white_background: rays end on white, not on black.
         density_scale: factor of densities.
     """
-    sorted_depths, order = torch.cat(list(depths), dim=-1).sort(dim=-1)
-    sigma = torch.cat([samples.sigma.squeeze(-1) for samples in passes], dim=-1)
-    weights = interval_weights(sigma.gather(-1, order), sorted_depths, density_scale)
-    sorted_weights = sample_weights(weights)
-    own_weights = torch.zeros_like(sorted_weights).scatter(-1, order, sorted_weights)
-    own_weights = own_weights.split([part.shape[-1] for part in depths], dim=-1)
-    weighted = [
-        (weight[..., None, :] @ samples.color).squeeze(-2)
-        for weight, samples in zip(own_weights, passes, strict=True)
-    ]
-    features = sum(weighted, start=torch.zeros(()))
-    opacity = weights.sum(dim=-1, keepdim=True)
+    features, opacity, total_depth = ops.blend(passes, depths, density_scale=density_scale)
     if white_background:
         features = features + 1 - opacity
-    nearest, farthest = sorted_depths.min(), sorted_depths.max()
-    total_depth = (weights * _middles(sorted_depths)).sum(dim=-1, keepdim=True)
+    nearest = torch.stack([part.min() for part in depths]).min()
+    farthest = torch.stack([part.max() for part in depths]).max()
     hit = opacity > 0
     depth = torch.where(hit, total_depth / torch.where(hit, opacity, 1), farthest)
     return RenderedRays(features * 2 - 1, depth.clamp(nearest, farthest), opacity)
@@ -206,10 +141,9 @@ def render_rays(
     """
 
     def field(depths: Tensor) -> FieldSamples:
-        points = rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]
         flat = triplane_render(
             planes,
-            points.flatten(1, 2),
+            ops.points_on_rays(rays.origins, rays.directions, depths),
             decoder,
             box_warp=config.box_warp,
             axes=config.plane_axes,
@@ -225,11 +159,10 @@ def render_rays(
     )
     if config.importance_samples == 0:
         return blend([coarse], [depths])
-    with torch.no_grad():
-        weights = interval_weights(coarse.sigma.squeeze(-1), depths, config.density_scale)
-    fine_depths = importance_depths(depths, weights, sampling.importance)
+    fine_depths = ops.importance_depths(
+        depths,
+        coarse.sigma.squeeze(-1),
+        sampling.importance,
+        density_scale=config.density_scale,
+    )
     return blend([coarse, field(fine_depths)], [depths, fine_depths])
-
-
-def _middles(x: Tensor) -> Tensor:
-    return (x[..., :-1] + x[..., 1:]) / 2

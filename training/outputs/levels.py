@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_utils.ops.rays import interval_weights
 from training.cameras import rays_from_cameras
 from training.networks.generator import Generator
-from training.networks.rendering import interval_weights
 from training.outputs.meshes import point_field
 
 DIRECTIONS = ((0.0, 0.0), (-40.0, 0.0), (40.0, 0.0), (0.0, 20.0), (0.0, -20.0))  # yaw and pitch

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torch_utils.images import to_uint8
+from torch_utils.ops.rays import interval_weights, sample_weights
 from torch_utils.ops.triplane_render import FieldSamples
 from training.config import RenderingConfig
 from training.networks.generator import Generator
-from training.networks.rendering import interval_weights, sample_weights
 from training.outputs.meshes import Mesh, point_field
 
 YAWS = (0.0, 60.0, 120.0, 180.0, 240.0, 300.0)  # degrees, of the ring's cameras

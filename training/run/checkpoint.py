@@ -14,6 +14,17 @@ from training.files.network_file import FORMAT_VERSION, refuse_newer
 CHECKPOINT_FORMAT = "pof3d-training"
 
 
+def copy_in_main_memory(state: Any) -> Any:
+    """A copy of nested containers that training does not change any more, nor a GPU holds."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, Mapping):
+        return {key: copy_in_main_memory(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(copy_in_main_memory, state))
+    return state
+
+
 def save_checkpoint(path: Path, state: Mapping[str, Any], config: Config) -> None:
     """Write all training state atomically. state: tensors, numbers, strings and their containers.
 

@@ -1,7 +1,9 @@
 """A training run in its folder: ticks, snapshots, checkpoints, metrics."""
 
+import functools
 import json
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ from torch import Tensor
 
 from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
 from metrics.context import Context
+from metrics.poses import flip_consistency
 from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
 from torch_utils.memory import keep_freed_memory
+from torch_utils.training_stats import Stat
+from torch_utils.watchdog import is_broken_connection
 from training import old_names
 from training.config import Config, config_json
 from training.data.dataset import ImageDataset, LabelUse
@@ -26,6 +31,7 @@ from training.files.transfer import start_from
 from training.outputs.figures import save_image_grid
 from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
+from training.run.after_snapshot import AfterSnapshot
 from training.run.geod_snapshots import save_geod_pictures
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
@@ -42,7 +48,10 @@ PICTURED = 32  # latents and photographs in the pictures of a snapshot
 STEPS_TIMED = 4  # until the first estimate of the time; the first one is not counted
 FEW_IMAGES = 2000  # fewer overfit D without augmentation (Karras et al. 2020b)
 LONG_RUN = 14 * 24 * 3600  # seconds
-_DATA_FAILED = 1000  # in place of a signal's number, larger than any
+# What processes tell each other before a step, beside the number of a signal; the largest counts.
+_GO_ON, _CHECKPOINT_DUE, _DATA_FAILED = -1, 0, 1000
+UPLOAD_PATIENCE = 600.0  # seconds for the command after the last snapshot
+UPLOAD_PATIENCE_STOPPED = 20.0  # the same in a run that ends early
 
 
 def open_dataset(config: Config) -> ImageDataset:
@@ -89,11 +98,15 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> int | Non
     with StopSignals(say_now if is_first else None) as stop, locked(folder if is_first else None):
         trainer = Trainer(config, open_dataset(config), select_device(config.run.device))
         run = Run(trainer, folder, resume, is_first)
+        patience = UPLOAD_PATIENCE_STOPPED
         try:
             run.prepare()
-            return run.run(stop)
+            received = run.run(stop)
+            if received is None:
+                patience = UPLOAD_PATIENCE
+            return received
         finally:
-            run.reporter.close()
+            run.close(patience)
 
 
 class Run:
@@ -104,6 +117,11 @@ class Run:
         self.is_first = is_first
         self.tick, self.tick_started_at = 0, 0  # number, images so far
         self.saved = True  # whether all files of the last snapshot or stop were written
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None  # the checkpoint under way
+        self._checkpoint_at = time.monotonic()
+        self._waited = 0.0  # seconds for photographs, in this tick
+        self._averaged = 0  # bytes of gradients, up to this tick
         self.notes = [f"{len(trainer.dataset)} images of {trainer.dataset.name}"]
         self.notes += trainer.dataset.notes
         if known := checkpoints(folder):
@@ -117,6 +135,9 @@ class Run:
         self.reporter = Reporter(
             folder if is_first else None, run.kimg, trainer.kimg, run.write_errors == "stop"
         )
+        self.after_snapshot = None
+        if is_first and run.after_snapshot is not None:
+            self.after_snapshot = AfterSnapshot(run.after_snapshot, self._warn_of_command)
 
     def _resume(self, known: list[Path], wanted: Path) -> None:
         """Load checkpoint `wanted`, or the newest intact one before it."""
@@ -143,10 +164,15 @@ class Run:
         if trainer.supervisor is not None:
             self.notes.append(trainer.supervisor.note)
         self.notes += _advice(config, len(trainer.dataset))
-        self.notes.append(f"{distributed.world_size()} process(es) on {trainer.device.type}")
+        processes = f"{distributed.world_size()} process(es) on {trainer.device.type}"
+        if trainer.device.type == "cpu":
+            processes += f", {torch.get_num_threads()} thread(s) each"
+        self.notes.append(f"{processes}, {trainer.precision}")
         self.notes.append(ops.status(trainer.device))
         if trainer.kimg >= config.run.kimg:
             self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")
+        if config.run.wandb is not None:
+            self.reporter.mirror(config.run.wandb, config.model_dump(mode="json"))
         self.reporter.say_environment()
         for note in self.notes:
             self.reporter.say(note)
@@ -164,34 +190,59 @@ class Run:
         trainer.stop_waiting = lambda: stop.received is not None
         while trainer.kimg < run.kimg:
             failure = self._fetch()
-            reason = distributed.largest(stop.received or (_DATA_FAILED if failure else 0))
-            if reason:
+            reason = distributed.largest(self._reason(stop, failure))
+            if reason > _CHECKPOINT_DUE:
                 return self._stop_early(reason, failure)
+            if reason == _CHECKPOINT_DUE:
+                self._save_checkpoint()
             trainer.step()
+            self._look_at_writing()
             self._estimate_once(timer)
             self.reporter.progress(trainer.kimg)
             finished = trainer.kimg >= run.kimg
             if trainer.images_processed - self.tick_started_at >= run.tick * 1000 or finished:
-                seconds = (time.time() - clock) / (trainer.images_processed - counted_from) * 1000
-                self._end_tick(seconds)
+                self._end_tick(time.time() - clock, trainer.images_processed - counted_from)
                 if self.tick % run.snap == 0 or finished:
                     self._snapshot()
                 clock, counted_from = time.time(), trainer.images_processed
         self._require_saved()
         return None
 
+    def close(self, patience: float) -> None:
+        """Finish what is being written; wait `patience` seconds for the command after snapshots."""
+        self._writer.shutdown()
+        if self._writing is not None and (error := self._writing.exception()):
+            self.reporter.say(f"WARNING: the last checkpoint could not be written ({error})")
+        if self.after_snapshot is not None:
+            self.after_snapshot.close(patience)
+        self.reporter.close()
+
     def _fetch(self) -> UserError | None:
         """Have the trainer read its next photographs; the error where they cannot be read."""
+        started = time.monotonic()
         try:
             self.trainer.fetch()
         except UserError as error:
             return error
+        finally:
+            self._waited += time.monotonic() - started
         return None
+
+    def _reason(self, stop: StopSignals, failure: UserError | None) -> int:
+        """This process's, for not simply going on."""
+        if stop.received or failure:
+            return stop.received or _DATA_FAILED
+        minutes = self.config.run.checkpoint_minutes
+        if minutes is None or time.monotonic() - self._checkpoint_at < 60 * minutes:
+            return _GO_ON
+        return _CHECKPOINT_DUE
 
     def _stop_early(self, reason: int, failure: UserError | None) -> int:
         """Save; then return the signal, or raise UserError where photographs failed."""
         trainer = self.trainer
-        self.saved = self._save_checkpoint()
+        self._finish_writing()
+        self.saved = True
+        self._save_checkpoint()
         if reason == _DATA_FAILED:
             message = distributed.first_message(None if failure is None else str(failure))
             self._require_saved(message)
@@ -208,6 +259,7 @@ class Run:
 
     def _require_saved(self, reason: str = "") -> None:
         """Raises UserError, in all processes, where the last files of the run were not written."""
+        self._finish_writing()
         if distributed.any_process(not self.saved):
             raise UserError(
                 f"{reason + '; ' if reason else ''}the state at {self.trainer.kimg:.2f} kimg could "
@@ -229,21 +281,42 @@ class Run:
                 "--kimg shorten it"
             )
 
-    def _end_tick(self, seconds_per_kimg: float) -> None:
+    def _end_tick(self, seconds: float, images: int) -> None:
+        """seconds, images: that have passed in this tick, since the start of this process."""
         trainer = self.trainer
         self.tick += 1
         self.tick_started_at = trainer.images_processed
         stats = trainer.stats.collect()
-        self.reporter.tick(self.tick, trainer.kimg, seconds_per_kimg, stats)
+        health = {
+            "data_wait": distributed.largest(round(1000 * self._waited)) / (1000 * seconds),
+            "gradient_mb": (trainer.averager.bytes_averaged - self._averaged)
+            / (images / self.config.run.batch)
+            / 1e6,
+        }
+        self._waited, self._averaged = 0.0, trainer.averager.bytes_averaged
+        if self.is_first:
+            stats["pose/flip_correlation"] = Stat(PICTURED, self._flip_correlation(), 0.0)
+        self.reporter.tick(self.tick, trainer.kimg, seconds / images * 1000, stats, health)
         self.reporter.watch_for_collapse(stats, self.config.rendering.box_warp)
+        self.reporter.watch_poses(stats, trainer.kimg)
+
+    def _flip_correlation(self) -> float:
+        """Correlation of D's yaws of flipped photographs with the flipped yaws."""
+        network = EvaluatedNetwork(self.trainer.averaged_generator, self.trainer.discriminator)
+        images = self._photographs.to(self.trainer.device)
+        both = (network.estimate_directions(x).cpu() for x in (images, images.flip(-1)))
+        return flip_consistency(*both).yaw_correlation
 
     def _snapshot(self) -> None:
         """The checkpoint comes last: what was not written before it will be after a resume."""
+        self._finish_writing()
         self.saved = True
         if self.is_first:
             self.saved = self.reporter.guard(self._save_network)
+            if self.saved and self.after_snapshot is not None:
+                self.after_snapshot(self.folder / self._network_name)
             self.reporter.guard(self._save_pictures)
-        self.saved = self._save_checkpoint() and self.saved
+        self._save_checkpoint()
         if self.config.run.metrics:
             self._measure()
 
@@ -261,25 +334,45 @@ class Run:
             try:
                 result = compute(name, context)
             except Exception as error:
+                if is_broken_connection(error):
+                    raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 self.reporter.say(f"WARNING: no {name} ({reason}); going on")
             else:
                 self.reporter.metric(result, trainer.kimg, self._network_name)
 
-    def _save_checkpoint(self) -> bool:
-        """Write all state; called by all processes. Whether the first one could."""
+    def _save_checkpoint(self) -> None:
+        """Have all state written beside training; called by all processes."""
+        self._finish_writing()
         state = {
             "trainer": self.trainer.state_dict(),
             "tick": self.tick,
             "tick_started_at": self.tick_started_at,
         }
-        if not self.is_first:
-            return True
-        path = self.folder / f"checkpoint-{kimg_tag(self.trainer.kimg)}.pt"
-        written = self.reporter.guard(lambda: checkpoint.save_checkpoint(path, state, self.config))
+        self._checkpoint_at = time.monotonic()
+        if self.is_first:
+            path = self.folder / f"checkpoint-{kimg_tag(self.trainer.kimg)}.pt"
+            copied = checkpoint.copy_in_main_memory(state)
+            self._writing = self._writer.submit(
+                checkpoint.save_checkpoint, path, copied, self.config
+            )
+
+    def _look_at_writing(self) -> None:
+        """Finish with a checkpoint that is written, or could not be."""
+        if self._writing is not None and self._writing.done():
+            self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        """Wait for the checkpoint under way; older ones go."""
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        self.saved = self.reporter.guard(writing.result) and self.saved
         for old in checkpoints(self.folder)[self.config.run.keep :]:
             self.reporter.guard(old.unlink)
-        return written
+
+    def _warn_of_command(self, reason: str) -> None:
+        self.reporter.warn_once("command", f"run.after_snapshot failed ({reason}); going on")
 
     @property
     def _network_name(self) -> str:
@@ -315,7 +408,7 @@ class Run:
             temporary.write_text(config_json(self.config, indent=2) + "\n")
 
     def _save_photographs(self) -> None:
-        save_image_grid(self.folder / "reals.png", self._photographs())
+        save_image_grid(self.folder / "reals.png", self._photographs)
 
     def _save_pictures(self) -> None:
         trainer, config = self.trainer, self.config
@@ -326,7 +419,7 @@ class Run:
             intrinsics = None
         folder, tag, generator = self.folder, kimg_tag(trainer.kimg), trainer.averaged_generator
         z = latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device)
-        inputs = z, intrinsics, self._photographs().to(trainer.device)
+        inputs = z, intrinsics, self._photographs.to(trainer.device)
         size = config.run.snapshot_resolution
         pictures = save_snapshot_pictures(
             *(folder, tag, generator, trainer.discriminator), *inputs, resolution=size
@@ -337,6 +430,7 @@ class Run:
         arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
         self.reporter.pictures(arrays, trainer.kimg)
 
+    @functools.cached_property
     def _photographs(self) -> Tensor:
         """The same few in every snapshot, in [-1, 1]."""
         dataset = self.trainer.dataset

@@ -20,12 +20,17 @@ from tqdm import tqdm
 from dnnlib import UserError, append_line, atomic_write, code_version
 from metrics.result import MetricResult
 from torch_utils.training_stats import Stat
+from training.run.wandb_run import start_wandb
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FLAT_DEPTH = 0.01  # of the box: a smaller spread of depth is a flat card
 NARROW_POSES = math.radians(3)
+# When poses should be there, and what says that they are not.
+POSES_DUE_KIMG, POSES_DUE_SHARE = 10.0, 0.1
+CONSISTENT, TURNING_OBJECTS = 0.3, 0.5
+_HEALTH = {"gpu_use": "GPU", "data_wait": "data wait"}  # shares of time in the status line
 _NOTHING = Stat(0, math.nan, math.nan)  # of a tick whose steps were all skipped
 
 
@@ -47,6 +52,7 @@ class Reporter:
         self._warned: set[str] = set()
         self._bar: tqdm | None = None
         self._events: SummaryWriter | None = None
+        self._end_mirror: Callable[[], None] = lambda: None
         self._purge_from = round(kimg * 1000) + 1 if kimg else None
         if folder is not None:
             stats = folder / "stats.jsonl"
@@ -113,12 +119,27 @@ class Reporter:
             f"to {self.total_kimg:g} kimg; {_memory_gb():.2f} GB"
         )
 
-    def tick(self, number: int, kimg: float, sec_per_kimg: float, stats: dict[str, Stat]) -> None:
-        """A status line, a line of stats.jsonl, and TensorBoard's scalars."""
+    def tick(
+        self,
+        number: int,
+        kimg: float,
+        sec_per_kimg: float,
+        stats: dict[str, Stat],
+        health: Mapping[str, float] | None = None,
+    ) -> None:
+        """A status line, a line of stats.jsonl, and TensorBoard's scalars.
+
+        Args:
+            number: of the tick.
+            kimg: trained so far.
+            sec_per_kimg: time.
+            stats: of the losses.
+            health: of the machinery, as 'data_wait', the share of time without photographs.
+        """
         if self.folder is None:
             return
-        memory = _memory_gb()
-        self.say(_status_line(number, kimg, self.total_kimg, sec_per_kimg, memory, stats))
+        memory, health = _memory_gb(), dict(health or {}) | _gpu_use()
+        self.say(_status_line(number, kimg, self.total_kimg, sec_per_kimg, memory, stats, health))
         record: dict[str, Any] = {
             "tick": number,
             "kimg": kimg,
@@ -126,6 +147,7 @@ class Reporter:
             "memory_gb": memory,
             "time": time.time(),
         }
+        record |= health
         record |= {name: stat.mean for name, stat in stats.items()}
         record |= {f"{name}_std": stat.std for name, stat in stats.items()}
         path = self.folder / "stats.jsonl"
@@ -167,12 +189,53 @@ class Reporter:
         else:
             self.recovered("narrow")
 
+    def watch_poses(self, stats: dict[str, Stat], kimg: float) -> None:
+        """Warn when, some way into the run, D's poses of photographs mean little.
+
+        Signs that need no labels: flipping a photograph does not flip its pose; D's poses spread
+        much less than G's, as where objects turn in place of cameras.
+        """
+        if kimg < max(self.total_kimg * POSES_DUE_SHARE, POSES_DUE_KIMG):
+            return
+        advice = "see 'poses are not learned' in docs/troubleshooting.md"
+        correlation = stats.get("pose/flip_correlation", _NOTHING).mean
+        if correlation < CONSISTENT:
+            self.warn_once(
+                "flip",
+                "poses are not being found: D's poses of flipped photographs are not the flipped "
+                f"ones (correlation {correlation:.2f}); {advice}",
+            )
+        else:
+            self.recovered("flip")
+        estimated, generated = (
+            max(stats.get(f"pose/{kind}_{angle}", _NOTHING).std for angle in "hv")
+            for kind in ("estimated", "generated")
+        )
+        if estimated < TURNING_OBJECTS * generated:
+            self.warn_once(
+                "turning",
+                f"D's poses of photographs spread by {math.degrees(estimated):.0f} degrees and G's "
+                f"by {math.degrees(generated):.0f}: objects may turn in place of cameras; {advice}",
+            )
+        else:
+            self.recovered("turning")
+
+    def mirror(self, project: str, config: dict[str, Any]) -> None:
+        """Have Weights & Biases get what TensorBoard gets from now on."""
+        if (folder := self.folder) is not None:
+            try:
+                self._end_mirror = start_wandb(project, folder, config)
+            except Exception as error:  # of its own kinds
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                self.say(f"WARNING: no Weights & Biases ({reason}); going on without")
+
     def close(self) -> None:
         """End the bar and flush TensorBoard's file."""
         if self._bar is not None:
             self._bar.close()
         if self._events is not None:
             self._attempt(self._events.close)
+        self._attempt(self._end_mirror)
 
     def _write_events(
         self, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray], kimg: float
@@ -211,6 +274,7 @@ def _status_line(
     sec_per_kimg: float,
     memory: float,
     stats: dict[str, Stat],
+    health: Mapping[str, float],
 ) -> str:
     def mean(name: str) -> float:
         return stats.get(name, _NOTHING).mean
@@ -225,10 +289,12 @@ def _status_line(
         f"{sec_per_kimg:.2f} s/kimg",
         f"ETA {duration((total_kimg - kimg) * sec_per_kimg)}",
         f"{memory:.2f} GB",
+        *(f"{words} {health[name]:.0%}" for name, words in _HEALTH.items() if name in health),
         f"G {mean('G/loss_own_view'):.3f}",
         f"D real {mean('D/loss_real'):.3f} fake {mean('D/loss_own_view'):.3f}",
         f"pose h {angle('pose/generated_h')} v {angle('pose/generated_v')} deg",
         f"estimated h {angle('pose/estimated_h')} v {angle('pose/estimated_v')}",
+        f"flip {mean('pose/flip_correlation'):+.2f}",
         f"depth spread {mean('G/depth_spread'):.4f}",
         f"augment {mean('augment/p'):.3f}",
     ]
@@ -247,6 +313,16 @@ def _memory_gb() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return psutil.Process(os.getpid()).memory_info().rss / 2**30
+
+
+def _gpu_use() -> dict[str, float]:
+    """Share of the last second in which this process's GPU computed, where it can be asked."""
+    if not torch.cuda.is_available():
+        return {}
+    try:
+        return {"gpu_use": torch.cuda.utilization() / 100}
+    except Exception:  # nvidia-ml-py is missing, or has an error of its own
+        return {}
 
 
 def _forget_after(path: Path, kimg: float) -> None:

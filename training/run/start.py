@@ -21,9 +21,16 @@ from training.files.transfer import start_from
 from training.geod_supervisor import check_supervision
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.presets import build_config, suggested_gamma
+from training.presets import (
+    WITHOUT_GAMMA,
+    build_config,
+    build_small_custom,
+    is_super_resolved,
+    suggested_gamma,
+)
 from training.run.loop import open_dataset, train
 from training.run.run_folder import checkpoints, latest_run_folder, new_run_folder
+from training.run.wandb_run import check_wandb
 
 WEIGHTS = (".safetensors", ".pkl")
 
@@ -50,7 +57,7 @@ class Request:
         Raises:
             UserError: for what makes no sense.
         """
-        return build_config(self.preset, self._changes())
+        return self._config_of(self._changes())
 
     def config(self) -> Config:
         """The settings of the run, checked against data and weights; makes the toy set if needed.
@@ -59,21 +66,36 @@ class Request:
             UserError: for what cannot work.
         """
         changes = self._changes()
-        config = build_config(self.preset, changes)
+        config = self._config_of(changes)
+        if self._takes_small(changes):
+            click.echo(
+                f"no GPU is used: --cfg custom takes the networks of --cfg small, at "
+                f"{config.data.resolution} pixels; --set data.resolution=256 takes the paper's"
+            )
         if config.data.path is None:
             if config.preset != "toy":
                 raise UserError(f"--cfg {self.preset} needs --data, a zip or a folder of images")
             labels = config.camera.poses == "dataset"
             changes["data.path"] = str(toy_dataset_path(config.data.resolution, labels=labels))
-        if config.preset == "custom" and "loss.gamma" not in changes:
+        if config.preset in WITHOUT_GAMMA and "loss.gamma" not in changes:
             changes["loss.gamma"] = suggested_gamma(config.data.resolution, config.run.batch)
             click.echo(
                 f"--gamma is not given: taking {changes['loss.gamma']:.4g}, a guess from "
                 "resolution and batch; try 5 times less and more"
             )
-        config = build_config(self.preset, changes)
+        config = self._config_of(changes)
         self._check(config)
         return config
+
+    def _config_of(self, changes: Mapping[str, Any]) -> Config:
+        if self._takes_small(changes):
+            return build_small_custom(changes)
+        return build_config(self.preset, changes)
+
+    def _takes_small(self, changes: Mapping[str, Any]) -> bool:
+        """Whether preset custom is to be small: where the paper's networks would take weeks."""
+        on_gpu = changes.get("run.device", "auto") != "cpu" and torch.cuda.is_available()
+        return self.preset == "custom" and not on_gpu and not is_super_resolved(changes)
 
     def _check(self, config: Config) -> None:
         """Complain before a folder is made."""
@@ -81,6 +103,7 @@ class Request:
         if config.run.precision == "fp16" and not on_cuda:
             raise UserError("--precision fp16 needs CUDA; on the CPU use fp32 or bf16")
         check_names(config.run.metrics)
+        check_wandb(config.run.wandb)
         refuse_inside(self.outdir, str(config.data.path))
         dataset = open_dataset(config)
         pose_sources.build(config).prepare(dataset.all_cam2world, str(config.data.path))
@@ -119,6 +142,8 @@ class Request:
             raise UserError("--data is empty: give a zip or a folder of images")
         if isinstance(metrics := changes.get("run.metrics"), str):
             changes["run.metrics"] = parse_names(metrics)
+        if (place := distributed.Place.from_environment()) is not None:
+            changes.setdefault("run.gpus", place.world_size)  # torchrun has decided
         if self.weights is not None:
             # ADA has less to adapt to (Karras et al. 2020b).
             changes.setdefault("augment.kimg", 100)
@@ -136,7 +161,7 @@ def start(request: Request) -> int | None:
     """
     run = request.settings_alone().run
     kind = distributed.check_gpus(run.gpus, run.device)
-    return distributed.launch(_train, run.gpus, kind, request)
+    return distributed.launch(_train, run.gpus, kind, request, stall_minutes=run.stall_minutes)
 
 
 def _train(request: Request) -> int | None:

@@ -92,7 +92,10 @@ def test_frozen_blocks_get_no_gradient(count):
 
 
 @torch.no_grad()
-def test_half_precision_is_close_and_counted_from_the_highest_resolution():
+@pytest.mark.parametrize(
+    "dtype, blocks", [(torch.float16, [128, 64]), (torch.bfloat16, [128, 64, 32, 16, 8])]
+)
+def test_half_precision_is_close_and_in_fp16_counted_from_the_highest_resolution(dtype, blocks):
     discriminator = small_discriminator(DUAL, discriminator__half_precision_blocks=2)
     image, raw = pictures(128), pictures(16)
     dtypes = {}
@@ -107,9 +110,9 @@ def test_half_precision_is_close_and_counted_from_the_highest_resolution():
         discriminator.get_submodule(f"b{block}").register_forward_hook(note(block))
     full = discriminator(image, raw)
     assert set(dtypes.values()) == {torch.float32}
-    discriminator.set_inner_dtype(torch.bfloat16)
+    discriminator.set_inner_dtype(dtype)
     mixed = discriminator(image, raw)
-    assert [r for r, dtype in dtypes.items() if dtype == torch.bfloat16] == [128, 64]
+    assert [r for r, found in dtypes.items() if found == dtype] == blocks
     for ours, exact in zip(mixed, full, strict=True):
         assert ours.dtype == torch.float32
         assert not torch.equal(ours, exact)

@@ -98,6 +98,9 @@ def test_deterministic_by_default():
     assert torch.equal(generator(z).image, generator(z).image)
     assert not torch.equal(generator(z).image, generator(z, noise="none").image)
     assert not torch.equal(generator(z, noise="random").image, generator(z, noise="random").image)
+    silent = small_generator(generator__noise=False)
+    silent.load_state_dict(generator.state_dict())
+    assert torch.equal(silent(z, noise="random").image, generator(z, noise="none").image)
 
     latent = generator.latent(z)
     planes, cam2world = generator.planes(latent.ws), generator.cam2world(latent.pose)[:, None]
@@ -192,14 +195,15 @@ def test_a_generator_without_poses_says_what_it_lacks():
         generator.mapping(c=torch.zeros(2, 25))
 
 
-def test_half_precision_is_for_super_resolution_alone():
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_changes_images_little_and_in_fp16_super_resolution_alone(dtype):
     generator = small_generator(DUAL)
     z = latents(generator)
     with torch.no_grad():
         full = generator(z)
-        generator.set_inner_dtype(torch.bfloat16)
+        generator.set_inner_dtype(dtype)
         mixed = generator(z)
-    assert mixed.image.dtype == torch.float32
-    assert torch.equal(full.raw, mixed.raw)
+    assert {part.dtype for part in mixed} == {torch.float32}
+    assert torch.equal(full.raw, mixed.raw) == (dtype == torch.float16)
     assert not torch.equal(full.image, mixed.image)
     torch.testing.assert_close(full.image, mixed.image, atol=0.1, rtol=0.1)

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from torch_utils.ops.triplane_render import DecoderWeights, FieldSamples
 from training import cameras
@@ -104,17 +103,6 @@ def test_no_gradient_is_lost_or_infinite_where_nothing_is_seen():
     assert sigma.grad.isfinite().all()
 
 
-def test_weights_and_what_passes_add_up_to_one():
-    torch.manual_seed(0)
-    sigma, depths = 3 * torch.randn(2, 5, 8).double(), torch.rand(2, 5, 8).double().sort()[0]
-    delta = depths.diff(dim=-1)
-    density = F.softplus((sigma[..., 1:] + sigma[..., :-1]) / 2 - 1)
-    passing = rendering.transmittance(density, delta)
-    total = rendering.interval_weights(sigma, depths).sum(dim=-1) + passing[..., -1]
-    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-8, rtol=0)
-    assert (passing.diff(dim=-1) <= 1e-9).all()
-
-
 def test_passes_are_blended_in_the_order_of_their_depths():
     """Two interleaved passes give what one with all samples, sorted, gives."""
     g = torch.Generator().manual_seed(0)
@@ -131,34 +119,11 @@ def test_passes_are_blended_in_the_order_of_their_depths():
     torch.testing.assert_close(parts, whole)
 
 
-def test_shares_of_the_samples_add_up_to_the_weights_of_the_intervals():
-    """Sum of share x color = sum of weight x mean color of the interval (EG3D's midpoints)."""
-    g = torch.Generator().manual_seed(0)
-    weights, color = torch.rand(2, 5, 7, generator=g), torch.randn(2, 5, 8, generator=g)
-    blended = (rendering.sample_weights(weights) * color).sum(-1)
-    expected = (weights * (color[..., 1:] + color[..., :-1]) / 2).sum(-1)
-    torch.testing.assert_close(blended, expected)
-
-
 def test_stratified_depths_stay_in_their_interval():
     jitter = torch.rand(3, 4, 10, generator=torch.Generator().manual_seed(0))
     depths = rendering.stratified_depths(jitter, NEAR, FAR)
     even = torch.linspace(NEAR, FAR, 10)
     assert ((depths >= even) & (depths <= even + (FAR - NEAR) / 9)).all()
-
-
-def test_importance_samples_gather_where_the_weight_is():
-    depths = torch.linspace(0, 1, 41).expand(1, 1, 41)
-    weights = torch.zeros(1, 1, 40)
-    weights[..., 30] = 1.0  # between depths 0.75 and 0.775
-    u = (torch.arange(100) + 0.5).expand(1, 1, 100) / 100
-    fine = rendering.importance_depths(depths, weights, u)
-    assert (fine.diff(dim=-1) >= 0).all()
-    assert 0 < fine.min() and fine.max() < 1
-    # The blur spreads the peak over its neighbors; a fourteenth of the mass is spread evenly.
-    assert ((fine > 0.7) & (fine < 0.825)).float().mean() > 0.75
-    even = rendering.importance_depths(depths, torch.ones_like(weights), u)
-    torch.testing.assert_close(even.diff(dim=-1).max(), even.diff(dim=-1).min(), atol=1e-4, rtol=0)
 
 
 def random_field(dtype=torch.float32) -> tuple[torch.Tensor, DecoderWeights]:

@@ -24,6 +24,7 @@ from training.files.network_file import load_network, save_network
 from training.files.transfer import start_from
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.networks.layers import upsample2x
 from training.run import checkpoint
 from training.run.checkpoint import load_checkpoint, load_newest, save_checkpoint
 from training.run.loop import open_dataset, train
@@ -236,6 +237,21 @@ def test_start_from_another_resolution(tmp_path, theirs, ours):
     )
     for name, tensor in found[1].items():
         assert torch.equal(tensor, before[name] if name in afresh else expected[1][name])
+
+
+def test_finer_planes_begin_as_the_coarse_ones(tmp_path):
+    """New blocks are there, add nothing yet, and learn."""
+    coarse = small_generator(seed=0, generator__plane_resolution=16)
+    save_network(tmp_path / "coarse.safetensors", coarse, small_discriminator(), PROVENANCE)
+    fine = small_generator(seed=1, generator__plane_resolution=32)
+    start_from(tmp_path / "coarse.safetensors", fine, small_discriminator())
+    z = torch.randn(2, coarse.mapping.z_dim)
+    before, planes = (g.planes(g.latent(z).ws, "none") for g in (coarse, fine))
+    kernel = fine.backbone.synthesis.b32.resample_filter
+    expected = upsample2x(before.flatten(1, 2), kernel)
+    torch.testing.assert_close(planes.flatten(1, 2), expected)
+    planes.square().sum().backward()
+    assert fine.backbone.synthesis.b32.torgb.weight.grad.norm() > 0
 
 
 def test_start_from_a_field_of_other_axes_is_one_line(path):

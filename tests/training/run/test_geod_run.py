@@ -11,7 +11,6 @@ import torch.distributed as dist
 from dnnlib import UserError
 from tests.helpers import tiny_config, write_photographs
 from tests.training.run.test_resume import assert_same_run, run, same
-from torch_utils import distributed
 from training import losses
 from training.config import Config
 from training.files.inverse_renderer_file import load_inverse_renderer_file
@@ -166,9 +165,8 @@ def gradients_of(photographs: Path, indices: list[int], **changes) -> dict[str, 
             "IR": supervisor.main(torch.rand(4, 3, 32, 32) * 2 - 1),
         }
         for name, phase in phases.items():
-            (phase.loss / len(indices)).backward(inputs=list(named[name].parameters()))
-    for network in named.values():
-        distributed.average_gradients(network.parameters())
+            parameters, loss = list(named[name].parameters()), phase.loss / len(indices)
+            trainer.averager.backward(loss, parameters, name, last=index == indices[-1])
     return {
         f"{name}.{key}": parameter.grad
         for name, network in named.items()

@@ -29,6 +29,7 @@ STATS = {
     "pose/generated_v": Stat(8, math.pi / 2, math.radians(10)),
     "pose/estimated_h": Stat(8, math.radians(80), math.radians(5)),
     "pose/estimated_v": Stat(8, math.radians(95), math.radians(6)),
+    "pose/flip_correlation": Stat(32, 0.9, 0),
     "augment/p": Stat(2, 0.125, 0),
 }
 
@@ -82,17 +83,32 @@ def test_without_a_folder_all_is_silent(capsys):
 
 
 def test_a_tick_in_three_places(reporter, tmp_path, capsys):
-    reporter.tick(1, 4.0, 600, STATS)
+    reporter.tick(1, 4.0, 600, STATS, {"data_wait": 0.034})
     line = capsys.readouterr().out.strip()
+    assert "GB | data wait 3% | G 0.700" in line
     assert line.startswith("tick 1 | kimg 4.00/10 | 600.00 s/kimg | ETA 1h 00m | ")
     assert "G 0.700 | D real 0.600 fake 0.500 | pose h 90±20 v 90±10 deg" in line
-    assert line.endswith("estimated h 80±5 v 95±6 | depth spread 0.0500 | augment 0.125")
+    assert line.endswith(
+        "estimated h 80±5 v 95±6 | flip +0.90 | depth spread 0.0500 | augment 0.125"
+    )
     (record,) = records(tmp_path)
     assert (record["tick"], record["kimg"], record["sec_per_kimg"]) == (1, 4.0, 600)
+    assert record["data_wait"] == 0.034
     assert record["memory_gb"] > 0 and record["time"] > 0
     for name, stat in STATS.items():
         assert (record[name], record[f"{name}_std"]) == (stat.mean, stat.std)
     assert scalars(tmp_path, "D/loss_real") == [(4000, pytest.approx(0.6))]
+
+
+def test_a_gpu_s_use_is_told_where_it_can_be_asked(reporter, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 << 30)
+    for answer in ({"return_value": 87}, {"side_effect": ModuleNotFoundError}):
+        with mock.patch.object(torch.cuda, "utilization", **answer):
+            reporter.tick(1, 4.0, 600, STATS)
+    known, unknown = capsys.readouterr().out.splitlines()
+    assert "| 3.00 GB | GPU 87% | G " in known and "| 3.00 GB | G " in unknown
+    assert [record.get("gpu_use") for record in records(tmp_path)] == [0.87, None]
 
 
 def test_long_times_are_in_days(reporter, capsys):
@@ -128,6 +144,26 @@ def test_collapse_is_reported_once_until_it_recovers(reporter, capsys, change, w
     for stats in (STATS, STATS | change):
         reporter.watch_for_collapse(stats, box_warp)
     assert capsys.readouterr().out.count(words) == 1
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"pose/flip_correlation": Stat(8, 0.1, 0)}, "poses are not being found"),
+        (
+            {"pose/estimated_h": Stat(8, 1.5, 0.1), "pose/estimated_v": Stat(8, 1.5, 0.05)},
+            "D's poses of photographs spread by 6 degrees and G's by 20",
+        ),
+    ],
+)
+def test_poses_that_are_not_found_are_reported_once_they_are_due(reporter, capsys, change, words):
+    found = STATS | {"pose/estimated_h": Stat(8, 1.5, 0.3)}
+    reporter.watch_poses(found | change, 9)
+    assert capsys.readouterr().out == ""
+    for stats in (found, found | change, found | change):
+        reporter.watch_poses(stats, 10)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"WARNING: {words}") and "docs/troubleshooting.md" in line
 
 
 def test_one_spread_angle_is_no_collapse(reporter, capsys):

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from tests.helpers import tiny_arguments, tiny_config, write_photographs
 from torch_utils import distributed
 from training.config import Config
 from training.files.network_file import load_network
-from training.run import loop
+from training.run import checkpoint, loop
 from training.run.checkpoint import load_checkpoint
 from training.run.loop import train
 from training.run.run_folder import checkpoints, locked
@@ -43,6 +44,8 @@ CHANCE = {
     "augment__every": 2,
     "augment__kimg": 0.04,
     "generator__style_mixing": 0.5,
+    "generator__diversity_clarity": 0.0,
+    "loss__pose_spread_weight": 0.5,
     "loss__blur_sigma": 2.0,
     "loss__blur_kimg": 0.2,
     "run__keep": 9,
@@ -50,7 +53,7 @@ CHANCE = {
 # Steps of 4 images; ticks end after steps 2, 4, 6 and 7, the last with the run.
 STEPS = 7
 LENGTH = {"run__kimg": 0.004 * STEPS, "run__tick": 0.008, "run__snap": 2}
-UNREPEATABLE = {"time", "sec_per_kimg", "memory_gb"}
+UNREPEATABLE = {"time", "sec_per_kimg", "memory_gb", "data_wait", "gradient_mb"}
 
 
 @contextlib.contextmanager
@@ -404,6 +407,65 @@ def test_a_full_disk_stops_training_that_wants_it(photographs, stopped):
     with full_disk(), pytest.raises(UserError, match="File too large.: make room, then use --resu"):
         train(stops, stopped)
     assert contents(stopped) == before
+
+
+# Checkpoints beside training
+
+
+def test_training_does_not_wait_for_a_checkpoint(
+    photographs, uninterrupted, tmp_path, without_pictures
+):
+    """Written only when two more steps are done, it holds the state of its own time."""
+    steps_done, waited_for = threading.Event(), []
+    compute, write = Trainer.step, checkpoint.save_checkpoint
+
+    def step(trainer: Trainer) -> None:
+        compute(trainer)
+        if trainer.steps == 6:
+            steps_done.set()
+
+    def write_late(path: Path, *args) -> None:
+        if "0.02" in path.name:  # after step 4
+            waited_for.append(steps_done.wait(timeout=60))
+        write(path, *args)
+
+    with (
+        mock.patch.object(Trainer, "step", step),
+        mock.patch.object(checkpoint, "save_checkpoint", write_late),
+    ):
+        train(settings(photographs), tmp_path)
+    assert waited_for == [True]
+    assert_same_run(tmp_path, uninterrupted)
+    late, wanted = (checkpoints(folder)[1] for folder in (tmp_path, uninterrupted))
+    assert late.name == wanted.name == "checkpoint-000000.02.pt"
+    assert same(load_checkpoint(late), load_checkpoint(wanted))
+
+
+def test_checkpoints_by_time_change_nothing(photographs, uninterrupted, tmp_path, without_pictures):
+    changes = {"run__checkpoint_minutes": 1e-9, "run__batch": 10, "run__kimg": 0.07}
+    run(settings(photographs, **changes | {"run__tick": 0.07}), tmp_path / "often")
+    states = [load_checkpoint(path)["trainer"] for path in checkpoints(tmp_path / "often")]
+    assert [state["steps"] for state in states] == [7, 6, 5, 4, 3, 2, 1, 0]
+    changes["run__checkpoint_minutes"] = 60
+    run(settings(photographs, **changes | {"run__tick": 0.07}), tmp_path / "seldom")
+    assert len(checkpoints(tmp_path / "seldom")) == 1
+    found = load_checkpoint(checkpoints(tmp_path / "seldom")[0])["trainer"]
+    assert same(found, states[0])
+
+
+def test_a_checkpoint_that_fails_beside_training_stops_a_run_that_wants_it(
+    photographs, tmp_path, without_pictures
+):
+    """At the next step, not at the next checkpoint."""
+    changes = {"run__write_errors": "stop", "run__kimg": 0.4, "run__tick": 0.4}
+    config = settings(photographs, **changes, run__checkpoint_minutes=1e-3)
+    full = OSError(28, "No space left on device")
+    with (
+        mock.patch.object(checkpoint, "save_checkpoint", side_effect=full) as save,
+        pytest.raises(UserError, match="No space left on device.: make room"),
+    ):
+        run(config, tmp_path)
+    assert save.call_count == 1
 
 
 # Photographs that break

@@ -19,12 +19,6 @@ __global__ void derivative_kernel(const T* gradient, const T* y, T* result, int6
         result[i] = T(bend_derivative(A(gradient[i]), A(y[i]), k));
 }
 
-// The clamp is rounded as values are, so that those it stopped are known by being equal to it.
-template <class T, class A>
-Bend<A> make_bend(double slope, double gain, double clamp) {
-    return {A(slope), A(gain), A(T(A(clamp)))};
-}
-
 // x, y: count elements, dense, in one order of memory; element i has bias i / step % size (or none).
 extern "C" int bias_act_forward(int type, const void* x, const void* bias, void* y, int64_t count,
                                 int64_t step, int64_t size, double slope, double gain, double clamp,
@@ -34,7 +28,7 @@ extern "C" int bias_act_forward(int type, const void* x, const void* bias, void*
         using A = decltype(a);
         forward_kernel<<<blocks_for(count), kThreads, 0, cudaStream_t(stream)>>>(
             (const T*)x, (const T*)bias, (T*)y, count, step, size,
-            make_bend<T, A>(slope, gain, clamp));
+            Bend<A>{A(slope), A(gain), A(clamp)});
     });
 }
 
@@ -46,6 +40,6 @@ extern "C" int bias_act_derivative(int type, const void* gradient, const void* y
         using A = decltype(a);
         derivative_kernel<<<blocks_for(count), kThreads, 0, cudaStream_t(stream)>>>(
             (const T*)gradient, (const T*)y, (T*)result, count,
-            make_bend<T, A>(slope, gain, clamp));
+            Bend<A>{A(slope), A(gain), A(clamp)});
     });
 }

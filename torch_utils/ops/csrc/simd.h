@@ -8,6 +8,10 @@
 #include <cstring>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
 #elif defined(__AVX__)
 constexpr int kLanes = 8;
@@ -31,17 +35,59 @@ inline Vec load(const float* from) {
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 inline void store(int32_t* to, IntVec v) { std::memcpy(to, &v, sizeof v); }
 
-// The first `count` lanes only, when fewer than a whole vector remain.
+// The first `count` lanes only, when fewer than a whole vector remain. Lane by lane, a vector would
+// have to wait for its parts to reach memory.
 inline Vec load(const float* from, int64_t count) {
     if (count >= kLanes) return load(from);
+#if defined(__AVX512F__)
+    return (Vec)_mm512_maskz_loadu_ps((1 << count) - 1, from);
+#else
     Vec v{};
     for (int64_t i = 0; i < count; i++) v[i] = from[i];
     return v;
+#endif
 }
 
 inline void store(float* to, Vec v, int64_t count) {
     if (count >= kLanes) return store(to, v);
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, (1 << count) - 1, (__m512)v);
+#else
     for (int64_t i = 0; i < count; i++) to[i] = v[i];
+#endif
+}
+
+// Numbers of 16 bits: the upper half of a float.
+struct Bfloat16 {
+    uint16_t bits;
+};
+
+inline float to_float(float x) { return x; }
+inline float to_float(Bfloat16 x) {
+    const uint32_t bits = uint32_t(x.bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+typedef uint16_t ShortVec __attribute__((vector_size(2 * kLanes)));
+typedef uint32_t BitsVec __attribute__((vector_size(4 * kLanes)));
+
+inline Vec load(const Bfloat16* from, int64_t count) {
+    ShortVec bits{};
+    if (count >= kLanes) std::memcpy(&bits, from, sizeof bits);
+    else std::memcpy(&bits, from, count * sizeof *from);
+    return (Vec)(__builtin_convertvector(bits, BitsVec) << 16);
+}
+
+// To the nearest, ties to even; a NaN stays one.
+inline void store(Bfloat16* to, Vec v, int64_t count) {
+    const BitsVec bits = (BitsVec)v;
+    BitsVec rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    rounded = v == v ? rounded : bits | 0x400000;
+    const ShortVec upper = __builtin_convertvector(rounded >> 16, ShortVec);
+    if (count >= kLanes) std::memcpy(to, &upper, sizeof upper);
+    else std::memcpy(to, &upper, count * sizeof *to);
 }
 
 // Halves are added until one lane is left.

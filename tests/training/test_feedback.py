@@ -1,0 +1,70 @@
+"""What training adjusts to the discriminator's outputs."""
+
+import math
+
+import pytest
+import torch
+
+from tests.helpers import tiny_config, write_photographs
+from training.feedback import AdaptiveR1, Diversity, SpreadBalance
+from training.run.loop import open_dataset
+from training.step import Trainer
+
+
+def test_r1_grows_while_scores_are_too_far_apart_and_falls_back():
+    adaptive = AdaptiveR1(gap=1.5)
+    assert adaptive.factor == 1
+
+    def factor_after(gap: float, steps: int) -> float:
+        for _ in range(steps):
+            adaptive.observe(torch.full((4, 1), gap), torch.zeros(8, 1))
+        return adaptive.factor.item()
+
+    assert factor_after(1.0, 50) == 1  # never below where it starts
+    grown = factor_after(9.0, 250)
+    assert 6 < grown < 9  # e in 125 steps at most
+    assert factor_after(9.0, 2000) == pytest.approx(100, rel=1e-4)
+    assert factor_after(0.0, 2000) == 1
+
+
+def test_r1_of_a_step_has_the_factor_that_was_found(tmp_path):
+    """Ten times the factor is ten times the weight."""
+    photographs = write_photographs(tmp_path / "photographs")
+
+    def gradient(factor: float, gamma: float) -> torch.Tensor:
+        config = tiny_config(photographs, loss__gamma_gap=1.5, loss__gamma=gamma)
+        trainer = Trainer(config, open_dataset(config), torch.device("cpu"))
+        trainer.feedback.r1.log_factor.fill_(factor).log_()
+        trainer.step()
+        return torch.cat([p.grad.flatten() for p in trainer.discriminator.b8.parameters()])
+
+    assert torch.equal(gradient(1, 1.0), gradient(1, 1.0))
+    torch.testing.assert_close(gradient(8, 0.25), gradient(1, 2.0))
+    assert not torch.allclose(gradient(8, 0.25), gradient(1, 0.25), rtol=0.1)
+
+
+def test_spread_balance_is_the_ratio_of_the_spreads():
+    torch.manual_seed(0)
+    balance = SpreadBalance()
+    assert balance.gap().tolist() == [0, 0]
+    for _ in range(500):
+        photographs = torch.randn(8, 2) * torch.tensor([0.4, 0.1]) + torch.tensor([1.5, 0.0])
+        balance.observe(photographs, torch.randn(8, 2) * 0.2)
+    assert balance.gap().tolist() == pytest.approx([math.log(2), -math.log(2)], abs=0.1)
+
+
+def test_objects_become_different_while_cameras_are_read_from_images_and_alike_when_not():
+    torch.manual_seed(0)
+    diversity = Diversity(clarity=0.5)
+
+    def psi_after(noise: float, steps: int) -> float:
+        for _ in range(steps):
+            poses = torch.randn(8, 2) * 0.4
+            diversity.observe(poses, poses + torch.randn(8, 2) * noise)
+        return diversity.psi.item()
+
+    assert psi_after(noise=0.4, steps=300) == 0
+    assert 0.3 < psi_after(noise=0.1, steps=600) < 0.6  # 1000 steps from 0 to 1 at best
+    assert diversity.explained().item() == pytest.approx(1 - 0.1**2 / 0.4**2, abs=0.03)
+    assert psi_after(noise=0.1, steps=600) == 1
+    assert psi_after(noise=0.4, steps=2000) == 0

@@ -1,0 +1,195 @@
+"""What training adjusts to D's outputs: augmentation, R1's weight, the spread of poses."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_utils import distributed
+from torch_utils.training_stats import StatsCollector
+from training.augment import AdaController, Augmentation
+from training.config import Config
+
+R1_RATE = 0.008  # per step, of the factor's logarithm at most
+R1_LARGEST = 100.0
+PSI_RATE = 0.001  # per step, at most
+PSI_MARGIN = 0.1  # of the explained share; farther from `clarity` psi moves at full rate
+DECAY = 0.99  # per step, of moments
+
+Terms = dict[str, Tensor]
+
+
+class AdaptiveR1(nn.Module):
+    """A factor of R1's weight that grows while D's scores are too far apart.
+
+    Not in the paper. The right weight depends on the data, over two orders of magnitude; what it is
+    for does not: a discriminator that tells too well no longer shows the generator the way. The
+    distance of its mean scores says so without labels.
+
+    Args:
+        gap: mean score of photographs less that of generated images, above which the factor grows,
+            and below which it falls back to 1, where it starts.
+    """
+
+    log_factor: Tensor
+
+    def __init__(self, gap: float):
+        super().__init__()
+        self.gap = gap
+        self.register_buffer("log_factor", torch.zeros([]))
+
+    @property
+    def factor(self) -> Tensor:
+        """By which the weight is multiplied, a scalar."""
+        return self.log_factor.exp()
+
+    def observe(self, photographs: Tensor, generated: Tensor) -> None:
+        """Adjust the factor to the scores of one step, of any shape; all processes together."""
+        found = distributed.all_reduce_mean(photographs.mean() - generated.mean())
+        change = R1_RATE * (found - self.gap).clamp(-1, 1)
+        self.log_factor.add_(change).clamp_(0, math.log(R1_LARGEST))
+
+
+class SpreadBalance(nn.Module):
+    """How much more D's pose estimates spread on photographs than on generated images.
+
+    Not in the paper. The same D estimates both, so whatever narrows its estimates narrows both, and
+    the difference that remains is that of the true spreads. G's poses are widened or narrowed until
+    there is none; nobody has to know how widely the cameras of a data set spread.
+    """
+
+    DECAY = 0.99  # per step: the spread is one of hundreds of images
+    LARGEST = 1.0  # of the gap, while D's estimates still mean little
+    moments: Tensor  # of (photographs, generated): (mean, mean square) of (h, v)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("moments", torch.zeros(2, 2, 2))
+
+    def observe(self, photographs: Tensor, generated: Tensor) -> None:
+        """Take D's estimates into account, each [N, 2]; all processes together."""
+        poses = torch.stack([photographs, generated])
+        new = torch.stack([poses.mean(dim=1), poses.square().mean(dim=1)], dim=1)
+        new = distributed.all_reduce_mean(new)
+        later = new.lerp(self.moments, self.DECAY)
+        self.moments.copy_(torch.where(self.moments.any(), later, new))
+
+    def gap(self) -> Tensor:
+        """Logarithm of the ratio of standard deviations, [2] for (h, v); positive: G's are narrow.
+
+        Zero before anything was observed.
+        """
+        mean, square = self.moments.unbind(1)
+        variance = (square - mean.square()).clamp(min=0) + 1e-4
+        return (variance[0].log() - variance[1].log()).div(2).clamp(-self.LARGEST, self.LARGEST)
+
+
+class Diversity(nn.Module):
+    """psi of training objects: grows from 0, the mean object, while D reads cameras from images.
+
+    Not in the paper. Unposed images cannot tell an object that turns from a camera that does, and
+    objects learn to turn first. While they are alike, only cameras make images differ in pose; D
+    then learns to estimate them, and finds objects that turn implausible for their camera. Should
+    they begin to, D's estimates of known cameras become worse, and objects have to be alike again.
+
+    Args:
+        clarity: share of the variance of generated poses that D's estimates have to explain for psi
+            to grow; below, it falls.
+    """
+
+    psi: Tensor
+    moments: Tensor  # of generated poses (h, v): mean, mean square; then mean squared error of D
+
+    def __init__(self, clarity: float):
+        super().__init__()
+        self.clarity = clarity
+        self.register_buffer("psi", torch.zeros([]))
+        self.register_buffer("moments", torch.zeros(3, 2))
+
+    def explained(self) -> Tensor:
+        """Share of the variance of generated poses that D's estimates explain, at most 1."""
+        mean, square, error = self.moments
+        variance = (square - mean.square()).clamp(min=1e-6)
+        return 1 - (error / variance).mean()
+
+    def observe(self, poses: Tensor, estimates: Tensor) -> None:
+        """Adjust psi to the generated poses [N, 2] of a step; all processes together."""
+        error = (estimates - poses).square()
+        new = torch.stack([poses.mean(dim=0), poses.square().mean(dim=0), error.mean(dim=0)])
+        new = distributed.all_reduce_mean(new)
+        later = new.lerp(self.moments, DECAY)
+        self.moments.copy_(torch.where(self.moments.any(), later, new))
+        change = PSI_RATE * ((self.explained() - self.clarity) / PSI_MARGIN).clamp(-1, 1)
+        self.psi.add_(change).clamp_(0, 1)
+
+
+class Feedback:
+    """The controllers of a run; those that its configuration does not want are None.
+
+    Args:
+        config: the run's.
+        augmentation: whose p the first one adjusts.
+        device: where D's outputs are.
+    """
+
+    def __init__(self, config: Config, augmentation: Augmentation, device: torch.device):
+        loss, augment = config.loss, config.augment
+        self.batch, self.adaptive = config.run.batch, augment.mode == "ada"
+        self.ada = AdaController(
+            augmentation, augment.kimg, target=augment.target, interval=augment.every
+        )
+        self.r1 = AdaptiveR1(loss.gamma_gap).to(device) if loss.gamma_gap else None
+        self.spread = SpreadBalance().to(device) if loss.pose_spread_weight else None
+        clarity = config.generator.diversity_clarity
+        self.diversity = None if clarity is None else Diversity(clarity).to(device)
+
+    @property
+    def r1_factor(self) -> Tensor | float:
+        """By which R1's weight is multiplied."""
+        return 1.0 if self.r1 is None else self.r1.factor
+
+    @property
+    def truncation(self) -> float:
+        """Psi of training objects."""
+        return 1.0 if self.diversity is None else self.diversity.psi.item()
+
+    @property
+    def spread_gap(self) -> Tensor | None:
+        """See `SpreadBalance.gap`; None where poses are not balanced."""
+        return None if self.spread is None else self.spread.gap()
+
+    def observe(self, d_terms: list[Terms], stats: StatsCollector) -> None:
+        """Adjust all to the terms of D's main phase, of each micro-batch; report what changed."""
+        if not d_terms:  # the step was skipped
+            return
+        terms = {name: torch.cat([part[name].flatten() for part in d_terms]) for name in d_terms[0]}
+        if self.adaptive:
+            signs = distributed.all_reduce_sum(terms["D/sign_real"].sum())
+            self.ada.step(signs, self.batch)
+        if self.r1 is not None:
+            self.r1.observe(terms["D/score_real"], terms["D/score_own_view"])
+            stats.report("D/r1_factor", self.r1.factor)
+        photographs, estimates, poses = (
+            torch.stack([terms[f"pose/{kind}_{angle}"] for angle in "hv"], dim=1)
+            for kind in ("estimated", "estimated_generated", "generated")
+        )
+        if self.diversity is not None:
+            self.diversity.observe(poses, estimates)
+            stats.report("G/psi", self.diversity.psi)
+            stats.report("D/pose_explained", self.diversity.explained())
+        if self.spread is not None:
+            self.spread.observe(photographs, estimates)
+            for angle, gap in zip("hv", self.spread.gap(), strict=True):
+                stats.report(f"pose/spread_gap_{angle}", gap)
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint keeps, by name."""
+        parts: dict[str, Any] = {"ada": self.ada}
+        if self.r1 is not None:
+            parts["adaptive_r1"] = self.r1
+        if self.spread is not None:
+            parts["spread_balance"] = self.spread
+        if self.diversity is not None:
+            parts["diversity"] = self.diversity
+        return parts
