@@ -1,7 +1,6 @@
 """Bias, activation, gain, clamp: the tail of every layer, in that order."""
 
 import ctypes
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -68,11 +67,24 @@ def bias_act(
     gain = activation.default_gain if gain is None else gain
     if bias is not None:
         bias = bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
+    clamp = None if clamp is None else _rounded(clamp, x.dtype)
     slope = {"relu": 0.0, "lrelu": alpha}.get(act, -1)
     # A compiler fuses the formula; it cannot look into a kernel, for which the operation stands.
     if slope >= 0 and gain > 0 and (not is_traced(x) or _has_kernel(x)):
         return bend(x, bias, slope, gain, clamp)
     return bias_act_formula(x, bias, act, alpha, gain, clamp)
+
+
+_MANTISSA_BITS = {torch.float16: 11, torch.bfloat16: 8}
+
+
+def _rounded(clamp: float, dtype: torch.dtype) -> float:
+    """As values are: those that were clamped are known by being equal to it (`bend_derivative`)."""
+    if dtype not in _MANTISSA_BITS or math.isinf(clamp):
+        return clamp
+    mantissa, exponent = math.frexp(clamp)
+    bits = _MANTISSA_BITS[dtype]
+    return math.ldexp(round(math.ldexp(mantissa, bits)), exponent - bits)
 
 
 def bias_act_formula(
@@ -92,7 +104,7 @@ def _bend(x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: floa
     """
     library = _library(x)
     if library is not None:
-        return _launch_forward(library, x, bias, _constants(slope, gain, clamp, x.dtype))
+        return _launch_forward(library, x, bias, _constants(slope, gain, clamp))
     return _bend_torch(x, bias, slope, gain, clamp)
 
 
@@ -110,7 +122,7 @@ def _bend_derivative(
     """Gradient x derivative of the bend where its value is y, whose sign and size tell it."""
     library = _library(y)
     if library is not None:
-        return _launch_derivative(library, gradient, y, _constants(slope, gain, clamp, y.dtype))
+        return _launch_derivative(library, gradient, y, _constants(slope, gain, clamp))
     return _bend_derivative_torch(gradient, y, slope, gain, clamp)
 
 
@@ -157,17 +169,8 @@ def _launch(kernel: Any, like: Tensor, tensors: Sequence[Tensor | None], *number
         kernel(like.dtype == torch.bfloat16, *pointers, *numbers, torch.get_num_threads())
 
 
-def _constants(
-    slope: float, gain: float, clamp: float | None, dtype: torch.dtype
-) -> list[ctypes.c_double]:
-    clamp = math.inf if clamp is None else _rounded(clamp, dtype)
-    return [ctypes.c_double(v) for v in (slope, gain, clamp)]
-
-
-@functools.cache
-def _rounded(clamp: float, dtype: torch.dtype) -> float:
-    """As values are, so that the derivative knows those that were clamped: they equal it."""
-    return torch.tensor(clamp, dtype=dtype).item()
+def _constants(slope: float, gain: float, clamp: float | None) -> list[ctypes.c_double]:
+    return [ctypes.c_double(v) for v in (slope, gain, math.inf if clamp is None else clamp)]
 
 
 _CPU_TYPES = (torch.float32, torch.bfloat16)
