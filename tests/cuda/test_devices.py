@@ -127,6 +127,8 @@ def trained(heads: Path, case: str, device: torch.device, steps: int, watch) -> 
     sizes, changes = FP16 if case == "fp16" else CASES[case]
     config = small_config(sizes | FOR_KERNELS | {"data.path": str(heads)}, **changes)
     trainer = Trainer(config, loop.open_dataset(config), device)
+    if trainer.supervisor is not None:
+        _ = trainer.supervisor.features  # copied to the device once
     for step in range(steps):
         watch(step)
         trainer.step()
