@@ -150,9 +150,9 @@ class Feedback:
         return 1.0 if self.r1 is None else self.r1.factor
 
     @property
-    def truncation(self) -> float:
-        """Psi of training objects."""
-        return 1.0 if self.diversity is None else self.diversity.psi.item()
+    def truncation(self) -> Tensor | float:
+        """Training objects' psi; a tensor where it changes, so that no GPU is waited for."""
+        return 1.0 if self.diversity is None else self.diversity.psi.clone()
 
     @property
     def spread_gap(self) -> Tensor | None:

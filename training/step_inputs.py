@@ -28,7 +28,7 @@ class StepInputs(NamedTuple):
     mirror: str | None
     mixing: tuple[Tensor, int] | None = None
     stochastic: bool = True
-    truncation: float = 1
+    truncation: Tensor | float = 1
     spread_gap: Tensor | None = None
 
 

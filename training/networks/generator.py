@@ -109,7 +109,7 @@ class Generator(nn.Module):
         z: Tensor,
         label: Tensor | None = None,
         *,
-        truncation: float = 1,
+        truncation: Tensor | float = 1,
         cutoff: int | None = None,
     ) -> Latent:
         """Map latents to intermediate ones and to poses.

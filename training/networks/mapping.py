@@ -62,14 +62,16 @@ class GeneratorMapping(MappingNetwork):
         """Move the running mean toward the mean of w [B, w_dim]."""
         self.w_avg.lerp_(w.detach().mean(dim=0), 1 - self.W_AVG_DECAY)
 
-    def broadcast(self, w: Tensor, num_ws: int, truncation: float, cutoff: int | None) -> Tensor:
+    def broadcast(
+        self, w: Tensor, num_ws: int, truncation: Tensor | float, cutoff: int | None
+    ) -> Tensor:
         """Repeat w [B, w_dim] for every layer: [B, num_ws, w_dim].
 
         The first `cutoff` of them (None: all) are interpolated between the mean of w (truncation 0)
         and w itself (1): the truncation trick (StyleGAN, Karras et al. 2019, appendix B).
         """
         ws = w[:, None].expand(-1, num_ws, -1)
-        if truncation == 1:
+        if not isinstance(truncation, Tensor) and truncation == 1:
             return ws
         cutoff = num_ws if cutoff is None else cutoff
         return torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation), ws[:, cutoff:]], dim=1)
