@@ -215,7 +215,7 @@ COMMANDS = {
     ),
     "poses": (
         estimate_poses,
-        ["--network", "NETWORK", "--data", "DATA", "--dest", "OUT/poses.json"],
+        ["--network", "NETWORK", "--data", "DATA", "--dest", "OUT/estimated.json"],
     ),
     "training": (train, ["--data", "DATA", "--outdir", "OUT", *TRAINING]),
 }
@@ -256,6 +256,6 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
     for path in sorted(folder.rglob("*.*")):
         if path.suffix in (".png", ".gif"):
             found[path.name] = np.array(Image.open(path).convert("RGB")).astype(float)
-        elif path.name == "poses.json":
+        elif path.name == "estimated.json":
             found[path.name] = np.array([row for _, row in json.loads(path.read_text())["labels"]])
     return found
