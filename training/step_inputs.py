@@ -19,7 +19,7 @@ class StepInputs(NamedTuple):
 
     z: [B, z_dim]. intrinsics: [B, 3, 3] or [3, 3]. mirror: a kind of `cameras.mirror_cam2world`, or
     None for a single view. mixing: a second z and the layer from which it takes over, or None.
-    stochastic: depths along rays are random, as training wants; False fixes them.
+    stochastic: depths along rays are random, as in training; False fixes them.
     truncation: psi, pulls w toward its mean. spread_gap: [2], see `feedback.SpreadBalance`.
     """
 
