@@ -23,9 +23,9 @@ Terms = dict[str, Tensor]
 class AdaptiveR1(nn.Module):
     """A factor of R1's weight that grows while D's scores are too far apart.
 
-    Not in the paper. The right weight depends on the data, over two orders of magnitude. Its purpose
-    does not: where D separates photographs from generated images too well, its gradients are of
-    little use to G. The distance of its mean scores measures that without labels.
+    Not in the paper. The right weight depends on the data, over two orders of magnitude. Its
+    purpose does not: where D separates photographs from generated images too well, its gradients
+    are of little use to G. The distance of its mean scores measures that without labels.
 
     Args:
         gap: mean score of photographs less that of generated images, above which the factor grows,

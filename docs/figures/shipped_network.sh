@@ -13,6 +13,8 @@ python=${PYTHON:-python}
     --shapes true --shape-format .ply --shape-preview
 cp "$out/yaws/contact_sheet.png" docs/images/toy.png
 "$python" gen_videos.py --network $network --dest docs/images/toy-orbit.gif --render-size 96 --frames 32 --fps 12
+"$python" gen_videos.py --network $network --dest docs/images/toy-turntable.gif --trajectory turntable \
+    --render-size 128 --seeds 2,4,6,7 --grid 4x1
 "$python" docs/figures/side_by_side.py --dest docs/images/toy-shapes.png "$out"/shapes/*_shape.png
 # The plot of poses that training draws, before the first step.
 "$python" train.py --cfg toy --outdir "$out/runs" --device cpu --kimg 0.008 --workers 0 --resume $network
