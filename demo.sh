@@ -20,7 +20,7 @@ echo "1/5 setting up (.venv)"
 rm -rf "$out"
 mkdir "$out"
 echo "2/5 drawing from the trained network in models/"
-draw models/toy.safetensors "$out/trained"
+draw models/heads.safetensors "$out/trained"
 echo "3/5 training afresh on procedural heads for $kimg kimg; pictures and logs appear in $out/runs"
 .venv/bin/python train.py --cfg toy --outdir "$out/runs" --kimg "$kimg" --desc demo
 echo "4/5 drawing images and meshes"

@@ -1,6 +1,6 @@
 """Each fast operation against its twin, taken in alternation in one run.
 
-    python benchmarks/ops.py [--threads 2] [--repeats 7] [--json FILE]
+    python benchmarks/ops.py [--device cuda] [--threads 2] [--repeats 7] [--json FILE]
 
 Prints medians in milliseconds, the ratio twin / native, and what the work amounts to: the
 floating-point operations of its sums and products (exponentials not counted; the backward pass
@@ -132,11 +132,18 @@ def cases() -> list[Case]:
 
 def take(function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> Times:
     inputs = [t.detach().requires_grad_() for t in inputs]
-    start = time.perf_counter()
+    start = now()
     outputs = function(*inputs)
-    middle = time.perf_counter()
+    middle = now()
     torch.autograd.grad(outputs, inputs, [torch.ones_like(t) for t in outputs])
-    return Times(middle - start, time.perf_counter() - middle)
+    return Times(middle - start, now() - middle)
+
+
+def now() -> float:
+    """Seconds, all work done."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def measure(case: Case, repeats: int) -> dict[str, object]:
@@ -168,25 +175,27 @@ def sgemm_gflop_per_s(size: int = 1024) -> float:
     a, b = torch.randn(size, size), torch.randn(size, size)
     seconds = []
     for _ in range(9):
-        start = time.perf_counter()
+        start = now()
         a @ b
-        seconds.append(time.perf_counter() - start)
+        seconds.append(now() - start)
     return 2 * size**3 / statistics.median(seconds) / 1e9
 
 
 @click.command(cls=Command)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--threads", type=click.IntRange(1), help="[default: torch's]")
 @click.option("--repeats", default=7, type=click.IntRange(1), show_default=True)
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False), help="write the numbers there"
 )
-def main(threads: int | None, repeats: int, json_file: str | None) -> None:
-    """Time every operation against its plain torch twin, on the CPU."""
+def main(device: str, threads: int | None, repeats: int, json_file: str | None) -> None:
+    """Time every operation against its plain torch twin."""
+    torch.set_default_device(device)
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
     bound = sgemm_gflop_per_s()
-    click.echo(f"{status()}; {torch.get_num_threads()} threads; sgemm {bound:.0f} GFLOP/s")
+    click.echo(f"{status(device)}; {torch.get_num_threads()} threads; sgemm {bound:.0f} GFLOP/s")
     header = (
         "| operation | forward ms | x | backward ms | x | both x | GFLOP | GFLOP/s | forward MB |"
     )
@@ -199,7 +208,9 @@ def main(threads: int | None, repeats: int, json_file: str | None) -> None:
         click.echo(f"| {row['case']} | {numbers} |")
     if json_file:
         Path(json_file).write_text(
-            json.dumps({"status": status(), "sgemm_gflop_per_s": bound, "rows": rows}, indent=1)
+            json.dumps(
+                {"status": status(device), "sgemm_gflop_per_s": bound, "rows": rows}, indent=1
+            )
         )
 
 

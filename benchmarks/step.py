@@ -104,6 +104,11 @@ def processor_clock() -> np.ndarray:
     return np.array([time.process_time()])
 
 
+def meter_of(device: torch.device, processor_time: bool) -> Meter:
+    """The one that a run reads."""
+    return processor_clock if processor_time else clock(device)
+
+
 class Work(TorchDispatchMode):
     """Adds up the FLOP of convolutions and matrix products, and the bytes of all tensors that
     operations take and return."""
@@ -131,22 +136,23 @@ def work(trainer: MeteredTrainer, contestant: Contestant) -> np.ndarray:
         return trainer.iteration(lambda: done.total.copy())
 
 
-def seconds_of(function: Callable[[], object], repeats: int = 9) -> float:
+def seconds_of(function: Callable[[], object], read: Meter, repeats: int = 9) -> float:
     seconds = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = read()
         function()
-        seconds.append(time.perf_counter() - start)
+        seconds.append((read() - start).item())
     return min(seconds)
 
 
-def rates_of_the_machine() -> dict[str, float]:
-    """Of the CPU: a 3x3 convolution of 256 channels, and a copy of 256 MB, read and written."""
+def rates_of_the_machine(device: torch.device, read: Meter) -> dict[str, float]:
+    """A 3x3 convolution of 256 channels, and a copy of 256 MB, read and written."""
     x, weight = torch.randn(4, 256, 64, 64), torch.randn(256, 256, 3, 3)
-    source = torch.randn(1 << 26)
+    x, weight = x.to(device), weight.to(device)
+    source = torch.randn(1 << 26, device=device)
     target = torch.empty_like(source)
-    convolve = seconds_of(lambda: F.conv2d(x, weight, padding=1))
-    copy = seconds_of(lambda: target.copy_(source))
+    convolve = seconds_of(lambda: F.conv2d(x, weight, padding=1), read)
+    copy = seconds_of(lambda: target.copy_(source), read)
     return {
         "convolution_gflop_per_s": 2 * x.numel() * 256 * 9 / convolve / 1e9,
         "copy_gb_per_s": 2 * source.nbytes / copy / 1e9,
@@ -177,7 +183,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Times of all contestants, in turns; then the work of each."""
     trainer = MeteredTrainer(config, open_dataset(config), select_device(config.run.device))
-    read = processor_clock if processor_time else clock(trainer.device)
+    read = meter_of(trainer.device, processor_time)
     own_precision = trainer.precision
     trainer.iteration(read)  # warm-up: kernels, optimizer state, memory
     seconds: dict[str, list[float]] = {c.name: [] for c in contestants}
@@ -257,7 +263,8 @@ def main(
         config = configure(cfg, settings, Path(folder))
         write_noise(Path(folder), config.run.batch, config.data.resolution)
         rows = measure(config, contestants, repeats, processor_time)
-    rates, device = rates_of_the_machine(), select_device(config.run.device)
+    device = select_device(config.run.device)
+    rates = rates_of_the_machine(device, meter_of(device, processor_time))
     machine = (
         f"{status(device)}; {select_precision(config.run.precision, device)}; "
         f"{torch.get_num_threads()} threads; torch {torch.__version__}; {platform.machine()}"

@@ -187,14 +187,16 @@ def _signature(thing: Any) -> str:
 
 def _markdown(docstring: str) -> Iterator[str]:
     """A docstring of google's convention as Markdown: sections in bold, their entries as a list."""
-    in_section = False
+    section = None
     for line in docstring.splitlines():
         if match := SECTION_HEADING.fullmatch(line.strip()):
-            in_section = True
-            yield from (f"**{match[1]}**", "")
-        elif in_section and re.match(r"    \S", line):
+            section = match[1]
+            yield from (f"**{section}**", "")
+        elif section in ("Returns", "Yields"):  # one text, no entries
+            yield line.strip()
+        elif section and re.match(r"    \S", line):
             yield "* " + re.sub(r"^(\w+):", r"`\1`:", line.strip())
-        elif in_section and line.startswith("        "):
+        elif section and line.startswith("        "):
             yield "  " + line.strip()
         else:
             yield line

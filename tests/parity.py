@@ -34,6 +34,7 @@ from torch import Tensor
 
 from dnnlib import Command, UserError
 from torch_utils.ops import bias_act, resample_filter, triplane_render, upfirdn2d
+from torch_utils.ops.rays import transmittance
 from torch_utils.ops.triplane_render import DecoderWeights
 from training import cameras, losses
 from training.config import Config, LossConfig
@@ -233,7 +234,7 @@ def _light_before_last_interval(
     depths, order = torch.cat(depths, dim=-1).sort(dim=-1)
     sigma = torch.cat([samples.sigma.squeeze(-1) for samples in passes], dim=-1).gather(-1, order)
     density = F.softplus((sigma[..., :-1] + sigma[..., 1:]) / 2 - 1)
-    return rendering.transmittance(density, depths.diff(dim=-1))[..., -2:-1]
+    return transmittance(density, depths.diff(dim=-1))[..., -2:-1]
 
 
 # --- The networks
@@ -424,7 +425,11 @@ def run_phase(step: Step, name: str) -> Outcome:
 @contextlib.contextmanager
 def _scores_given_by(discriminator: Discriminator) -> Iterator[list[Tensor]]:
     scores: list[Tensor] = []
-    hook = discriminator.register_forward_hook(lambda *call: scores.append(call[-1].score))
+
+    def keep(module, inputs, options, output):  # batch by batch
+        scores.extend(output.score.chunk(options.get("batches", 1)))
+
+    hook = discriminator.register_forward_hook(keep, with_kwargs=True)
     try:
         yield scores
     finally:

@@ -1,6 +1,9 @@
 """The choice of a device and of what it computes in, in one place."""
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from dnnlib import UserError
 
@@ -21,16 +24,23 @@ def select_device(choice: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def select_precision(choice: str, device: torch.device) -> str:
-    """What networks compute in: 'fp32', 'fp16', 'bf16', or 'auto' for what is fastest there.
+def constant(numbers: Any, like: Tensor) -> Tensor:
+    """A few numbers as a tensor of the type and the device of another.
 
-    That is fp16 on CUDA, as published, and bf16 on a CPU with instructions for it.
+    Unlike `torch.tensor` with a device, this does not wait until a GPU has done its work.
+    """
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
+def select_precision(choice: str, device: torch.device) -> str:
+    """What networks compute in: 'fp32', 'fp16', 'bf16', or 'auto': fp16 on CUDA, as published.
+
+    On the CPU, 'auto' is fp32: bf16 is faster on some processors, but whole runs in bf16 have not
+    been compared.
     """
     if choice != "auto":
         return choice
-    if device.type == "cuda":
-        return "fp16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def restore_threads(threads: int, device: torch.device) -> list[str]:

@@ -29,8 +29,12 @@ class StatsCollector:
 
     def report(self, name: str, values: Tensor | float) -> None:
         """Count every element of `values`."""
-        values = torch.as_tensor(values, device=self.device).detach().flatten().double()
-        count = values.new_tensor(values.numel())
+        if isinstance(values, Tensor):
+            values = values.detach().to(self.device, non_blocking=True)
+        else:
+            values = torch.full((1,), float(values), device=self.device)
+        values = values.flatten().double()
+        count = values.new_full((), values.numel())
         moments = torch.stack([count, values.sum(), values.square().sum()])
         previous = self._moments.get(name)
         self._moments[name] = moments if previous is None else previous + moments

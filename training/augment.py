@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torch_utils.devices import constant
+
 # Strengths of Karras et al. 2020b, appendix B. Shifts are in image sizes, scales in octaves.
 WHOLE_SHIFT_MAX = 0.125
 ZOOM_STD = 0.2
@@ -41,7 +43,8 @@ class AugmentParams(NamedTuple):
 class Augmentation(nn.Module):
     """Applies each transform to each sample with probability `p`, a buffer that ADA adjusts.
 
-    A fixed strength gives `p` at construction (usually 0.2); an adaptive one starts at 0.
+    A fixed strength gives `p` at construction (usually 0.2); an adaptive one starts at 0. p stays
+    on the CPU, which asks for it all the time: do not move this module to a device.
     """
 
     p: Tensor
@@ -80,7 +83,7 @@ def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -
     uniform = torch.rand(batch, 4, device=device, generator=generator)
 
     on = AugmentParams(*gate.split(1, dim=1))
-    pixels = gate.new_tensor([width, height])
+    pixels = constant([width, height], gate)
     whole_shift = (WHOLE_SHIFT_MAX * (2 * uniform[:, :2] - 1) * pixels).round() / pixels
     return AugmentParams(
         whole_shift=on.whole_shift * whole_shift,
@@ -146,7 +149,7 @@ def recolor(picture: Tensor, params: AugmentParams) -> Tensor:
     """
     luma = picture.new_full((3, 3), 1 / 3)
     chroma = torch.eye(3, device=picture.device, dtype=picture.dtype) - luma
-    quarter_turn = picture.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    quarter_turn = constant([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], picture) / math.sqrt(3)
     contrast = 2**params.contrast
     along = contrast * (1 - 2 * params.luma_flip)
     across = contrast * 2**params.saturation
@@ -182,30 +185,33 @@ class AdaController:
         self._restart_count()
 
     def _restart_count(self) -> None:
-        self._counted = {"steps": 0, "signs": 0.0, "reals": 0}
+        self._steps, self._reals = 0, 0
+        self._signs: Tensor | float = 0.0
 
-    def step(self, signs: float, reals: int) -> None:
+    def step(self, signs: Tensor | float, reals: int) -> None:
         """Count one training step; every `interval` steps, adjust p.
 
         Args:
-            signs: sum of sign(D(real)) over the real images of all processes.
+            signs: sum of sign(D(real)) over the real images of all processes; a tensor is read only
+                when p is adjusted.
             reals: their number.
         """
-        self._counted["steps"] += 1
-        self._counted["signs"] += float(signs)
-        self._counted["reals"] += int(reals)
-        if self._counted["steps"] < self.interval:
+        self._steps += 1
+        self._signs = self._signs + signs
+        self._reals += int(reals)
+        if self._steps < self.interval:
             return
-        excess = self._counted["signs"] - self.target * self._counted["reals"]
-        distance = self._counted["reals"] / (1000 * self.kimg_per_unit)
+        excess = float(self._signs) - self.target * self._reals
+        distance = self._reals / (1000 * self.kimg_per_unit)
         p = self.augmentation.p
         p.copy_((p + ((excess > 0) - (excess < 0)) * distance).clamp(0, 1))
         self._restart_count()
 
     def state_dict(self) -> dict[str, float]:
         """The counts since p was last adjusted."""
-        return dict(self._counted)
+        return {"steps": self._steps, "signs": float(self._signs), "reals": self._reals}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Continue from the counts of `state_dict`."""
-        self._counted = dict(state)
+        self._steps, self._reals = int(state["steps"]), int(state["reals"])
+        self._signs = float(state["signs"])

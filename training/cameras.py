@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_utils.devices import constant
+
 # v = 0 and v = pi are the poles, where "up" loses its meaning and arccos its derivative.
 POLE_MARGIN = 1e-5
 
@@ -48,12 +50,12 @@ def cam2world_from_pose(pose: Tensor, radius: float, pivot: tuple[float, float, 
     phi = torch.arccos(1 - 2 * v / math.pi)
     position = torch.stack([phi.sin() * theta.cos(), phi.cos(), phi.sin() * theta.sin()], dim=-1)
     origin = radius * position
-    forward = torch.nn.functional.normalize(origin.new_tensor(pivot) - origin, dim=-1)
-    up = torch.tensor([0.0, 1.0, 0.0], dtype=pose.dtype, device=pose.device).expand_as(forward)
+    forward = torch.nn.functional.normalize(constant(pivot, origin) - origin, dim=-1)
+    up = constant([0.0, 1.0, 0.0], pose).expand_as(forward)
     right = -torch.nn.functional.normalize(torch.linalg.cross(up, forward), dim=-1)
     down = torch.nn.functional.normalize(torch.linalg.cross(forward, right), dim=-1)
     top = torch.stack([right, down, forward, origin], dim=-1)
-    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(pose), 1, 4)
+    bottom = constant([0.0, 0.0, 0.0, 1.0], top).expand(len(pose), 1, 4)
     return torch.cat([top, bottom], dim=-2)
 
 
@@ -90,7 +92,7 @@ def pose_from_viewing_direction(
     Returns:
         (h, v) [B, 2] in radians.
     """
-    center = direction.new_tensor(pivot)
+    center = constant(pivot, direction)
     along = direction @ center
     distance = (along.square() + radius**2 - center.square().sum()).sqrt() - along
     origin = center + distance[:, None] * direction
@@ -109,8 +111,8 @@ def orbit(cam2world: Tensor, yaw: float, pivot: Sequence[float]) -> Tensor:
         A new [B, 4, 4].
     """
     cos, sin = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
-    turn = cam2world.new_tensor([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-    center = cam2world.new_tensor(pivot)
+    turn = constant([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]], cam2world)
+    center = constant(pivot, cam2world)
     turned = cam2world.clone()
     turned[:, :3, :3] = turn @ cam2world[:, :3, :3]
     turned[:, :3, 3] = (cam2world[:, :3, 3] - center) @ turn.mT + center
@@ -156,7 +158,7 @@ def mirror_cam2world(cam2world: Tensor, kind: str) -> Tensor:
     sign = torch.ones(4, 4, dtype=cam2world.dtype)
     for entry in _MIRRORED_ENTRIES[kind]:
         sign[entry] = -1
-    return cam2world * sign.to(cam2world.device)
+    return cam2world * sign.to(cam2world.device, non_blocking=True)
 
 
 def focal_from_fov(fov_degrees: float) -> float:

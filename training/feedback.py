@@ -23,9 +23,9 @@ Terms = dict[str, Tensor]
 class AdaptiveR1(nn.Module):
     """A factor of R1's weight that grows while D's scores are too far apart.
 
-    Not in the paper. The right weight depends on the data, over two orders of magnitude; what it is
-    for does not: a discriminator that tells too well no longer shows the generator the way. The
-    distance of its mean scores says so without labels.
+    Not in the paper. The right weight depends on the data, over two orders of magnitude. Its
+    purpose does not: where D separates photographs from generated images too well, its gradients
+    are of little use to G. The distance of its mean scores measures that without labels.
 
     Args:
         gap: mean score of photographs less that of generated images, above which the factor grows,
@@ -56,7 +56,7 @@ class SpreadBalance(nn.Module):
 
     Not in the paper. The same D estimates both, so whatever narrows its estimates narrows both, and
     the difference that remains is that of the true spreads. G's poses are widened or narrowed until
-    there is none; nobody has to know how widely the cameras of a data set spread.
+    there is none; the spread of a data set's cameras need not be known.
     """
 
     DECAY = 0.99  # per step: the spread is one of hundreds of images
@@ -85,12 +85,12 @@ class SpreadBalance(nn.Module):
 
 
 class Diversity(nn.Module):
-    """psi of training objects: grows from 0, the mean object, while D reads cameras from images.
+    """psi of training objects: grows from 0, the mean object, while D estimates cameras well.
 
-    Not in the paper. Unposed images cannot tell an object that turns from a camera that does, and
-    objects learn to turn first. While they are alike, only cameras make images differ in pose; D
-    then learns to estimate them, and finds objects that turn implausible for their camera. Should
-    they begin to, D's estimates of known cameras become worse, and objects have to be alike again.
+    Not in the paper. Unposed images do not distinguish an object that turns from a camera that
+    does, and turned objects are learned first. While all are alike, only cameras make images differ
+    in pose, and D learns to estimate them. Should objects turn later on, D's estimates of known
+    cameras become worse, and psi falls again.
 
     Args:
         clarity: share of the variance of generated poses that D's estimates have to explain for psi
@@ -123,7 +123,7 @@ class Diversity(nn.Module):
 
 
 class Feedback:
-    """The controllers of a run; those that its configuration does not want are None.
+    """The controllers of a run; those without a setting are None.
 
     Args:
         config: the run's.
@@ -168,6 +168,8 @@ class Feedback:
         if self.r1 is not None:
             self.r1.observe(terms["D/score_real"], terms["D/score_own_view"])
             stats.report("D/r1_factor", self.r1.factor)
+        if self.diversity is None and self.spread is None:
+            return
         photographs, estimates, poses = (
             torch.stack([terms[f"pose/{kind}_{angle}"] for angle in "hv"], dim=1)
             for kind in ("estimated", "estimated_generated", "generated")

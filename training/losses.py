@@ -207,9 +207,11 @@ def depth_spread(view: View) -> Tensor:
 def _discriminate_all(
     discriminator: Discriminator, parts: list[DiscriminatorInput], transform: DiscriminatorTransform
 ) -> list[DiscriminatorOutput]:
-    """D's output on batches of equal size, in one pass."""
-    image, raw = torch.cat([part.image for part in parts]), torch.cat([part.raw for part in parts])
+    """D's output on batches of equal size, in one pass unless some conditions alone are known."""
     conditions = [part.condition for part in parts if part.condition is not None]
+    if 0 < len(conditions) < len(parts):
+        return [discriminate(discriminator, *part[:2], transform, part[2]) for part in parts]
+    image, raw = torch.cat([part.image for part in parts]), torch.cat([part.raw for part in parts])
     condition = torch.cat(conditions) if conditions else None
     output = discriminate(discriminator, image, raw, transform, condition, batches=len(parts))
     scores, poses = (part.chunk(len(parts)) for part in output)

@@ -228,12 +228,12 @@ class FromLabels(_GaussianOfLatent):
     def sample(self, generator: "Generator", z: Tensor, w: Tensor) -> Poses:
         """Poses of random training images."""
         indices = torch.randint(len(self.known), (len(z),))
-        pose = self.known[indices].to(z.device)
+        pose = self.known[indices].to(z.device, non_blocking=True)
         return Poses(pose, condition=pose)
 
     def condition_of_images(self, indices: Tensor) -> Tensor:
         """The images' labels."""
-        return self.known[indices].to(self.mean.device)
+        return self.known[indices].to(self.mean.device, non_blocking=True)
 
 
 @source("given")
@@ -262,7 +262,13 @@ def pose_entropy(pose: Tensor) -> Tensor:
     them. Cameras that move too much do not: the two views of an object would differ more than the
     data do. So of all pose distributions that D accepts, the widest is the right one.
     """
-    return torch.logdet(torch.cov(pose.T)) / 2 + math.log(2 * math.pi * math.e)
+    return torch.logdet(_covariance(pose)) / 2 + math.log(2 * math.pi * math.e)
+
+
+def _covariance(pose: Tensor) -> Tensor:
+    """What `torch.cov` returns of [N, 2], without waiting for a GPU, as that does."""
+    centered = pose.T - (pose.sum(dim=0) / len(pose))[:, None]
+    return centered @ centered.T / (len(pose) - 1)
 
 
 def _permuted(pose: Tensor, swapped: bool) -> Tensor:

@@ -78,7 +78,7 @@ class Trainer:
         loss, optim, augment = config.loss, config.optim, config.augment
         self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
         self.d_optimizer = adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
-        self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0).to(device)
+        self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0)
         self.feedback = Feedback(config, self.augmentation, device)
         self.stats, self.averager = StatsCollector(device), GradientAverager()
         self.steps = 0
@@ -335,7 +335,7 @@ class Trainer:
         ]
 
     def _restore_precision(self, before: str) -> list[str]:
-        """On the CPU, where `auto` has not always meant the same and depends on the processor."""
+        """Where the run does not ask for another one."""
         now = self.precision
         if self.device.type != "cpu" or self.config.run.precision != "auto" or now == before:
             return []

@@ -19,7 +19,7 @@ class StepInputs(NamedTuple):
 
     z: [B, z_dim]. intrinsics: [B, 3, 3] or [3, 3]. mirror: a kind of `cameras.mirror_cam2world`, or
     None for a single view. mixing: a second z and the layer from which it takes over, or None.
-    stochastic: depths along rays are random, as training wants; False fixes them.
+    stochastic: depths along rays are random, as in training; False fixes them.
     truncation: psi, pulls w toward its mean. spread_gap: [2], see `feedback.SpreadBalance`.
     """
 
@@ -58,7 +58,8 @@ def draw_inputs(
     mirror, mixing = None, None
     known = dataset.all_intrinsics
     if config.camera.intrinsics == "labels" and known is not None:
-        intrinsics = known[torch.randint(len(known), (len(z),))].to(z.device)
+        chosen = known[torch.randint(len(known), (len(z),))]
+        intrinsics = chosen.to(z.device, non_blocking=True)
     if (mirrors := config.camera.mirrors) and generator.pose_source.second_view:
         mirror = mirrors[int(torch.randint(len(mirrors), ()))]
     if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:

@@ -151,7 +151,7 @@ class Kernels:
 
     def _build(self, source: Path, options: Sequence[str]) -> Path:
         on_gpu = source.suffix == ".cu"
-        compiler = _nvcc() if on_gpu else _cxx()
+        compiler = nvcc() if on_gpu else _cxx()
         options = (*(_CUDA_OPTIONS if on_gpu else _CPU_OPTIONS), *options)
         name = f"{source.stem}-{self._key(compiler, options)}.so"
         target = self._cache() / name
@@ -190,8 +190,12 @@ def _cxx() -> list[str]:
     return _command(given) if given else [_first("c++", "g++", "clang++")]
 
 
-def _nvcc() -> list[str]:
-    """The command that NVCC names, else nvcc of CUDA_HOME, else that on the path."""
+def nvcc() -> list[str]:
+    """The command that NVCC names, else nvcc of CUDA_HOME, else that on the path.
+
+    Raises:
+        BuildError: where there is none.
+    """
     given = os.environ.get("NVCC", "").strip()
     return _command(given) if given else [_cuda_compiler()]
 

@@ -1,10 +1,7 @@
 """The native kernels against the torch reference, and how one is chosen."""
 
-import ctypes
 import shutil
-import subprocess
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +9,6 @@ import torch
 import neural_renderer as nr
 from neural_renderer.ops import native
 
-HERE = Path(__file__).parent
 needs_compiler = pytest.mark.skipif(
     native.library(torch.device("cpu"), "auto") is None, reason="the native op cannot be built here"
 )
@@ -74,23 +70,6 @@ def test_threads_change_nothing():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 3e-5), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("perspective", [True, False])
-def test_cuda_kernels_run_as_loops_on_cpu(tmp_path, monkeypatch, dtype, tolerance, perspective):
-    """Where no GPU is at hand, this checks at least what the kernels compute."""
-    library = tmp_path / "emulated.so"
-    compile_ = ["g++", "-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared"]
-    header, source = HERE / "cuda_on_cpu.h", native.KERNELS.sources / "rasterize.cu"
-    subprocess.run([*compile_, "-include", header, source, "-o", library], check=True)
-    handle = ctypes.CDLL(str(library))
-    expected_images, expected_gradients = results("torch", dtype, perspective)
-    monkeypatch.setattr(native, "library", lambda device, mode: handle)
-    images, gradients = results("native", dtype, perspective)
-    assert_same(images, expected_images, 1e-6)
-    assert_same(gradients, expected_gradients, tolerance)
 
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")

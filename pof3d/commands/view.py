@@ -9,7 +9,7 @@ from dnnlib import Command, UserError
 from pof3d.commands import options
 
 DEMO = "demo"
-DEMO_NETWORK = Path(__file__).parents[2] / "models/toy.safetensors"
+DEMO_NETWORK = Path(__file__).parents[2] / "models/heads.safetensors"
 
 
 @click.command(

@@ -19,6 +19,7 @@ def bytes_per_step(config: Config, steps: int) -> float:
     return trainer.averager.bytes_averaged / steps
 
 
+@pytest.mark.slow
 def test_training_averages_as_many_bytes_as_calculated(photographs):
     config = tiny_config(photographs, run__gpus=2, loss__r1_every=4)
     calculated = traffic(config).size

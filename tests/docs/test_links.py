@@ -1,6 +1,7 @@
 """Links of the documentation lead somewhere."""
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,27 @@ def test_files_that_are_named_exist():
 def test_figures_are_used():
     shown = {Path(link).name for page in PAGES for link in links(page)}
     assert {path.name for path in (ROOT / "docs/images").iterdir()} <= shown
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "data.md#ffhq",
+        "training.md#time-and-memory",
+        "method.md#where-the-pose-pseudo-label-is-computed",
+        "resume.md#resume-on-another-machine",
+        "meshes_and_videos.md#open-a-mesh-in-blender",
+        "logs.md#scalars",
+        "contributing.md#add-a-loss",
+        "troubleshooting.md#poses-collapse",
+    ],
+)
+def test_readme_leads_to_what_readers_look_for(target):
+    assert f"docs/{target}" in links(ROOT / "README.md")
+
+
+def test_every_figure_says_what_makes_it():
+    table = (ROOT / "docs/contributing.md").read_text()
+    patterns = re.findall(r"`([\w*-]+\.(?:png|gif|svg))`", table)
+    figures = [path.name for path in (ROOT / "docs/images").iterdir()]
+    assert not [name for name in figures if not any(fnmatch(name, p) for p in patterns)]

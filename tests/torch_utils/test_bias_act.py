@@ -79,3 +79,20 @@ def test_native_kernel_keeps_what_is_not_a_number(dtype):
     with using("native"):
         assert bias_act(x, act="lrelu", clamp=2).isnan().tolist() == [True, False, False, False] * 9
         assert bias_act(x, act="lrelu", clamp=2)[1:3].tolist() == [2, -2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["torch", "auto"])
+def test_values_at_a_clamp_that_the_type_cannot_hold_pass_no_gradient(mode, dtype):
+    x = torch.tensor([1000.0, -1000.0, 1.0] * 20, dtype=dtype, requires_grad=True)
+    with using(mode):
+        bias_act(x, act="lrelu", alpha=1, gain=1, clamp=181.0193).sum().backward()
+    assert x.grad.tolist() == [0.0, 0.0, 1.0] * 20
+
+
+@pytest.mark.parametrize("mode", ["torch", "auto"])
+def test_a_bias_may_have_one_element(mode):
+    x = torch.randn(5, 1, 7, 3)
+    with using(mode):
+        y = bias_act(x, torch.tensor([0.3]), act="lrelu")
+    torch.testing.assert_close(y, torch.nn.functional.leaky_relu(x + 0.3, 0.2) * 2**0.5)

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 from unittest import mock
 
-import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -39,7 +38,12 @@ def gradients(network: nn.Module) -> list:
     return [None if p.grad is None else p.grad.tolist() for p in network.parameters()]
 
 
-def run_passes(bucket_bytes: int) -> list[Pass]:
+def run_passes() -> list[list[Pass]]:
+    """With a message for every layer, and with one for all."""
+    return [passes_with(LAYER_BYTES), passes_with(10 * LAYER_BYTES)]
+
+
+def passes_with(bucket_bytes: int) -> list[Pass]:
     torch.manual_seed(0)
     network = nn.ModuleList([nn.Linear(7, 7) for _ in range(5)])
     parameters, averager = list(network.parameters()), GradientAverager(bucket_bytes)
@@ -64,21 +68,17 @@ def run_pass(network, parameters, averager: GradientAverager, use: list[int]) ->
     return Pass(gradients(network), expected, averager.bytes_averaged - before, messages)
 
 
-@pytest.mark.parametrize("bucket_layers", [1, 10])
-def test_averages_are_those_of_each_tensor_however_they_travel(bucket_layers):
+def test_averages_are_those_of_each_tensor_however_they_travel():
     """With two processes, where the order of a sum does not matter, to the last bit."""
-    passes = distributed.launch(run_passes, 2, "cpu", bucket_layers * LAYER_BYTES)
-    for use, found in zip(PASSES, passes, strict=True):
+    by_layer, at_once = distributed.launch(run_passes, 2, "cpu")
+    for use, found in zip(PASSES * 2, by_layer + at_once, strict=True):
         assert found.averaged == found.expected
         reached = [place for place, g in enumerate(found.averaged) if g is not None]
         assert sorted({place // 2 for place in reached}) == sorted(use)
         assert found.size == len(use) * LAYER_BYTES
-    early, messages = zip(*(found.messages for found in passes), strict=True)
-    if bucket_layers == 1:
-        assert early == (0, 3, 1, 2)  # all but the last layer's, where the plan knows them
-        assert messages == (1, 4, 3, 3)
-    else:
-        assert early == (0, 0, 0, 0) and messages == (1, 1, 2, 1)
+    # All but the last layer's leave early, where the plan knows them.
+    assert [found.messages for found in by_layer] == [(0, 1), (3, 4), (1, 3), (2, 3)]
+    assert [found.messages for found in at_once] == [(0, 1), (0, 1), (0, 2), (0, 1)]
 
 
 def test_alone_nothing_is_sent_or_changed():

@@ -67,11 +67,24 @@ def bias_act(
     gain = activation.default_gain if gain is None else gain
     if bias is not None:
         bias = bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
+    clamp = None if clamp is None else _rounded(clamp, x.dtype)
     slope = {"relu": 0.0, "lrelu": alpha}.get(act, -1)
     # A compiler fuses the formula; it cannot look into a kernel, for which the operation stands.
     if slope >= 0 and gain > 0 and (not is_traced(x) or _has_kernel(x)):
         return bend(x, bias, slope, gain, clamp)
     return bias_act_formula(x, bias, act, alpha, gain, clamp)
+
+
+_MANTISSA_BITS = {torch.float16: 11, torch.bfloat16: 8}
+
+
+def _rounded(clamp: float, dtype: torch.dtype) -> float:
+    """As values are: those that were clamped are known by being equal to it (`bend_derivative`)."""
+    if dtype not in _MANTISSA_BITS or math.isinf(clamp):
+        return clamp
+    mantissa, exponent = math.frexp(clamp)
+    bits = _MANTISSA_BITS[dtype]
+    return math.ldexp(round(math.ldexp(mantissa, bits)), exponent - bits)
 
 
 def bias_act_formula(
@@ -127,9 +140,12 @@ def _launch_forward(
     library: ctypes.CDLL, x: Tensor, bias: Tensor | None, constants: list[ctypes.c_double]
 ) -> Tensor:
     y = torch.empty_like(x)
-    dim = 0 if bias is None else max(range(x.ndim), key=list(bias.shape).__getitem__)
+    step, size = x.numel(), 1  # element i of the memory has bias i // step % size
+    if bias is not None and bias.numel() > 1:
+        dim = max(range(x.ndim), key=list(bias.shape).__getitem__)
+        step, size = x.stride(dim), x.shape[dim]
     bias = None if bias is None else bias.contiguous()
-    sizes = (ctypes.c_int64(n) for n in (x.numel(), x.stride(dim), x.shape[dim]))
+    sizes = map(ctypes.c_int64, (x.numel(), step, size))
     _launch(library.bias_act_forward, y, (x, bias, y), *sizes, *constants)
     return y
 
@@ -147,7 +163,7 @@ def _launch_derivative(
 
 def _launch(kernel: Any, like: Tensor, tensors: Sequence[Tensor | None], *numbers: Any) -> None:
     pointers = cuda.pointers(*tensors)
-    if like.is_cuda:
+    if cuda.is_gpu(like.device):
         cuda.launch(kernel, like.device, cuda.TYPES[like.dtype], *pointers, *numbers)
     else:
         kernel(like.dtype == torch.bfloat16, *pointers, *numbers, torch.get_num_threads())
@@ -157,11 +173,13 @@ def _constants(slope: float, gain: float, clamp: float | None) -> list[ctypes.c_
     return [ctypes.c_double(v) for v in (slope, gain, math.inf if clamp is None else clamp)]
 
 
-_TYPES = {"cuda": tuple(cuda.TYPES), "cpu": (torch.float32, torch.bfloat16)}
+_CPU_TYPES = (torch.float32, torch.bfloat16)
 
 
 def _suits(x: Tensor) -> bool:
-    return x.dtype in _TYPES.get(x.device.type, ()) and x.numel() > 0
+    on_gpu = cuda.is_gpu(x.device)
+    types = cuda.TYPES if on_gpu else _CPU_TYPES
+    return (on_gpu or x.device.type == "cpu") and x.dtype in types and x.numel() > 0
 
 
 def _has_kernel(x: Tensor) -> bool:

@@ -10,6 +10,16 @@ from torch import Tensor
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
 
+def is_gpu(device: torch.device) -> bool:
+    """Whether the GPU kernels are those for tensors of that device; the one place that decides."""
+    return device.type == "cuda"
+
+
+def processors(device: torch.device) -> int:
+    """How many blocks run side by side there, at least."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def is_dense(x: Tensor) -> bool:
     """Whether x fills its memory without gaps or overlaps, in whatever order of dimensions."""
     return torch.empty_like(x).stride() == x.stride()

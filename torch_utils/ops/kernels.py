@@ -16,6 +16,8 @@ from dnnlib import UserError
 from neural_renderer.ops.build import BuildError, Kernels, Mode, parse_mode
 from neural_renderer.ops.registration import constant_when_traced
 
+from . import cuda
+
 KERNELS = Kernels(
     "pof3d",
     Path(__file__).parent / "csrc",
@@ -29,6 +31,7 @@ _CPU_OPTIONS = (
     *("-fopenmp", "-w", "-ffp-contract=fast"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
+CUDA_OPTIONS = ("--extended-lambda",)
 _INSTRUCTION_SETS = {
     "baseline": (),
     "AVX2": ("-mavx2", "-mfma"),
@@ -93,7 +96,7 @@ def load(name: str, device: torch.device) -> ctypes.CDLL | None:
     Raises:
         UserError: if the mode is 'native' and it cannot be had.
     """
-    if device.type == "cuda":
+    if cuda.is_gpu(device):
         source, options = f"{name}.cu", cuda_options(*torch.cuda.get_device_capability(device))
     else:
         source, options = f"{name}.cpp", cpu_options(cpu_capability())
@@ -124,4 +127,4 @@ def cpu_options(capability: str) -> tuple[str, ...]:
 @functools.cache
 def cuda_options(major: int, minor: int) -> tuple[str, ...]:
     """The compiler's options for GPUs of that compute capability."""
-    return ("--extended-lambda", f"-arch=sm_{major}{minor}")
+    return (*CUDA_OPTIONS, f"-arch=sm_{major}{minor}")

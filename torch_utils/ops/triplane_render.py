@@ -69,8 +69,8 @@ def triplane_render_torch(
 ) -> FieldSamples:
     """`triplane_render` in plain torch, for every type and device; the kernels' oracle."""
     batch, count, _ = points.shape
-    normalised = points * (2 / box_warp)
-    grid = torch.stack([normalised[..., pair] for pair in PLANE_AXES[axes]], dim=1)
+    along = (points * (2 / box_warp)).unbind(-1)
+    grid = torch.stack([torch.stack([along[i] for i in pair], -1) for pair in PLANE_AXES[axes]], 1)
     features = F.grid_sample(
         planes.flatten(0, 1),
         grid.reshape(batch * 3, 1, count, 2),
@@ -110,7 +110,7 @@ def _has_kernel(
         and all(t.dtype == torch.float32 and t.device == device for t in tensors)
         and 0 < planes.shape[1:].numel() < 2**31
         and points.numel() > 0
-        and (device.type == "cpu" or _fits_gpu(w1, b1, w2, b2))
+        and (not cuda.is_gpu(device) or _fits_gpu(w1, b2))
         and kernels.available("triplane_render", device)
     )
 
@@ -120,7 +120,7 @@ def native_library(device: torch.device) -> ctypes.CDLL | None:
     if device.type not in ("cpu", "cuda"):
         return None
     library = kernels.load("triplane_render", device)
-    return library if library is None or device.type == "cuda" else _declare(library)
+    return library if library is None or cuda.is_gpu(device) else _declare(library)
 
 
 def _library(device: torch.device) -> ctypes.CDLL:
@@ -178,7 +178,7 @@ def _forward(
     points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
     sigma, color = _forward_fake(planes, points, w1, b1, w2, b2, box_warp, axes)
     shape = _describe(texels, points, w1, w2, box_warp, axes)
-    if planes.is_cuda:
+    if cuda.is_gpu(planes.device):
         packed = pack(DecoderWeights(w1, b1, w2, b2))
         _launch(library, shape, packed, texels, points, sigma, color, None, None, None, None, None)
     else:
@@ -242,7 +242,7 @@ def _gradients(
     shape = _describe(texels, points, w1, w2, box_warp, axes)
     weights = DecoderWeights(w1, b1, w2, b2)
     outputs = (color.contiguous(), d_sigma, d_color, d_planes, d_points)
-    run = _cuda_gradients if planes.is_cuda else _cpu_gradients
+    run = _cuda_gradients if cuda.is_gpu(planes.device) else _cpu_gradients
     d_weights = run(library, shape, texels, points, weights, outputs, wanted[2])
     if d_planes is not None and texels is not planes:
         d_planes = _to_planes(library, d_planes)
@@ -304,15 +304,24 @@ def _pointers(*tensors: Tensor | None) -> list[int | None]:
 
 _GPU_SIZES = (16, 32)  # of channels and colors, for which csrc/triplane_render.cu has kernels
 _GPU_BLOCK = 64  # its points per block
-_GPU_SHARED_FLOATS = 99 * 1024 // 4  # shared memory of a block on every GPU since Ampere
+GPU_SHARED_BYTES = 99 * 1024  # that a block may ask for on every GPU since Ampere
 
 
-def _fits_gpu(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> bool:
+def gpu_shared_bytes(channels: int, hidden: int, colors: int) -> int:
+    """Shared memory that a block of the gradients' GPU kernel takes; the forward pass takes less.
+
+    The decoder's weights, and of each point its features, its two hidden layers and its outputs.
+    """
+    weights = hidden * (channels + 1) + (colors + 1) * (hidden + 1)
+    traces = _GPU_BLOCK * (channels + colors + 1 + 2 * hidden)
+    return 4 * (weights + traces)
+
+
+def _fits_gpu(w1: Tensor, b2: Tensor) -> bool:
     hidden, channels = w1.shape
-    weights = sum(t.numel() for t in (w1, b1, w2, b2))
-    traces = _GPU_BLOCK * (channels + b2.numel() + 2 * hidden)
-    sizes_known = channels in _GPU_SIZES and b2.numel() - 1 in _GPU_SIZES
-    return sizes_known and weights + traces <= _GPU_SHARED_FLOATS
+    colors = b2.numel() - 1
+    sizes_known = channels in _GPU_SIZES and colors in _GPU_SIZES
+    return sizes_known and gpu_shared_bytes(channels, hidden, colors) <= GPU_SHARED_BYTES
 
 
 def _cuda_gradients(
@@ -333,8 +342,7 @@ def _cuda_gradients(
 
 def _blocks(points: Tensor) -> int:
     tiles = -(-points[..., 0].numel() // _GPU_BLOCK)
-    processors = torch.cuda.get_device_properties(points.device).multi_processor_count
-    return min(tiles, 4 * processors)
+    return min(tiles, 4 * cuda.processors(points.device))
 
 
 def _launch(
@@ -390,7 +398,7 @@ def _as_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
     """Planes whose channels lie side by side: a copy if need be."""
     if _has_texels(planes):
         return planes
-    if planes.is_cuda:
+    if cuda.is_gpu(planes.device):
         return planes.movedim(2, 4).contiguous().movedim(4, 2)
     source = planes.contiguous()
     target = planes.new_empty(planes.movedim(2, 4).shape)
@@ -400,7 +408,7 @@ def _as_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
 
 def _to_planes(library: ctypes.CDLL, texels: Tensor) -> Tensor:
     """The inverse of `_as_texels`: a contiguous copy."""
-    if texels.is_cuda:
+    if cuda.is_gpu(texels.device):
         return texels.contiguous()
     target = texels.new_empty(texels.shape)
     _transpose(library, texels, target, texels.shape[3:].numel(), texels.shape[2])

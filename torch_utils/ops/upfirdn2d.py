@@ -228,6 +228,6 @@ def describe(x: Tensor, y: Tensor, taps: Tensor, plan: Plan) -> _Shape:
 
 def _has_kernel(x: Tensor) -> bool:
     """Stock torch is the implementation on the CPU."""
-    if x.device.type != "cuda" or x.dtype not in cuda.TYPES or x.numel() == 0:
+    if not cuda.is_gpu(x.device) or x.dtype not in cuda.TYPES or x.numel() == 0:
         return False
     return kernels.available("upfirdn2d", x.device)

@@ -21,7 +21,7 @@ LabelUse = Literal["required", "optional", "ignore"]
 class ImageDataset(Dataset):
     """uint8 images [3, R, R] from a zip or a folder, and the cameras of their labels if any.
 
-    Nothing but images and `dataset.json` is ever read.
+    Files other than images and `dataset.json` are not read.
 
     Args:
         path: zip or folder, read with its sub-folders.
@@ -29,9 +29,9 @@ class ImageDataset(Dataset):
         crop: 'center' or 'pad', see `square_corner`.
         mirror: append an x-flipped copy of every image.
         max_images: keep a random subset of this size, chosen by `seed`, before mirroring.
-        seed: as said.
-        labels: 'required' and 'optional' take the cameras, and differ where there are none;
-            'ignore' leaves the labels alone, whatever they are.
+        seed: of that subset.
+        labels: 'required' and 'optional' read the cameras; without labels 'required' is an error.
+            'ignore' does not read them.
 
     Attributes:
         all_intrinsics: float32 [N, 3, 3], normalized by image size, of the labels; None without.

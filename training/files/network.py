@@ -13,7 +13,7 @@ from training.networks.generator import Generator
 class Network(NamedTuple):
     """Trained networks in evaluation mode. discriminator is None where the file has none.
 
-    provenance: what the run that made the weights said of itself (kimg, data, seed, versions).
+    provenance: what was recorded about the run that made the weights (kimg, data, seed, versions).
     """
 
     generator: Generator

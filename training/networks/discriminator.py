@@ -15,13 +15,7 @@ from dnnlib import UserError
 from torch_utils.images import resize, to_float
 from training.config import Config
 from training.networks.backbone import channels_at
-from training.networks.layers import (
-    Conv2d,
-    FullyConnected,
-    as_activations,
-    at_least_float32,
-    minibatch_std,
-)
+from training.networks.layers import Conv2d, FullyConnected, as_activations, minibatch_std
 from training.networks.mapping import MappingNetwork
 
 CLAMP = 256.0
@@ -50,7 +44,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, in, H, W] -> [B, out, H/2, W/2]; in the first block, x is [B, image, H, W]."""
-        x = as_activations(x, self.inner_dtype or at_least_float32(x).dtype)
+        x = as_activations(x, self.inner_dtype)
         if hasattr(self, "fromrgb"):
             x = self.fromrgb(x)
         skip = self.skip(x, gain=math.sqrt(0.5))
@@ -71,7 +65,7 @@ class DiscriminatorEpilogue(nn.Module):
 
     def forward(self, x: Tensor, batches: int) -> tuple[Tensor, Tensor]:
         """x: [B, C, 4, 4] -> features to be scored [B, C], pose [B, 2]."""
-        x = self.conv(minibatch_std(at_least_float32(x), self.group_size, batches)).flatten(1)
+        x = self.conv(minibatch_std(x, self.group_size, batches)).flatten(1)
         return self.out(self.fc(x)), self.cam_out2(self.cam_out1(x))
 
 
@@ -104,10 +98,7 @@ class Discriminator(nn.Module):
         return [getattr(self, f"b{resolution}") for resolution in self.block_resolutions]
 
     def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
-        """Precision of the blocks' activations: of all in bf16, of the first ones in fp16.
-
-        Heads and minibatch statistics stay float32.
-        """
+        """Precision of activations: of all blocks in bf16, of the first ones in fp16."""
         first = self.config.discriminator.half_precision_blocks
         for i, block in enumerate(self.blocks()):
             block.inner_dtype = dtype if dtype == torch.bfloat16 or i < first else None
@@ -128,8 +119,7 @@ class Discriminator(nn.Module):
                 (EG3D, section 4.3), ignored otherwise.
             condition: [B, 2], the poses that the scores are conditioned on, in radians; None: the
                 estimates, without gradient.
-            batches: how many of equal size B spans, one after the other; their images have no
-                influence on each other (minibatch statistics).
+            batches: how many, of equal size, B spans; minibatch statistics do not mix them.
 
         Raises:
             UserError: where dual discrimination lacks the raw renderings.

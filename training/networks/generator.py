@@ -96,10 +96,7 @@ class Generator(nn.Module):
         return self.backbone.mapping
 
     def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
-        """Precision of inner activations: super-resolution's, and in bf16 the backbone's too.
-
-        fp16 has too small a range for the backbone. The renderer stays float32.
-        """
+        """Precision of activations: fp16 in super-resolution alone, bf16 in the backbone too."""
         self.backbone.synthesis.inner_dtype = dtype if dtype == torch.bfloat16 else None
         if self.superresolution is not None:
             self.superresolution.inner_dtype = dtype

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dnnlib import UserError
 from neural_renderer import rasterize, rasterize_depth, vertices_to_faces
+from torch_utils.devices import constant
 from training.config import Config
 
 SIZE = 64  # pixels
@@ -165,7 +166,7 @@ class Frustum:
         return vertices_to_faces(self.on_screen(points), faces)
 
     def _center(self, points: Tensor) -> Tensor:
-        return points.new_tensor([0.0, 0.0, self.center])
+        return constant([0.0, 0.0, self.center], points)
 
 
 def frustum_of(config: Config) -> Frustum:

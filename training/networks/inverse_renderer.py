@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnnlib import UserError
+from torch_utils.devices import constant
 from training.networks.image_formation import SIZE, Frustum, surface_normals
 
 WIDTH = 64  # channels of the published networks' first layers
@@ -147,7 +148,7 @@ class InverseRenderer(nn.Module):
     def view(self, image: Tensor) -> Tensor:
         """How the canonical object lies before the camera, [B, 6]."""
         unit = self.netV(image)
-        return unit * unit.new_tensor((*[ROTATION_RANGE] * 3, *SHIFT_RANGE))
+        return unit * constant((*[ROTATION_RANGE] * 3, *SHIFT_RANGE), unit)
 
 
 class Encoder(nn.Module):

@@ -22,11 +22,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def as_activations(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert x [B, C, H, W] to a type; on a CPU, bf16 is fastest with channels last."""
+def as_activations(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Convert x [B, C, H, W] to a type; None: to float32 at least.
+
+    On a CPU, bf16 is fastest with channels last.
+    """
     if dtype == torch.bfloat16 and x.device.type == "cpu":
         return x.to(dtype, memory_format=torch.channels_last)
-    return x.to(dtype)
+    return at_least_float32(x) if dtype is None else x.to(dtype)
 
 
 def normalize_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
@@ -346,7 +349,8 @@ def minibatch_std(x: Tensor, group_size: int = 4, batches: int = 1) -> Tensor:
     batch, _, height, width = x.shape
     count = batch // batches
     size = next(n for n in range(min(group_size, count), 0, -1) if count % n == 0)
+    x = at_least_float32(x)
     grouped = x.reshape(batches, size, count // size, *x.shape[1:])
     spread = (grouped.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(2, 3, 4))
     channel = spread.repeat(1, size).reshape(batch, 1, 1, 1).expand(batch, 1, height, width)
-    return torch.cat([x, channel.to(x.dtype)], dim=1)
+    return torch.cat([x, channel], dim=1)

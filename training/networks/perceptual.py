@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib import UserError
+from torch_utils.devices import constant
 
 LITE0 = "efficientnet-lite0"
 RANDOM = "random"
@@ -47,7 +48,7 @@ class VGGFeatures(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Images [N, 3, H, W] in [-1, 1] -> [N, C, H/4, W/4]."""
         mean, std = (
-            image.new_tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD)
+            constant(values, image)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD)
         )
         return self.features((image / 2 + 0.5 - mean) / std)
 

@@ -103,10 +103,17 @@ def density_field(generator: Generator, planes: Tensor, resolution: int) -> Fiel
 def density_grid(
     generator: Generator, planes: Tensor, resolution: int, progress: bool = False
 ) -> Tensor:
-    """Density, before the renderer's softplus, of one object on a grid as described above.
+    """Density, before the renderer's softplus, of one object on a grid of R points a side.
 
-    planes: [1, 3, C, H, W]. Returns float32 [R, R, R] in main memory, R = resolution. progress:
-    show a bar on a terminal.
+    Args:
+        generator: the generator.
+        planes: [1, 3, C, H, W].
+        resolution: R.
+        progress: show a bar on a terminal.
+
+    Returns:
+        float32 [R, R, R] in main memory; [i, j, k] lies at (x_i, y_j, z_k), each coordinate from
+        -box_warp/2 to +box_warp/2 in world units.
     """
     field = density_field(generator, planes, resolution)
     density = torch.empty(resolution, resolution**2)
@@ -126,7 +133,7 @@ def has_surface(density: Tensor, level: float) -> bool:
 def extract_mesh(density: Tensor, level: float, box_warp: float) -> Mesh:
     """The surface where the density falls to `level`, by marching cubes (Lewiner et al. 2003).
 
-    density: [R, R, R] on a grid as described above. The mesh is closed: where an object leaves the
+    density: [R, R, R], see `density_grid`. The mesh is closed: where an object leaves the
     cube, the cube's faces cut it off. Without a surface it is empty.
     """
     if not has_surface(density, level):

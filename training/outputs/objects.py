@@ -59,7 +59,7 @@ def frontal_pose(generator: Generator) -> Tensor:
 
 
 def _frontal_label(generator: Generator) -> Tensor:
-    """[1, 25]: the camera that an EG3D generator is conditioned on unless told otherwise."""
+    """[1, 25]: the camera that an EG3D generator is conditioned on by default."""
     cam2world = generator.cam2world(frontal_pose(generator))
     return torch.cat([cam2world.flatten(), generator.intrinsics.flatten()])[None]
 
@@ -133,7 +133,7 @@ class Objects:
     """B objects of one generator.
 
     ws: [B, num_ws, w_dim]. planes: [B, 3, C, H, W]. pose: [B, 2], (h, v) in radians, from which
-    each is seen unless told otherwise; the frontal one for a generator that is given its poses.
+    each is rendered by default; the frontal one for a generator that is given its poses.
     """
 
     generator: Generator
@@ -188,7 +188,7 @@ class Objects:
     def from_files(cls, generator: Generator, paths: Sequence[Path]) -> "Objects":
         """The objects of latent files, as `project.py` writes them; see `latent_files`.
 
-        One without a pose is seen from the front.
+        One without a pose is rendered from the front.
 
         Raises:
             UserError: for a file that cannot be read, or is of a network of other sizes.

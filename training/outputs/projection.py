@@ -92,8 +92,8 @@ def project(
 ) -> Projection:
     """Find the objects and poses whose pictures are most like photographs.
 
-    Photographs are searched for side by side; but for the discriminator's estimate, for early
-    stopping and for tuning, none has an influence on another.
+    All photographs are projected at the same time. They are independent of each other, but for the
+    discriminator's estimate, early stopping, and tuning.
 
     Args:
         generator: in evaluation mode; it stays as it is.

@@ -10,12 +10,10 @@ using namespace nr;
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;  // threads that share one face
 
-// Launches at least `threads` threads. The tests define it as a loop, to run the kernels on CPU.
-#ifndef NR_KERNEL
+// Launches at least `threads` threads, if any.
 #define NR_KERNEL(kernel, threads, stream, ...)                                      \
     if (const int64_t blocks = ((threads) + kThreads - 1) / kThreads)                \
     kernel<<<unsigned(blocks), kThreads, 0, stream>>>(__VA_ARGS__)
-#endif
 
 struct Item {
     int64_t number;  // of the face or pixel that this thread works on

@@ -123,11 +123,12 @@ def test_half_precision_is_close_and_in_fp16_counted_from_the_highest_resolution
 
 @torch.no_grad()
 def test_images_of_a_batch_are_not_independent():
-    """Why the losses discriminate the two views apart: groups compare their members."""
+    """Groups compare their members; those of different batches are apart."""
     discriminator = small_discriminator()
     image = pictures(32, 8)
     apart = torch.cat([discriminator(part).score for part in image.chunk(2)])
     assert not torch.allclose(discriminator(image).score, apart)
+    torch.testing.assert_close(discriminator(image, batches=2).score, apart)
     interleaved = image.unflatten(0, (2, 4)).transpose(0, 1).flatten(0, 1)
     scores = discriminator(interleaved).score.unflatten(0, (4, 2)).transpose(0, 1).flatten(0, 1)
     torch.testing.assert_close(scores, apart)

@@ -68,8 +68,8 @@ int launch(const Shape& s, bool backward, const float* packed, const float* plan
     const int bytes = (Weights<C, F>::size(s.hidden) + traces) * sizeof(float);
     const void* kernel = backward ? (const void*)backward_kernel<C, F>
                                   : (const void*)forward_kernel<C, F>;
-    if (int error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
-        return error;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (int error = cudaGetLastError()) return error;  // and forget it
     if (backward)
         backward_kernel<C, F><<<blocks, kPoints, bytes, cudaStream_t(stream)>>>(
             s, packed, planes, points, color, d_sigma, d_color, d_planes, d_points, d_weights);
