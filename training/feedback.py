@@ -15,7 +15,7 @@ R1_RATE = 0.008  # per step, of the factor's logarithm at most
 R1_LARGEST = 100.0
 PSI_RATE = 0.001  # per step, at most
 PSI_MARGIN = 0.1  # of the explained share; farther from `clarity` psi moves at full rate
-DECAY = 0.99  # per step, of moments
+DECAY = 0.99  # per step, of moments: they are those of hundreds of images
 
 Terms = dict[str, Tensor]
 
@@ -59,7 +59,6 @@ class SpreadBalance(nn.Module):
     there is none; the spread of a data set's cameras need not be known.
     """
 
-    DECAY = 0.99  # per step: the spread is one of hundreds of images
     LARGEST = 1.0  # of the gap, while D's estimates still mean little
     moments: Tensor  # of (photographs, generated): (mean, mean square) of (h, v)
 
@@ -71,8 +70,7 @@ class SpreadBalance(nn.Module):
         """Take D's estimates into account, each [N, 2]; all processes together."""
         poses = torch.stack([photographs, generated])
         new = torch.stack([poses.mean(dim=1), poses.square().mean(dim=1)], dim=1)
-        new = distributed.all_reduce_mean(new)
-        self.moments.copy_(new.lerp(self.moments, self.DECAY) if self.moments.any() else new)
+        _follow(self.moments, distributed.all_reduce_mean(new))
 
     def gap(self) -> Tensor:
         """Logarithm of the ratio of standard deviations, [2] for (h, v); positive: G's are narrow.
@@ -116,8 +114,7 @@ class Diversity(nn.Module):
         """Adjust psi to the generated poses [N, 2] of a step; all processes together."""
         error = (estimates - poses).square()
         new = torch.stack([poses.mean(dim=0), poses.square().mean(dim=0), error.mean(dim=0)])
-        new = distributed.all_reduce_mean(new)
-        self.moments.copy_(new.lerp(self.moments, DECAY) if self.moments.any() else new)
+        _follow(self.moments, distributed.all_reduce_mean(new))
         change = PSI_RATE * ((self.explained() - self.clarity) / PSI_MARGIN).clamp(-1, 1)
         self.psi.add_(change).clamp_(0, 1)
 
@@ -163,8 +160,7 @@ class Feedback:
             return
         terms = {name: torch.cat([part[name].flatten() for part in d_terms]) for name in d_terms[0]}
         if self.adaptive:
-            signs = distributed.all_reduce_sum(terms["D/sign_real"].sum())
-            self.ada.step(signs.item(), self.batch)
+            self.ada.step(distributed.all_reduce_sum(terms["D/sign_real"].sum()), self.batch)
         if self.r1 is not None:
             self.r1.observe(terms["D/score_real"], terms["D/score_own_view"])
             stats.report("D/r1_factor", self.r1.factor)
@@ -193,3 +189,8 @@ class Feedback:
         if self.diversity is not None:
             parts["diversity"] = self.diversity
         return parts
+
+
+def _follow(moments: Tensor, new: Tensor) -> None:
+    """Move running moments toward new ones; the first are taken as they are. Waits for no GPU."""
+    moments.copy_(torch.where(moments.any(), new.lerp(moments, DECAY), new))

@@ -117,6 +117,14 @@ CASES = {
             "geod__features": "random",
         },
     ),
+    "adjusted": (
+        PLAIN,
+        {
+            "generator__diversity_clarity": 0.5,
+            "loss__pose_spread_weight": 0.5,
+            "loss__gamma_gap": 0.1,
+        },
+    ),
 }
 
 
