@@ -11,7 +11,16 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from pof3d.commands import estimate_poses, gen_samples_pose, gen_videos, project, train
+from pof3d.commands import (
+    calc_metrics,
+    estimate_poses,
+    estimate_shape,
+    gen_samples_pose,
+    gen_videos,
+    project,
+    train,
+)
+from pof3d.viewer.rendering import Detail, FreeCamera, render_frame
 from tests.cuda.far_device import DEVICE, Far, WrongDevice
 from tests.helpers import (
     DUAL,
@@ -26,7 +35,10 @@ from torch_utils import devices, ops
 from torch_utils.training_stats import Stat
 from training.data.toy_set import make_toy_dataset
 from training.evaluation import measuring
-from training.files.network_file import save_network
+from training.files.network_file import load_network, save_network
+from training.networks.image_formation import frustum_of
+from training.networks.inverse_renderer import InverseRenderer
+from training.outputs.objects import Objects
 from training.run import loop
 from training.step import Trainer
 
@@ -189,7 +201,9 @@ def watched(heads: Path, case: str, steps: int) -> dict[str, Stat]:
 @pytest.fixture(scope="module")
 def network(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("network") / "network.safetensors"
-    save_network(path, with_surface(small_generator().eval()), small_discriminator(), {})
+    generator = with_surface(small_generator(geod__width=16).eval())
+    inverse_renderer = InverseRenderer(frustum_of(generator.config), width=16)
+    save_network(path, generator, small_discriminator(), {}, inverse_renderer=inverse_renderer)
     return path
 
 
@@ -214,6 +228,8 @@ TRAINING = [
 ]
 SAMPLES = ["--seeds", "0-1", "--shapes", "1", "--shape-res", "16"]
 PROJECTION = ["--steps", "2", "--frames", "2", "--shape-res", "16", "--perceptual-weight", "0"]
+METRICS = ["--num-gen", "8", "--verbose", "false", "--metrics"]
+METRICS += ["pose_error,pose_distribution,pose_flip_consistency,relief,view_consistency"]
 COMMANDS = {
     "samples": (gen_samples_pose, ["--network", "NETWORK", *SAMPLES, "--outdir", "OUT"]),
     "projection": (project, ["PHOTO", "--network", "NETWORK", *PROJECTION, "--outdir", "OUT"]),
@@ -225,6 +241,8 @@ COMMANDS = {
         estimate_poses,
         ["--network", "NETWORK", "--data", "DATA", "--dest", "OUT/estimated.json"],
     ),
+    "shapes": (estimate_shape, ["--network", "NETWORK", "--data", "PHOTOS", "--outdir", "OUT"]),
+    "metrics": (calc_metrics, ["--network", "NETWORK", "--data", "DATA", *METRICS]),
     "training": (train, ["--data", "DATA", "--outdir", "OUT", *TRAINING]),
 }
 
@@ -243,6 +261,7 @@ def test_commands_do_on_a_device_what_they_do_on_the_cpu(
         (tmp_path / where).mkdir()
         files = {
             "NETWORK": network,
+            "PHOTOS": photographs,
             "PHOTO": photographs / "000.png",
             "DATA": heads,
             "OUT": tmp_path / where,
@@ -251,11 +270,34 @@ def test_commands_do_on_a_device_what_they_do_on_the_cpu(
         for word, path in files.items():
             filled = [option.replace(word, str(path)) for option in filled]
         with ops.using("torch"):
-            run(command, *filled, "--device", "cpu")
-        outcomes.append(pictures(tmp_path / where))
+            output = run(command, *filled, "--device", "cpu")
+        outcomes.append(pictures(tmp_path / where) | numbers(output))
     assert outcomes[0].keys() == outcomes[1].keys() and outcomes[0]
-    for picture, expected in outcomes[0].items():
-        assert np.abs(outcomes[1][picture] - expected).mean() < 0.5, picture
+    for name, expected in outcomes[0].items():
+        tolerance = 0.5 if expected.ndim > 2 else 1e-3  # of gray levels, of numbers
+        assert np.abs(outcomes[1][name] - expected).mean() < tolerance, name
+
+
+def test_a_browsers_frame_is_the_same_on_a_device(network, request):
+    torch.set_num_threads(1)
+    frames = []
+    for where in (CPU, DEVICE):
+        if where == DEVICE:
+            request.getfixturevalue("far")
+        generator = load_network(network, where).generator
+        objects = Objects.from_seeds(generator, [0])
+        cam2world = generator.cam2world(generator.pose_from_degrees(torch.zeros(1, 2)).to(where))
+        camera = FreeCamera(cam2world[0], fov=0.3, aspect=1.5)
+        frame = render_frame(objects, camera, Detail(16))
+        assert frame is not None
+        frames.append(frame.picture.astype(float))
+    assert np.abs(frames[0] - frames[1]).mean() < 0.5
+
+
+def numbers(output: str) -> dict[str, np.ndarray]:
+    """Of a metric's lines, by name."""
+    lines = (json.loads(line) for line in output.splitlines() if line.startswith('{"results"'))
+    return {name: np.array(value) for line in lines for name, value in line["results"].items()}
 
 
 def pictures(folder: Path) -> dict[str, np.ndarray]:
