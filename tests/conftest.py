@@ -1,5 +1,6 @@
 """What all tests share: global settings of torch and of this code return to what they were."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,15 @@ import torch
 
 from tests.helpers import write_photographs
 from torch_utils import ops
+
+# A shell that runs the tests in the background has them ignore these two signals, and with them the
+# commands under test.
+for number, handler in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -211,7 +211,25 @@ def _marching_cubes(
         mask=cells,
     )
     vertices = ((corners - 1) / (len(padded) - 3) - 0.5) * box_warp
-    return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
+    return _welded(Mesh(vertices.astype(np.float32), faces.astype(np.int32)))
+
+
+def _welded(mesh: Mesh) -> Mesh:
+    """The mesh with one vertex in each place, and no triangle that has two corners there.
+
+    Rounding can bring two vertices together; programs that merge them on reading would find holes.
+    """
+    order = np.lexsort(mesh.vertices.T)
+    ordered = mesh.vertices[order]
+    is_new = np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)]
+    if is_new.all():
+        return mesh
+    first = np.empty(len(order), np.int64)
+    first[order] = order[is_new][np.cumsum(is_new) - 1]
+    faces = first[mesh.faces]
+    has_area = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
+    kept, faces = np.unique(faces[has_area], return_inverse=True)
+    return Mesh(mesh.vertices[kept], faces.reshape(-1, 3).astype(np.int32))
 
 
 def largest_part(mesh: Mesh) -> Mesh:

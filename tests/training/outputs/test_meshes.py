@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from tests.helpers import tiny_config
 from training.networks.generator import Generator
@@ -77,6 +78,15 @@ def test_object_that_leaves_the_cube_is_cut_off_and_closed():
     assert euler_characteristic(mesh) == 2
     assert outward_volume(mesh) == pytest.approx(2 / 3 * np.pi * 0.3**3, rel=0.02)
     assert np.abs(mesh.vertices).max() == pytest.approx(0.5, abs=0.01 / 47)
+
+
+def test_vertices_that_rounding_brings_together_leave_no_hole():
+    """Densities so close to the level that edges are cut at one corner, in single precision."""
+    density = ball(48, radius=0.3, box_warp=1.0)
+    density = torch.where((density - 10).abs() < 0.2, 10 + 1e-6, density)
+    mesh = extract_mesh(density, 10, 1.0)
+    assert len(np.unique(mesh.vertices, axis=0)) == len(mesh.vertices)
+    assert trimesh.Trimesh(mesh.vertices, mesh.faces, process=True).is_watertight
 
 
 def test_grid_points_exactly_on_the_level_leave_no_needles():
