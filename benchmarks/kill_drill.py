@@ -26,6 +26,7 @@ import click
 import psutil
 import torch
 
+from benchmarks.tiny import TINY
 from dnnlib import Command, UserError
 from training.run.checkpoint import load_checkpoint
 from training.run.run_folder import checkpoints
@@ -35,22 +36,6 @@ MOMENTS = ("step", "checkpoint", "metric")
 PATIENCE = 300.0  # seconds for anything to happen
 LIMIT = 60.0  # seconds until the processes that are left have ended
 METRIC = "relief"
-# As small as networks can be; a snapshot every few steps.
-TINY = {
-    "generator.z_dim": 8,
-    "generator.w_dim": 8,
-    "generator.channel_base": 256,
-    "generator.channel_max": 8,
-    "generator.plane_resolution": 16,
-    "generator.plane_channels": 4,
-    "generator.decoder_hidden": 8,
-    "discriminator.channel_base": 256,
-    "discriminator.channel_max": 8,
-    "discriminator.mapping_layers": 2,
-    "rendering.samples": 4,
-    "rendering.importance_samples": 4,
-    "rendering.sampling_multiplier": 1,
-}
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),

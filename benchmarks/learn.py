@@ -16,15 +16,13 @@ import click
 import torch
 
 from dnnlib import Command, UserError, atomic_write
-from metrics.context import Context
 from metrics.registry import check_names, compute
-from metrics.runner import Runner
 from torch_utils import ops
 from torch_utils.devices import select_device
 from torch_utils.memory import keep_freed_memory
 from training.config import Config, parse_settings
 from training.data.toy_set import toy_dataset_path
-from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
+from training.evaluation.networks import open_evaluation_data
 from training.presets import build_config
 from training.run.checkpoint import load_checkpoint, save_checkpoint
 from training.run.loop import open_dataset
@@ -69,13 +67,7 @@ def measured(trainer: Trainer, names: list[str]) -> dict[str, float]:
     """The main value of each metric for the averaged generator and D."""
     config = trainer.config
     data = open_evaluation_data(config.data, config.run.seed)
-    context = Context(
-        EvaluatedNetwork(trainer.averaged_generator, trainer.discriminator, data.labels),
-        data.all_images,
-        data.train_images,
-        data.true_directions,
-        Runner(trainer.device),
-    )
+    context = data.context(trainer.averaged_generator, trainer.discriminator, trainer.device)
     results = [compute(name, context) for name in names]
     return {name: next(iter(r.values.values())) for name, r in zip(names, results, strict=True)}
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.tiny import TINY
 from training.config import Config
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -15,20 +16,7 @@ from training.presets import build_config
 # A run that takes a second.
 
 # Network and rendering sizes; the rest of the toy preset stays as it is.
-SIZES = {
-    "generator.z_dim": 8,
-    "generator.w_dim": 8,
-    "generator.channel_base": 256,
-    "generator.channel_max": 8,
-    "generator.plane_resolution": 16,
-    "generator.plane_channels": 4,
-    "generator.decoder_hidden": 8,
-    "discriminator.channel_base": 256,
-    "discriminator.channel_max": 8,
-    "discriminator.mapping_layers": 2,
-    "rendering.samples": 4,
-    "rendering.importance_samples": 4,
-    "rendering.sampling_multiplier": 1,
+SIZES = TINY | {
     "data.workers": 0,
     "run.batch": 4,
     "run.seed": 1,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dnnlib import UserError
-from metrics.context import ImageSet, Views
+from metrics.context import Context, ImageSet, Views
+from metrics.runner import Runner
 from metrics.statistics import content_hash
 from training.cameras import orbit, viewing_directions
 from training.config import DataConfig
@@ -35,6 +36,14 @@ class EvaluationData(NamedTuple):
     train_images: ImageSet
     true_directions: Tensor | None
     labels: Tensor | None
+
+    def context(
+        self, generator: Generator, discriminator: Discriminator, device: torch.device
+    ) -> Context:
+        """What metrics need of networks, on `device`, beside these photographs."""
+        network = EvaluatedNetwork(generator, discriminator, self.labels)
+        photographs = self.all_images, self.train_images, self.true_directions
+        return Context(network, *photographs, Runner(device))
 
 
 def open_evaluation_data(data: DataConfig, seed: int) -> EvaluationData:

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
-from metrics.context import Context
 from metrics.poses import flip_consistency
 from metrics.registry import compute
-from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
@@ -323,13 +321,7 @@ class Run:
     def _measure(self) -> None:
         """Metrics of the averaged generator, by all processes; one that fails costs a warning."""
         trainer, data = self.trainer, self.evaluation_data
-        context = Context(
-            EvaluatedNetwork(trainer.averaged_generator, trainer.discriminator, data.labels),
-            data.all_images,
-            data.train_images,
-            data.true_directions,
-            Runner(trainer.device),
-        )
+        context = data.context(trainer.averaged_generator, trainer.discriminator, trainer.device)
         for name in self.config.run.metrics:
             try:
                 result = compute(name, context)

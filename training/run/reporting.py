@@ -107,6 +107,13 @@ class Reporter:
         """Have the next `warn_once(key)` speak again."""
         self._warned.discard(key)
 
+    def warn_while(self, is_wrong: bool, key: str, line: str) -> None:
+        """Say `line` when something begins to be wrong."""
+        if is_wrong:
+            self.warn_once(key, line)
+        else:
+            self.recovered(key)
+
     def progress(self, kimg: float) -> None:
         """Move the bar."""
         if self._bar is not None:
@@ -171,23 +178,19 @@ class Reporter:
     def watch_for_collapse(self, stats: dict[str, Stat], box_warp: float) -> None:
         """Warn when geometry is flat or all poses are the same; both are failures of training."""
         spread = stats.get("G/depth_spread", _NOTHING).mean
-        if spread < FLAT_DEPTH * box_warp:
-            self.warn_once(
-                "flat",
-                f"the geometry is going flat (depth spreads by {spread:.4f} world units): "
-                "more R1 (--gamma), or poses that start wider (camera.init_std), may help",
-            )
-        else:
-            self.recovered("flat")
+        self.warn_while(
+            spread < FLAT_DEPTH * box_warp,
+            "flat",
+            f"the geometry is going flat (depth spreads by {spread:.4f} world units): "
+            "more R1 (--gamma), or poses that start wider (camera.init_std), may help",
+        )
         spread = max(stats.get(f"pose/generated_{angle}", _NOTHING).std for angle in "hv")
-        if spread < NARROW_POSES:
-            self.warn_once(
-                "narrow",
-                f"the poses have collapsed (they spread by {math.degrees(spread):.1f} degrees): "
-                "a smaller loss.pose_consistency_weight or a wider camera.init_std may help",
-            )
-        else:
-            self.recovered("narrow")
+        self.warn_while(
+            spread < NARROW_POSES,
+            "narrow",
+            f"the poses have collapsed (they spread by {math.degrees(spread):.1f} degrees): "
+            "a smaller loss.pose_consistency_weight or a wider camera.init_std may help",
+        )
 
     def watch_poses(self, stats: dict[str, Stat], kimg: float) -> None:
         """Warn when, some way into the run, D's poses of photographs mean little.
@@ -199,26 +202,22 @@ class Reporter:
             return
         advice = "see 'poses are not learned' in docs/troubleshooting.md"
         correlation = stats.get("pose/flip_correlation", _NOTHING).mean
-        if correlation < CONSISTENT:
-            self.warn_once(
-                "flip",
-                "poses are not being found: D's poses of flipped photographs are not the flipped "
-                f"ones (correlation {correlation:.2f}); {advice}",
-            )
-        else:
-            self.recovered("flip")
+        self.warn_while(
+            correlation < CONSISTENT,
+            "flip",
+            "poses are not being found: D's poses of flipped photographs are not the flipped "
+            f"ones (correlation {correlation:.2f}); {advice}",
+        )
         estimated, generated = (
             max(stats.get(f"pose/{kind}_{angle}", _NOTHING).std for angle in "hv")
             for kind in ("estimated", "generated")
         )
-        if estimated < TURNING_OBJECTS * generated:
-            self.warn_once(
-                "turning",
-                f"D's poses of photographs spread by {math.degrees(estimated):.0f} degrees and G's "
-                f"by {math.degrees(generated):.0f}: objects may turn in place of cameras; {advice}",
-            )
-        else:
-            self.recovered("turning")
+        self.warn_while(
+            estimated < TURNING_OBJECTS * generated,
+            "turning",
+            f"D's poses of photographs spread by {math.degrees(estimated):.0f} degrees and G's "
+            f"by {math.degrees(generated):.0f}: objects may turn in place of cameras; {advice}",
+        )
 
     def mirror(self, project: str, config: dict[str, Any]) -> None:
         """Have Weights & Biases get what TensorBoard gets from now on."""

@@ -26,6 +26,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gen_samples_pose
+from benchmarks.kill_drill import same
 from dnnlib import UserError
 from tests.helpers import tiny_arguments, tiny_config, write_photographs
 from torch_utils import distributed
@@ -93,17 +94,6 @@ def run(config: Config, folder: Path, resume: Path | None = None, **stop: int) -
 
     with mock.patch.object(Trainer, "step", step):
         return train(config, folder, resume)
-
-
-def same(a, b) -> bool:
-    """Bit by bit, in all tensors and numbers of nested containers."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def records(folder: Path) -> list[dict]:
