@@ -34,6 +34,7 @@ from training.run.geod_snapshots import save_geod_pictures
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
     checkpoints,
+    images_in,
     kimg_tag,
     locked,
     rename_unused,
@@ -167,7 +168,7 @@ class Run:
             processes += f", {torch.get_num_threads()} thread(s) each"
         self.notes.append(f"{processes}, {trainer.precision}")
         self.notes.append(ops.status(trainer.device))
-        if trainer.kimg >= config.run.kimg:
+        if self._finished():
             self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")
         if config.run.wandb is not None:
             self.reporter.mirror(config.run.wandb, config.model_dump(mode="json"))
@@ -186,7 +187,7 @@ class Run:
         clock, counted_from = time.time(), trainer.images_processed
         timer = _StepTimer()
         trainer.stop_waiting = lambda: stop.received is not None
-        while trainer.kimg < run.kimg:
+        while not self._finished():
             failure = self._fetch()
             reason = distributed.largest(self._reason(stop, failure))
             if reason > _CHECKPOINT_DUE:
@@ -197,14 +198,17 @@ class Run:
             self._look_at_writing()
             self._estimate_once(timer)
             self.reporter.progress(trainer.kimg)
-            finished = trainer.kimg >= run.kimg
-            if trainer.images_processed - self.tick_started_at >= run.tick * 1000 or finished:
+            finished = self._finished()
+            if trainer.images_processed - self.tick_started_at >= images_in(run.tick) or finished:
                 self._end_tick(time.time() - clock, trainer.images_processed - counted_from)
                 if self.tick % run.snap == 0 or finished:
                     self._snapshot()
                 clock, counted_from = time.time(), trainer.images_processed
         self._require_saved()
         return None
+
+    def _finished(self) -> bool:
+        return self.trainer.images_processed >= images_in(self.config.run.kimg)
 
     def close(self, patience: float) -> None:
         """Finish what is being written; wait `patience` seconds for the command after snapshots."""
@@ -270,7 +274,7 @@ class Run:
         if seconds is None:
             return
         run = self.config.run
-        steps = round((run.kimg * 1000 - self.trainer.images_processed) / run.batch)
+        steps = round((images_in(run.kimg) - self.trainer.images_processed) / run.batch)
         self.reporter.estimate(seconds, steps)
         if self.trainer.device.type == "cpu" and seconds * steps > LONG_RUN:
             self.reporter.say(

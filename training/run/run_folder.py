@@ -9,6 +9,7 @@ OUTDIR/00003-toy-heads-gpus1-batch16-gamma1/
 
 import contextlib
 import fcntl
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,11 @@ def rename_unused(path: Path) -> Path:
 def kimg_tag(kimg: float) -> str:
     """Sorts as numbers do, and tells steps apart where runs are short: 12.8 -> '000012.80'."""
     return f"{kimg:09.2f}"
+
+
+def images_in(kimg: float) -> int:
+    """Thousands of images as a number of images; 0.036000000000000004, a sum, is 36 of them."""
+    return math.ceil(round(kimg * 1000, 6))
 
 
 def _numbered(path: Path) -> re.Match | None:

@@ -8,6 +8,7 @@ import pytest
 from dnnlib import UserError
 from training.run.run_folder import (
     checkpoints,
+    images_in,
     kimg_tag,
     latest_run_folder,
     new_run_folder,
@@ -103,3 +104,9 @@ def test_a_run_is_found_whatever_its_number_of_processes(tmp_path):
     assert latest_run_folder(tmp_path, "toy-heads-gpus2-batch32-gamma1") == folder
     with pytest.raises(UserError, match="--resume auto"):
         latest_run_folder(tmp_path, "toy-heads-gpus8-batch16-gamma1")
+
+
+def test_sums_of_kimg_are_whole_images():
+    """0.004 * 9 is 0.036000000000000004; the run would train for one step more."""
+    assert all(images_in(0.004 * steps) == 4 * steps for steps in range(1000))
+    assert images_in(0.0005) == 1 and images_in(25000) == 25_000_000
