@@ -227,7 +227,7 @@ class OptimConfig(_Section):
     beta2: Share = Field(0.99, description="Adam's beta_2")
     eps: PositiveFloat = Field(1e-8, description="Adam's epsilon")
     ema_kimg: PositiveFloat | None = Field(
-        None, description="half-life of the moving average of G; null: batch * 10 / 32"
+        None, description="half-life of the moving averages of G and D; null: batch * 10 / 32"
     )
     ema_rampup: PositiveFloat | None = Field(
         0.05, description="that half-life is at most this share of the images so far"
