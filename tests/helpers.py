@@ -1,5 +1,7 @@
-"""Networks, runs and data small enough for tests."""
+"""Networks, runs and data small enough for tests; patience with other processes."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,17 @@ from training.config import Config
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import build_config
+
+# Seconds for what takes a few on a machine that does nothing else; only failures use them up.
+PATIENCE = 600
+
+
+def wait_until(condition: Callable[[], object], failure: str = "waited in vain") -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, failure
+        time.sleep(0.05)
+
 
 # A run that takes a second.
 

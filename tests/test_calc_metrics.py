@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from calc_metrics import main
 from metrics.detectors import INCEPTION_URL
 from metrics.registry import NAMES
-from tests.helpers import tiny_config, write_photographs
+from tests.helpers import PATIENCE, tiny_config, write_photographs
 from tests.metrics.fakes import save_stand_in
 from training.data.toy_set import make_toy_dataset
 from training.files.network_file import save_network
@@ -96,7 +96,7 @@ def test_two_processes_give_the_numbers_of_one(run):
     alone = results(calc(run, *arguments).stdout)
     command = [sys.executable, "calc_metrics.py", "--network", str(run.network)]
     command += ["--detector", run.detector, "--device", "cpu", "--gpus", "2", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[0])["num_gpus"] == 2
     together = results(done.stdout)
@@ -118,7 +118,7 @@ def test_an_error_in_one_of_two_processes_ends_both_in_one_line(run, tmp_path):
         "--metrics",
         "fid0.02k_full",
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("Error:"))
     assert "020.png" in line and "Traceback" not in done.stderr

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pof3d.commands.dataset_tool import main
+from tests.helpers import PATIENCE, wait_until
 from training.data.dataset import ImageDataset
 from training.data.geometry import to_square
 from training.data.ground_truth import load_ground_truth
@@ -389,11 +389,9 @@ def test_a_terminated_convert_leaves_nothing(tmp_path):
         (tmp_path / "set" / f"{number}.png").hardlink_to(tmp_path / "set" / "0.png")
     arguments = ["--source", tmp_path / "set", "--dest", tmp_path / "x.zip", "--resolution", "8"]
     with subprocess.Popen([sys.executable, TOOL, "convert", *arguments]) as process:
-        while not [*tmp_path.glob(".x.zip.*")]:
-            assert process.poll() is None
-            time.sleep(0.02)
+        wait_until(lambda: [*tmp_path.glob(".x.zip.*")] or process.poll() is not None)
         process.terminate()
-        assert process.wait(30) == 128 + signal.SIGTERM
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from tests.helpers import SIZES, write_photographs
+from tests.helpers import PATIENCE, SIZES, write_photographs
 
 ROOT = Path(__file__).parents[1]
 NETWORK = ROOT / "models/toy.safetensors"
@@ -22,7 +22,7 @@ def run(number: int, *arguments: object) -> str:
     done = subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=100,
+        capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

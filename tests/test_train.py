@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import train
-from tests.helpers import tiny_arguments, write_photographs
+from tests.helpers import PATIENCE, tiny_arguments, write_photographs
 from training.data.ground_truth import load_ground_truth
 from training.data.toy_set import make_toy_dataset
 from training.files.network_file import load_network
@@ -28,7 +28,9 @@ def run(*arguments: object, **variables: object) -> subprocess.CompletedProcess:
     command = [sys.executable, ROOT / "train.py", *map(str, arguments)]
     changed = {name: str(value) for name, value in variables.items()}
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | changed
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=PATIENCE
+    )
 
 
 def complaint(*arguments: object) -> str:

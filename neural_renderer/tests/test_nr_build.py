@@ -27,7 +27,7 @@ exec g++ -x c++ -shared -fPIC "$@"
 SLOW_COMPILER = """#!/bin/sh
 case "$*" in *--version*) echo slow 1.0; exit;; esac
 echo $$ > {folder}/started
-(sleep 2; touch {folder}/survived; sleep 60) &
+(for _ in $(seq 6000); do sleep 0.1; echo >> {folder}/alive; done) &
 wait
 """
 
@@ -191,13 +191,14 @@ def test_mode_torch_compiles_nothing(tmp_path, start):
 
 def test_compiler_that_hangs_is_ended_with_its_children(tmp_path, start, script, monkeypatch):
     monkeypatch.setenv("CXX", script(text=SLOW_COMPILER))
-    monkeypatch.setattr(build, "TIME_LIMIT", 0.5)
-    began = time.monotonic()
-    with pytest.raises(build.BuildError, match="more than 0.5 s"):
+    monkeypatch.setattr(build, "TIME_LIMIT", 1)
+    with pytest.raises(build.BuildError, match="more than 1 s"):
         answer(start())
-    assert time.monotonic() - began < 10
-    time.sleep(max(0, began + 3 - time.monotonic()))
-    assert (tmp_path / "started").exists() and not (tmp_path / "survived").exists()
+    sizes = []
+    for _ in range(2):
+        sizes += [path.stat().st_size for path in tmp_path.glob("alive")]
+        time.sleep(1)
+    assert len(set(sizes)) <= 1, "a child goes on"
 
 
 BUILD = """
@@ -219,7 +220,7 @@ def in_another_process(folder: Path) -> subprocess.Popen:
 def test_killed_build_leaves_nothing_in_the_way(tmp_path, start, script, monkeypatch):
     monkeypatch.setenv("CXX", script(text=SLOW_COMPILER))
     victim = in_another_process(tmp_path)
-    while not (tmp_path / "started").exists():
+    while not ((tmp_path / "started").exists() and (tmp_path / "started").read_text()):
         assert victim.poll() is None, victim.stderr.read()
         time.sleep(0.05)
     victim.kill()
@@ -233,7 +234,7 @@ def test_killed_build_leaves_nothing_in_the_way(tmp_path, start, script, monkeyp
 def test_builds_at_the_same_time_do_not_disturb_each_other(tmp_path):
     processes = [in_another_process(tmp_path) for _ in range(3)]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     assert list((tmp_path / "cache" / "ops").iterdir()) == built(tmp_path)
     assert len(built(tmp_path)) == 1

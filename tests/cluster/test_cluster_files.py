@@ -6,7 +6,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import yaml
 from torch.distributed.run import get_args_parser
 
 from pof3d.commands.train import main as train_command
+from tests.helpers import PATIENCE, wait_until
 from training.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +31,7 @@ for task in $(seq 0 $((SLURM_NTASKS - 1))); do
 done
 trap 'kill -TERM "${tasks[@]}"' TERM
 trap 'kill -USR1 "${tasks[@]}"' USR1
+touch ready
 largest=0
 for task in "${tasks[@]}"; do
     while wait "$task"; status=$?; kill -0 "$task" 2>/dev/null; do :; done
@@ -50,7 +51,7 @@ trap 'sleep 0.3; echo saved >> saved; exit 138' USR1
 trap 'sleep 0.3; echo saved >> saved; exit 143' TERM
 echo "$RANK/$WORLD_SIZE $LOCAL_RANK $MASTER_ADDR:$MASTER_PORT | $*" > "started-$RANK"
 [ -z "$STATUS" ] || exit "$STATUS"
-for _ in $(seq 100); do sleep 0.1; done
+for _ in $(seq 6000); do sleep 0.1; done
 """
 
 
@@ -71,20 +72,13 @@ def submit(folder: Path, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(["bash", *batch], cwd=folder, env=os.environ | slurm | environment)
 
 
-def wait_for(*paths: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not all(path.exists() and path.stat().st_size for path in paths):
-        assert time.monotonic() < deadline, paths
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(
     "task, outdir",
     [(None, "runs/slurm-1234567 "), ("3", "runs/slurm-1234500_3 ")],
 )
 def test_each_process_gets_its_place_and_each_job_a_folder_of_its_own(tmp_path, task, outdir):
     array = {"SLURM_ARRAY_JOB_ID": "1234500", "SLURM_ARRAY_TASK_ID": task} if task else {}
-    assert submit(tmp_path, STATUS="0", **array).wait(timeout=60) == 0
+    assert submit(tmp_path, STATUS="0", **array).wait(timeout=PATIENCE) == 0
     for rank in range(2):
         place, _, words = (tmp_path / f"started-{rank}").read_text().partition(" | ")
         assert place == f"{rank}/2 {rank} node7:{10000 + 1234567 % 50000}"
@@ -98,21 +92,21 @@ def test_each_process_gets_its_place_and_each_job_a_folder_of_its_own(tmp_path, 
 def test_a_job_that_is_told_to_stop_saves_and_is_queued_again(tmp_path, number):
     """USR1 reaches the processes, TERM the batch file too."""
     job = submit(tmp_path)
-    wait_for(tmp_path / "started-0", tmp_path / "started-1")
-    time.sleep(0.2)
+    ready = [tmp_path / name for name in ("ready", "started-0", "started-1")]
+    wait_until(lambda: all(path.exists() for path in ready))
     if number == signal.SIGTERM:
         job.send_signal(number)
     else:
         srun = f"pkill -USR1 -P {job.pid}"
         subprocess.run(shlex.split(srun), check=True)
-    assert job.wait(timeout=60) == 128 + number
+    assert job.wait(timeout=PATIENCE) == 128 + number
     assert (tmp_path / "saved").read_text() == "saved\n" * 2
     assert (tmp_path / "requeued").read_text() == "1234567\n"
 
 
 @pytest.mark.parametrize("status", ["1", "137"])
 def test_a_job_that_failed_is_not_queued_again(tmp_path, status):
-    assert submit(tmp_path, STATUS=status).wait(timeout=60) == int(status)
+    assert submit(tmp_path, STATUS=status).wait(timeout=PATIENCE) == int(status)
     assert not (tmp_path / "requeued").exists()
 
 

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from dnnlib import Command, SeedList, UserError
+from tests.helpers import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +107,7 @@ def main(what):
         with atomic_write("wanted") as temporary:
             temporary.write_text("half")
             print("ready", flush=True)
-            time.sleep(60)
+            time.sleep(600)
     if what == "print":
         for _ in range(100000): print("a line without flushing")
     print(what)
@@ -126,17 +127,17 @@ def test_a_command_that_is_ended_leaves_no_temporary_file(tmp_path, number):
     assert process.stdout.readline() == "ready\n"
     assert len(list(tmp_path.iterdir())) == 1
     process.send_signal(number)
-    assert process.wait(timeout=20) == 128 + number
+    assert process.wait(timeout=PATIENCE) == 128 + number
     assert list(tmp_path.iterdir()) == []
 
 
 def test_text_that_the_terminal_cannot_encode_is_escaped():
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = start("±", **pipes, env={"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "1"})
-    out, error = process.communicate(timeout=20)
+    out, error = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, error) == (0, b"\\xb1\n", b"")
     strict = {"PYTHONIOENCODING": "utf-8:strict", "PYTHONUTF8": "1"}
-    out, error = start(b"caf\xe9", **pipes, env=strict).communicate(timeout=20)
+    out, error = start(b"caf\xe9", **pipes, env=strict).communicate(timeout=PATIENCE)
     assert (out, error) == (b"caf\\udce9\n", b"")
 
 
@@ -145,13 +146,13 @@ def test_a_reader_that_leaves_ends_the_command_quietly():
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=20) == 141
+    assert process.wait(timeout=PATIENCE) == 141
 
 
 def test_a_full_disk_behind_stdout_is_one_line():
     with open("/dev/full", "w") as full:
         process = start("hello", stdout=full, stderr=subprocess.PIPE)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert error == b"Error: No space left on device; make room there\n"
 
@@ -185,12 +186,12 @@ def test_seeds_are_numbers_in_order_each_once(text, expected):
 
 
 def test_all_seeds_there_are_take_no_time_and_no_memory():
-    started = time.monotonic()
+    started = time.process_time()
     found = seeds("5,0-4294967295,0-4294967295")
     assert len(found) == 2**32
     assert (found[0], found[1], found[-1]) == (5, 0, 2**32 - 1)
     assert list(found[4:9]) == [3, 4, 6, 7, 8]
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

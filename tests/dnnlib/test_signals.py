@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from dnnlib import StopSignals, say_now, signals
+from tests.helpers import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 # Waits for a signal, and says which it was.
 LISTENER = """
 import time
 from dnnlib import StopSignals
+from tests.helpers import PATIENCE
 with StopSignals() as stop:
     print("ready", flush=True)
     while stop.received is None:
@@ -87,10 +89,11 @@ def test_a_forked_worker_says_nothing_and_goes_on(capfd):
 
 
 def test_a_second_ctrl_c_interrupts_unless_it_is_the_same(monkeypatch):
+    monkeypatch.setattr(signals, "PATIENCE", PATIENCE)
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-        monkeypatch.setattr(signals, "PATIENCE", 0)
+        monkeypatch.setattr(signals, "PATIENCE", -1)
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt, match="after the last checkpoint is not saved"):
             os.kill(os.getpid(), signal.SIGINT)
@@ -107,5 +110,5 @@ def test_signals_are_sent_on(listener, early):
         stop.forward_to([gone.pid, listener.pid])
         if not early:
             os.kill(os.getpid(), signal.SIGTERM)
-        said, _ = listener.communicate(timeout=20)
+        said, _ = listener.communicate(timeout=PATIENCE)
     assert said == f"{signal.SIGTERM.value}\n"

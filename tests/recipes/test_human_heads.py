@@ -34,6 +34,7 @@ from recipes.human_heads.person import EXPRESSIONS, Person, random_expression
 from recipes.human_heads.photographs import Settings, random_pose, take
 from recipes.human_heads.portrait import ORIGIN, SCALE, Model, Shot, photograph
 from recipes.human_heads.roots import find_regions
+from tests.helpers import PATIENCE, wait_until
 from training.cameras import pose_from_degrees
 from training.data.dataset import ImageDataset
 from training.data.ground_truth import load_ground_truth
@@ -368,11 +369,10 @@ def test_a_run_that_is_stopped_leaves_nothing(wheel, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
     )
-    while not list(tmp_path.iterdir()) and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.5)
+    wait_until(lambda: list(tmp_path.iterdir()) or process.poll() is not None)
+    time.sleep(0.5)  # into the work
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 

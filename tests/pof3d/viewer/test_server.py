@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers import small_discriminator, small_generator
+from tests.helpers import PATIENCE, small_discriminator, small_generator
 from training.files.network_file import save_network
 
 pytest.importorskip("viser", reason="viser is not installed")
@@ -32,14 +32,14 @@ def free_port() -> int:
 
 def answers(address: str, port: int) -> bool:
     try:
-        socket.create_connection((address, port), timeout=5).close()
+        socket.create_connection((address, port), timeout=PATIENCE).close()
     except OSError:
         return False
     return True
 
 
 def test_the_page_is_served_to_this_machine_alone(viewer):
-    with urllib.request.urlopen(f"http://localhost:{viewer.port}", timeout=30) as page:
+    with urllib.request.urlopen(f"http://localhost:{viewer.port}", timeout=PATIENCE) as page:
         assert b"<html" in page.read()
     assert not answers("127.0.0.2", viewer.port)  # as any interface but localhost
 

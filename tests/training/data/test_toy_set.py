@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from dnnlib import UserError
+from tests.helpers import PATIENCE
 from training.cameras import cam2world_from_pose
 from training.data import toy_heads as toy
 from training.data import toy_set
@@ -64,7 +65,7 @@ def test_cached_set_is_made_once_even_by_two_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("POF3D_CACHE_DIR", str(tmp_path))
     code = "from training.data import toy_set; print(toy_set.toy_dataset_path(16, count=20))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in "ab"]
-    paths = {process.communicate(timeout=60)[0].decode().strip() for process in both}
+    paths = {process.communicate(timeout=PATIENCE)[0].decode().strip() for process in both}
     assert [process.returncode for process in both] == [0, 0]
     path = toy_dataset_path(16, count=20)
     assert paths == {str(path)} and [*path.parent.iterdir()] == [path]
@@ -128,7 +129,7 @@ def test_waiting_processes_do_not_make_the_set_again(tmp_path, monkeypatch):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     assert len(made) == 1 and made[0].read_bytes() == b"made"
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dnnlib import UserError
+from tests.helpers import PATIENCE
 from training.data.writer import dataset_writer, png_bytes
 
 
@@ -68,13 +69,13 @@ def test_a_terminated_writer_leaves_nothing(tmp_path, number):
     code = (
         "import sys, time; from training.data.writer import dataset_writer\n"
         "with dataset_writer(sys.argv[1]) as writer:\n"
-        "    writer.add_image(b'x'); print('begun', flush=True); time.sleep(60)"
+        "    writer.add_image(b'x'); print('begun', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, tmp_path / "set.zip"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"begun\n" and [*tmp_path.iterdir()]
         process.send_signal(number)
-        assert process.wait(20) == 128 + number and process.stderr.read() == b""
+        assert process.wait(PATIENCE) == 128 + number and process.stderr.read() == b""
     assert not [*tmp_path.iterdir()]
 
 

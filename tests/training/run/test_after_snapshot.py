@@ -2,13 +2,12 @@
 
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from dnnlib import UserError
-from tests.helpers import tiny_config
+from tests.helpers import PATIENCE, tiny_config, wait_until
 from training.run import loop
 from training.run.after_snapshot import AfterSnapshot
 from training.run.loop import train
@@ -56,10 +55,10 @@ def test_its_failure_is_one_warning(photographs, tmp_path, monkeypatch, hook, re
 
 def test_a_command_that_hangs_is_ended(tmp_path):
     warnings: list[str] = []
-    hook = AfterSnapshot(f"sh -c 'sleep 600; touch {tmp_path}/done'", warnings.append)
+    hook = AfterSnapshot(f"sh -c 'sleep {PATIENCE}; true'", warnings.append)
     hook(tmp_path / "network-1.safetensors")
     hook(tmp_path / "network-2.safetensors")
-    time.sleep(0.2)
+    wait_until(lambda: hook._process is not None)
     hook.close(patience=0.2)
     assert warnings[0] == "not finished within 0.2 s"
     hook._thread.shutdown(wait=True)  # as Python does at its end

@@ -7,13 +7,13 @@ import json
 import multiprocessing
 import os
 import pkgutil
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -28,7 +28,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import gen_samples_pose
 from benchmarks.kill_drill import same
 from dnnlib import UserError
-from tests.helpers import tiny_arguments, tiny_config, write_photographs
+from tests.helpers import (
+    PATIENCE,
+    tiny_arguments,
+    tiny_config,
+    wait_until,
+    write_photographs,
+)
 from torch_utils import distributed
 from training.config import Config
 from training.files.network_file import load_network
@@ -54,7 +60,7 @@ CHANCE = {
 }
 # Steps of 4 images; ticks end after steps 2, 4, 6 and 7, the last with the run.
 STEPS = 7
-LENGTH = {"run__kimg": 0.004 * STEPS, "run__tick": 0.008, "run__snap": 2}
+LENGTH = {"run__kimg": STEPS * 4 / 1000, "run__tick": 0.008, "run__snap": 2}
 UNREPEATABLE = {"time", "sec_per_kimg", "memory_gb", "data_wait", "gradient_mb"}
 
 
@@ -231,7 +237,7 @@ def test_another_number_of_processes_goes_on_from_the_same_weights(
     shutil.copy(newest, tmp_path)
     steps = load_checkpoint(newest)["trainer"]["steps"]
     still = {"optim__g_lr": 1e-12, "optim__d_lr": 1e-12}
-    config = settings(photographs, run__kimg=0.004 * (steps + 1), run__tick=0.012, **still)
+    config = settings(photographs, run__kimg=(steps + 1) * 4 / 1000, run__tick=0.012, **still)
     assert run(config, tmp_path) is None
     said = capfd.readouterr().out
     assert "2 process(es) wrote the checkpoint and 1 resume it: weights and optimizers" in said
@@ -417,7 +423,7 @@ def test_training_does_not_wait_for_a_checkpoint(
 
     def write_late(path: Path, *args) -> None:
         if "0.02" in path.name:  # after step 4
-            waited_for.append(steps_done.wait(timeout=60))
+            waited_for.append(steps_done.wait(timeout=PATIENCE))
         write(path, *args)
 
     with (
@@ -617,13 +623,6 @@ def training(arguments: list[str], outdir: Path) -> Iterator[subprocess.Popen]:
         process.communicate()
 
 
-def wait_until(condition, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def trained_steps(folder: Path) -> int:
     return load_checkpoint(checkpoints(folder)[0])["trainer"]["steps"]
 
@@ -637,7 +636,7 @@ def assert_goes_on(arguments: list[str], outdir: Path) -> None:
     """The same command with --resume latest trains for one more step in the same folder."""
     folder = folder_in(outdir)
     steps = trained_steps(folder)
-    until = ["--kimg", str(0.004 * (steps + 1)), "--resume", "latest"]
+    until = ["--kimg", str((steps + 1) * 4 / 1000), "--resume", "latest"]
     finished = subprocess.run([*arguments, *until], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert folder_in(outdir) == folder and trained_steps(folder) == steps + 1
@@ -659,7 +658,7 @@ def test_signals_stop_the_command(photographs, tmp_path, processes, number, to_a
     arguments = command(photographs, tmp_path, "--gpus", str(processes), "--workers", "1")
     with training(arguments, tmp_path) as process:
         (os.killpg if to_all else os.kill)(process.pid, number)
-        said, errors = process.communicate(timeout=240)
+        said, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number, errors
     assert "--resume latest" in said.splitlines()[-1] and "Traceback" not in errors
     assert_goes_on(arguments, tmp_path)
@@ -671,7 +670,7 @@ def test_signals_stop_torchrun(photographs, tmp_path, number):
     arguments = command(photographs, tmp_path, "--gpus", "2", launcher=TORCHRUN)
     with training(arguments, tmp_path) as process:
         process.send_signal(number)
-        said, errors = process.communicate(timeout=240)
+        said, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert said.count("run folder:") == said.count("stopped at") == 1, errors
     assert_goes_on(arguments, tmp_path)
@@ -685,12 +684,13 @@ def test_the_death_of_a_process_ends_the_run(photographs, tmp_path, launcher):
         workers = [child for child in psutil.Process(process.pid).children() if trains(child)]
         assert len(workers) == 2
         workers[1].kill()
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode not in (0, None)
-    if not launcher:
-        assert errors.splitlines()[-1] == (
-            "Error: process 1 terminated with signal SIGKILL, the others were stopped: the system "
-            "may have run out of memory; training goes on with --resume latest"
+    if not launcher:  # what is noticed first: its end, or its silence
+        assert re.fullmatch(
+            "Error: process 1 (terminated with signal SIGKILL, the others were stopped|on .* went "
+            "silent).*--resume (latest|auto)",
+            errors.splitlines()[-1],
         )
 
 
@@ -709,7 +709,7 @@ def test_a_killed_and_resumed_run_samples_the_same_image(photographs, tmp_path):
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in `training`
     subprocess.run(arguments[0], check=True, capture_output=True, env=one_thread)
     with training(arguments[1], killed):
-        wait_until(lambda: len(list(killed.glob("*/checkpoint-*.pt"))) == 2)
+        wait_until(lambda: len(list(killed.glob("*/checkpoint-*.pt"))) >= 2)
     subprocess.run([*arguments[1], "--resume", "latest"], check=True, capture_output=True)
     images = []
     for outdir in (whole, killed):
