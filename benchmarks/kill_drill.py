@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +102,12 @@ class Job:
         self.machines: dict[int, Machine] = {}
         self._port = free_port()
 
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def start(self, number: int) -> None:
         """Start a machine, or start it again."""
         if not self.machines:
@@ -159,15 +165,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def job(*arguments: Any) -> Iterator[Job]:
-    it = Job(*arguments)
-    try:
-        yield it
-    finally:
-        it.end()
 
 
 def wait_for(condition: Callable[[], bool], what: str, pause: float = 0.05) -> None:
@@ -257,7 +254,7 @@ def drill(folder: Path, kills: int, steps: int, processes: int = 2, *options: st
     """
     found = []
     length = ("--kimg", str(steps * BATCH / 1000), "--metrics", METRIC, *options)
-    with job(folder, "2", processes, *length) as it:
+    with Job(folder, "2", processes, *length) as it:
         it.start(0)
         it.start(1)
         for number in range(kills):
@@ -292,7 +289,7 @@ def main(kills: int, steps_per_kill: int, folder: Path | None) -> None:
         (folder / "unbroken").mkdir(parents=True)
         (folder / "killed").mkdir()
         length = ("--kimg", str(steps * BATCH / 1000), "--snap", "1000")
-        with job(folder / "unbroken", "1", 4, *length) as unbroken:
+        with Job(folder / "unbroken", "1", 4, *length) as unbroken:
             unbroken.start(0)
             unbroken.finish()
         found = drill(folder / "killed", kills, steps)

@@ -2,10 +2,10 @@
 
 from .cli import Command, SeedList, escape_unencodable, finite
 from .destinations import check_destination, write_destination
-from .errors import OutOfMemory, UserError, out_of_memory
+from .errors import OutOfMemory, UserError, first_line, out_of_memory
 from .files import append_bytes, append_line, atomic_write, cache_dir, remove_leftovers
 from .seeds import LARGEST_SEED, Seeds
-from .signals import EXIT_STATUS_BASE, StopSignals, say_now
+from .signals import EXIT_STATUS_BASE, StopSignals, say_now, signals_unwind
 from .version import code_version
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "code_version",
     "escape_unencodable",
     "finite",
+    "first_line",
     "out_of_memory",
     "remove_leftovers",
     "say_now",
+    "signals_unwind",
     "write_destination",
 ]

@@ -7,15 +7,13 @@ import math
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
 
 from .errors import UserError, out_of_memory
 from .seeds import LARGEST_SEED, Seeds
-from .signals import EXIT_STATUS_BASE, SCHEDULER_SIGNALS
+from .signals import EXIT_STATUS_BASE, signals_unwind
 
 
 class Command(click.Command):
@@ -42,7 +40,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises click's exceptions in place of those in the class's list."""
         try:
-            with _signals_unwind():
+            with signals_unwind():
                 result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a full disk or a closed pipe can be told
             return result
@@ -109,33 +107,6 @@ def escape_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-@contextlib.contextmanager
-def _signals_unwind() -> Iterator[None]:
-    """Within, signals that would kill the process raise SystemExit instead.
-
-    Those with a handler, or ignored (as nohup does with SIGHUP), stay as they are.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    process = os.getpid()
-
-    def handle(number: int, _frame: Any) -> None:
-        if os.getpid() == process:
-            sys.exit(EXIT_STATUS_BASE + number)
-        signal.signal(number, signal.SIG_DFL)  # a forked worker has nothing to clean up
-        os.kill(os.getpid(), number)
-
-    numbers = [n for n in SCHEDULER_SIGNALS if signal.getsignal(n) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _is_broken_pipe(error: BaseException | None) -> bool:

@@ -25,6 +25,11 @@ class OutOfMemory(UserError):
     """More memory was asked for than there is."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an error says, or else its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
     """The one line that stands for an allocation that failed, in main memory or on a GPU.
 

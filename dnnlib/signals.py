@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 EXIT_STATUS_BASE = 128  # a shell's convention for "ended by signal n"
@@ -16,6 +18,34 @@ SCHEDULER_SIGNALS = tuple(
     for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
     if hasattr(signal, name)
 )
+
+
+@contextlib.contextmanager
+def signals_unwind() -> Iterator[None]:
+    """Within, signals that would kill the process raise SystemExit instead.
+
+    Those with a handler, or ignored (as nohup does with SIGHUP), stay as they are; so do all in
+    threads.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def handle(number: int, _frame: Any) -> None:
+        if os.getpid() == process:
+            sys.exit(EXIT_STATUS_BASE + number)
+        signal.signal(number, signal.SIG_DFL)  # a forked worker has nothing to clean up
+        os.kill(os.getpid(), number)
+
+    numbers = [n for n in SCHEDULER_SIGNALS if signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class StopSignals:

@@ -58,9 +58,5 @@ class Runner(NamedTuple):
         except Exception as error:
             failure = error
         if distributed.any_process(failure is not None):
-            reasons: list[str | None] = [None] * distributed.world_size()
-            if distributed.world_size() > 1:
-                dist.all_gather_object(reasons, None if failure is None else str(failure))
-            if failure is not None:
-                raise failure
-            raise UserError(next(reason for reason in reasons if reason is not None))
+            reason = distributed.first_message(None if failure is None else str(failure))
+            raise failure or UserError(reason)

@@ -37,7 +37,7 @@ def own_cache(tmp_path_factory):
 def run(tmp_path_factory):
     """A run folder with a network whose densities make something visible, and its toy set."""
     folder = tmp_path_factory.mktemp("run")
-    make_toy_dataset(folder / "toy.zip", 40, 32, seed=0, progress=False)
+    make_toy_dataset(folder / "toy.zip", 40, 32, seed=0)
     config = tiny_config(folder / "toy.zip")
     torch.manual_seed(0)
     generator, discriminator = Generator(config), Discriminator(config)

@@ -45,7 +45,7 @@ def complaint(*arguments: object) -> str:
 @pytest.fixture(scope="module")
 def toy_heads(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("toy") / "heads.zip"
-    make_toy_dataset(path, 16, 32, seed=0, progress=False)
+    make_toy_dataset(path, 16, 32, seed=0)
     return path
 
 
@@ -235,7 +235,7 @@ def test_mistakes_get_one_clear_line(photographs, tmp_path):
 def test_poses_from_elsewhere(poses, toy_heads, tmp_path):
     """The yardsticks: cameras from labels, as EG3D, or from a Gaussian that is given."""
     labeled = tmp_path / "labeled.zip"
-    make_toy_dataset(labeled, 16, 32, seed=0, progress=False, labels=True)
+    make_toy_dataset(labeled, 16, 32, seed=0, labels=True)
     arguments = ["--outdir", tmp_path / "runs", "--cfg", "toy", *tiny_arguments(), *SHORT]
     arguments += ["--poses", poses, "--set", "camera.prior_std=0.3,0.1"]
     if poses == "dataset":

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
-from dnnlib import StopSignals, UserError, say_now
+from dnnlib import StopSignals, UserError, first_line, say_now
 
 BEAT_SECONDS = 2.0
 LOST_SECONDS = 40.0  # of silence: the process is gone, or nobody can reach it
@@ -127,12 +127,12 @@ class Watchdog:
         if not is_broken_connection(error):
             here = f"process {self._rank} on {socket.gethostname()}"
             with contextlib.suppress(RuntimeError):
-                self._agree(f"{here} failed: {_first_line(error)}")
+                self._agree(f"{here} failed: {first_line(error)}")
             return error
         self._connection_broken = True
         with StopSignals():  # torchrun sends one meanwhile; the line is to be said all the same
             self._known.wait(LOST_SECONDS)
-        unknown = f"another process was lost ({_first_line(error)}); {_AGAIN}"
+        unknown = f"another process was lost ({first_line(error)}); {_AGAIN}"
         return ProcessLost(self._verdict or unknown)
 
     def _watch(self) -> None:
@@ -143,7 +143,7 @@ class Watchdog:
                 self._verdict = self._judge()
             except RuntimeError as error:
                 self._verdict = (
-                    f"the store of the processes does not answer ({_first_line(error)}): "
+                    f"the store of the processes does not answer ({first_line(error)}): "
                     f"process 0 or its machine is gone; {_AGAIN}"
                 )
             if self._verdict:
@@ -265,10 +265,6 @@ def _name(ranks: Sequence[int], beats: Mapping[int, Beat]) -> str:
     plural = "es" if len(ranks) > 1 else ""
     hosts = sorted({beats[rank].host for rank in ranks})
     return f"process{plural} {', '.join(map(str, ranks))} on {', '.join(hosts)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _key(rank: int) -> str:

@@ -6,7 +6,10 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 python=${PYTHON:-python}
 
-"$python" -m recipes.human_heads --dest "$out/studio.zip" --kind studio --count 32 --resolution 128
-"$python" docs/figures/grid.py --dest docs/images/human-heads-studio.png --count 32 "$out/studio.zip"
-"$python" -m recipes.human_heads --dest "$out/wild.zip" --kind wild --count 24 --resolution 104
-"$python" docs/figures/grid.py --dest docs/images/human-heads-wild.png --count 24 "$out/wild.zip"
+draw() { # kind, number, pixels
+    "$python" -m recipes.human_heads --dest "$out/$1.zip" --kind "$1" --count "$2" --resolution "$3"
+    "$python" -m zipfile -e "$out/$1.zip" "$out/$1"
+    "$python" docs/figures/sheet.py --columns 8 --dest "docs/images/human-heads-$1.png" "$out/$1"/*/*.png
+}
+draw studio 32 128
+draw wild 24 104

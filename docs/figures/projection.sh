@@ -13,4 +13,4 @@ find "$out/portraits" -name '*.png' | sort | sed -n '1p;3p;5p;7p' | while read -
     cp "$picture" "$out/four"
 done
 "$python" project.py --network models/heads.safetensors --outdir "$out/found" "$out/four"
-"$python" docs/figures/side_by_side.py --below --dest docs/images/projection.png "$out"/found/*.png
+"$python" docs/figures/sheet.py --columns 1 --dest docs/images/projection.png "$out"/found/*.png

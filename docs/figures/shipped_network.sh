@@ -15,7 +15,7 @@ python=${PYTHON:-python}
 cp "$out/yaws/contact_sheet.png" "docs/images/$name.png"
 "$python" gen_videos.py --network "$network" --dest "docs/images/$name-orbit.gif" --render-size 96 \
     --frames 32 --fps 12
-"$python" docs/figures/side_by_side.py --dest "docs/images/$name-shapes.png" "$out"/shapes/*_shape.png
+"$python" docs/figures/sheet.py --side 192 --dest "docs/images/$name-shapes.png" "$out"/shapes/*_shape.png
 [ "$name" = toy ] || exit 0
 "$python" gen_videos.py --network "$network" --dest docs/images/toy-turntable.gif \
     --trajectory turntable --render-size 128 --seeds 2,4,6,7 --grid 4x1

@@ -70,7 +70,3 @@ def main(
     names = parse_names(metrics)
     wanted = Measurement(names, network, data, mirror, num_gen, detector, kind, verbose)
     distributed.launch(measure, gpus, kind, wanted)
-
-
-if __name__ == "__main__":
-    main()

@@ -30,7 +30,3 @@ def main(old: Path, new: Path) -> None:
     click.echo(
         f"{new}: {parameters} parameters, {network.config.data.resolution} px images, poses {poses}"
     )
-
-
-if __name__ == "__main__":
-    main()

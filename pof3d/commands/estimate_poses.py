@@ -33,7 +33,3 @@ def main(network: Path, data: str, dest: Path, device: str) -> None:
     with write_destination(dest) as temporary:
         temporary.write_text(json.dumps({"labels": list(labels.items())}))
     click.echo(f"{len(labels)} cameras in {dest}")
-
-
-if __name__ == "__main__":
-    main()

@@ -37,7 +37,3 @@ def main(network: Path, data: str, outdir: Path, device: str) -> None:
     inverse_renderer = load_inverse_renderer_file(network, select_device(device))
     count = save_shapes(inverse_renderer, DatasetArchive(data), outdir)
     click.echo(f"{count} photographs: pictures and meshes in {outdir}")
-
-
-if __name__ == "__main__":
-    main()

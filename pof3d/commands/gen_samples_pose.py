@@ -143,7 +143,3 @@ def _warn_of_other_preset(network: Path, claimed: str | None, trained: str) -> N
             "the file's settings are used",
             err=True,
         )
-
-
-if __name__ == "__main__":
-    main()

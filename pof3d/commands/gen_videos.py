@@ -95,7 +95,3 @@ def main(network: Path, device: str, **chosen: Any) -> None:
     generator = load_network(network, select_device(device)).generator
     for line in write_videos(generator, video):
         click.echo(line)
-
-
-if __name__ == "__main__":
-    main()

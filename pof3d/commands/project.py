@@ -114,7 +114,3 @@ def main(
     for line in write_projections(trained, found, ProjectionOptions(**search), files):
         click.echo(line)
     click.echo(f"{len(found)} photographs in {outdir}")
-
-
-if __name__ == "__main__":
-    main()

@@ -48,7 +48,3 @@ def _demo_network() -> Path:
     if not DEMO_NETWORK.exists():
         raise UserError("the demo network comes with the source code alone: name a --network file")
     return DEMO_NETWORK
-
-
-if __name__ == "__main__":
-    main()

@@ -6,11 +6,8 @@ docs/human_heads.md says what is in the set, and whence its data come.
 """
 
 import functools
-import io
 import multiprocessing
 import signal
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -46,7 +43,9 @@ def make_dataset(dest: Path, count: int, settings: Settings, model: Model, worke
         for photograph in tqdm(photographs, total=count, desc="human heads", unit="img"):
             writer.add_image(photograph.png)
             taken.append(photograph._replace(png=b""))
-        writer.add_file(GROUND_TRUTH, _truth(taken))
+        truth = GroundTruth.stack([photograph.truth for photograph in taken])
+        intrinsics = np.stack([photograph.intrinsics for photograph in taken])
+        writer.add_file(GROUND_TRUTH, truth.to_bytes(intrinsics=intrinsics))
 
 
 def _start_worker(model: Model) -> None:
@@ -60,15 +59,6 @@ def _start_worker(model: Model) -> None:
 def _take(index: int, settings: Settings) -> Photograph:
     assert _model is not None
     return take(index, _model, settings)
-
-
-def _truth(photographs: Iterable[Photograph]) -> bytes:
-    """The arrays of `GroundTruth`, and intrinsics float32 [N, 3, 3], as an npz file."""
-    _, truths, intrinsics = zip(*photographs, strict=True)
-    columns = GroundTruth(*(np.stack(column) for column in zip(*truths, strict=True)))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **columns._asdict(), intrinsics=np.stack(intrinsics))
-    return buffer.getvalue()
 
 
 @click.command(cls=Command)
@@ -126,8 +116,6 @@ def main(
 ) -> None:
     """Write a zip of portraits of people who do not exist, and in it, for evaluation only, the
     truth that training must not see (ground_truth.npz)."""
-    # As after Ctrl-C, clean up: no half-written file, no processes left behind.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     check_rasterizer()
     anatomy = read_anatomy(wheel or find_wheel())
     model = Model(anatomy, find_regions(anatomy))

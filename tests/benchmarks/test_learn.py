@@ -11,7 +11,7 @@ from training.data.toy_set import make_toy_dataset
 
 def test_seeds_learn_until_they_are_good_or_done_and_go_on_where_they_stopped(tmp_path):
     data, out = tmp_path / "toy.zip", tmp_path / "learn"
-    make_toy_dataset(data, 8, 32, 0, progress=False)
+    make_toy_dataset(data, 8, 32, 0)
 
     def learn(goal, seeds, kimg="0.016"):
         settings = {**SIZES, "data.path": data, "run.kimg": kimg}

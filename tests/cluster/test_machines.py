@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_drill import BATCH, Job, cause_in, drill, final_state, job, same, wait_for
+from benchmarks.kill_drill import BATCH, Job, cause_in, drill, final_state, same, wait_for
 from training.run.checkpoint import load_checkpoint
 from training.run.run_folder import checkpoints
 
@@ -15,7 +15,7 @@ def train(folder: Path, photographs: Path, machines: int, processes: int, steps:
     """The state after a run without a break."""
     folder.mkdir()
     length = ("--data", str(photographs), "--kimg", str(steps * BATCH / 1000))
-    with job(folder, str(machines), processes, *length) as it:
+    with Job(folder, str(machines), processes, *length) as it:
         for number in range(machines):
             it.start(number)
         it.finish()
@@ -42,7 +42,7 @@ def test_killed_machines_cost_nothing(photographs, tmp_path):
 
 def test_a_machine_that_stays_away_is_done_without(photographs, tmp_path):
     options = ("--data", str(photographs), "--kimg", "0.12")
-    with job(tmp_path, "1:2", 1, *options) as it:
+    with Job(tmp_path, "1:2", 1, *options) as it:
         it.start(0)
         it.start(1)
         wait_for(lambda: both_have_saved(it), "a checkpoint of both")

@@ -104,7 +104,7 @@ def test_waiting_for_the_device_is_counted(wait):
 def heads(tmp_path_factory) -> Path:
     """Images with camera labels."""
     path = tmp_path_factory.mktemp("heads") / "heads.zip"
-    make_toy_dataset(path, 12, 32, seed=0, progress=False, labels=True)
+    make_toy_dataset(path, 12, 32, seed=0, labels=True)
     return path
 
 

@@ -30,10 +30,10 @@ class GroundTruth(NamedTuple):
         """Of single images, without the axis N, that of all."""
         return cls(*(np.stack(column) for column in zip(*truths, strict=True)))
 
-    def to_bytes(self) -> bytes:
-        """The contents of the file `ground_truth.npz`."""
+    def to_bytes(self, **others: np.ndarray) -> bytes:
+        """The contents of the file `ground_truth.npz`, with other arrays besides."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **self._asdict())
+        np.savez_compressed(buffer, **self._asdict(), **others)
         return buffer.getvalue()
 
 

@@ -57,7 +57,6 @@ def make_toy_dataset(
     count: int,
     resolution: int,
     seed: int,
-    progress: bool = True,
     labels: bool = False,
 ) -> None:
     """Write a zip of unposed images with `ground_truth.npz` beside them.
@@ -69,7 +68,6 @@ def make_toy_dataset(
         count: number of images.
         resolution: their side, in pixels.
         seed: of heads and cameras.
-        progress: show a progress bar, where standard error is a terminal.
         labels: also tell the cameras, in a `dataset.json` that training reads.
 
     Raises:
@@ -78,12 +76,8 @@ def make_toy_dataset(
     names, truths = [], []
     with dataset_writer(dest) as writer:
         take = functools.partial(_photograph, resolution=resolution, seed=seed)
-        # None: only on a terminal.
-        disable = None if progress else True
         photographs = in_processes(take, count)
-        for png, truth in tqdm(
-            photographs, total=count, desc="toy heads", unit="img", disable=disable
-        ):
+        for png, truth in tqdm(photographs, "toy heads", count, unit="img", disable=None):
             names.append(writer.add_image(png))
             truths.append(truth)
         truth = GroundTruth.stack(truths)

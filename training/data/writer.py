@@ -5,9 +5,6 @@ import fcntl
 import glob
 import io
 import os
-import signal
-import sys
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dnnlib import EXIT_STATUS_BASE, UserError, atomic_write
+from dnnlib import UserError, atomic_write, signals_unwind
 
 _YOUNG = 60  # seconds; a temporary file so new may be about to be locked
 
@@ -71,7 +68,7 @@ def dataset_writer(dest: str | os.PathLike) -> Iterator[DatasetWriter]:
     _remove_abandoned(dest)
     failure: BaseException | None = None
     try:
-        with _exit_on_termination(), atomic_write(dest) as temporary, _locked_zip(temporary) as zip:
+        with signals_unwind(), atomic_write(dest) as temporary, _locked_zip(temporary) as zip:
             try:
                 yield DatasetWriter(zip, dest)
             except BaseException as error:
@@ -104,25 +101,3 @@ def _remove_abandoned(dest: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - leftover.stat().st_mtime > _YOUNG:
                 leftover.unlink()
-
-
-@contextlib.contextmanager
-def _exit_on_termination() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the program instead of ending it on the spot."""
-    numbers = [
-        number
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if threading.current_thread() is threading.main_thread()
-        and signal.getsignal(number) == signal.SIG_DFL
-    ]
-    for number in numbers:
-        signal.signal(number, _exit)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _exit(number: int, _frame: object) -> None:
-    sys.exit(EXIT_STATUS_BASE + number)

@@ -7,7 +7,7 @@ and networks: generators and discriminators of PoF3D, and generators of EG3D.
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,7 +29,7 @@ MAX_FILE_BYTES = 2 << 30
 MAX_SETTING = 1e6  # larger numbers in a file's settings are no sizes, angles or counts
 MAX_SETTING_TEXT = 256  # characters
 
-N = TypeVar("N", Generator, Discriminator)
+N = TypeVar("N", bound=nn.Module)
 
 
 class LegacyCheckpoint(NamedTuple):
@@ -105,13 +105,13 @@ def load_legacy(path: str | os.PathLike, device: str | torch.device = "cpu") -> 
         if stored_discriminator and not stored_discriminator.part("b4.cam_out1"):
             stored_discriminator = None
         config = _config(stored, stored_discriminator)
-        generator = _restore(Generator, config, stored, checkpoint.nbytes).to(device)
+        generator = restore(lambda: Generator(config), stored, checkpoint.nbytes).to(device)
         if config.camera.poses == "given":
             _fold_label_scale(generator, stored)
         discriminator = None
         if stored_discriminator:
-            discriminator = _restore(
-                Discriminator, config, stored_discriminator, checkpoint.nbytes
+            discriminator = restore(
+                lambda: Discriminator(config), stored_discriminator, checkpoint.nbytes
             ).to(device)
         data = _setting(checkpoint.training_set, "path")
     provenance = {
@@ -122,40 +122,32 @@ def load_legacy(path: str | os.PathLike, device: str | torch.device = "cpu") -> 
     return Network(generator, discriminator, config, provenance)
 
 
-def _restore(cls: type[N], config: Config, stored: Record, available_bytes: int) -> N:
+def restore(build: Callable[[], N], stored: Record, available_bytes: int) -> N:
     """Build a network and fill it, after making sure that the file really has what it claims.
 
     Built first without memory: no memory is spent on sizes that the file's tensors do not have.
-    """
-    with torch.device("meta"):
-        outline = cls(config)
-    tensors = stored_tensors(stored, outline, available_bytes)
-    _require_same_arithmetic(outline, stored)
-    network = cls(config)
-    network.load_state_dict({name: tensor.load() for name, tensor in tensors.items()})
-    return network.eval().requires_grad_(False)
-
-
-def stored_tensors(
-    stored: Record, outline: nn.Module, available_bytes: int
-) -> dict[str, StoredTensor]:
-    """What a record has for each tensor of a network, by name; none is loaded yet.
 
     Args:
+        build: makes the network.
         stored: the network in the file.
-        outline: the network to be filled, which needs no memory of its own (device 'meta').
         available_bytes: of the whole file, more than which its weights cannot take.
 
     Raises:
-        UserError: where a tensor is missing or of another shape, or the file is too short for them.
+        UserError: where a tensor is missing or of another shape, layers compute otherwise, or the
+            file is too short.
     """
+    with torch.device("meta"):
+        outline = build()
     tensors = {
         name: _checked_tensor(stored, name, expected.shape)
         for name, expected in outline.state_dict().items()
     }
     if sum(tensor.nbytes for tensor in tensors.values()) > available_bytes:
         raise UserError(f"{stored.name!r} has more weights than the file has bytes")
-    return tensors
+    _require_same_arithmetic(outline, stored)
+    network = build()
+    network.load_state_dict({name: tensor.load() for name, tensor in tensors.items()})
+    return network.eval().requires_grad_(False)
 
 
 def _checked_tensor(stored: Record, name: str, shape: torch.Size) -> StoredTensor:

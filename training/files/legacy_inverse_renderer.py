@@ -4,11 +4,9 @@ import math
 import os
 from pathlib import Path
 
-import torch
-
 from dnnlib import UserError
 from training.files import safe_unpickle
-from training.files.legacy import errors_naming, read_bytes, stored_tensors
+from training.files.legacy import errors_naming, read_bytes, restore
 from training.files.safe_unpickle import Record, as_dict
 from training.networks.image_formation import SIZE, Frustum
 from training.networks.inverse_renderer import ROTATION_RANGE, SHIFT_RANGE, InverseRenderer
@@ -44,12 +42,7 @@ def load_inverse_renderer(stored: Record, available_bytes: int) -> InverseRender
         UserError: where tensors are missing or misshapen, or images are formed otherwise than here.
     """
     frustum, width = _frustum(stored), _width(stored)
-    with torch.device("meta"):  # no memory for sizes that the tensors do not have
-        outline = InverseRenderer(frustum, width)
-    tensors = stored_tensors(stored, outline, available_bytes)
-    network = InverseRenderer(frustum, width)
-    network.load_state_dict({name: tensor.load() for name, tensor in tensors.items()})
-    return network.eval().requires_grad_(False)
+    return restore(lambda: InverseRenderer(frustum, width), stored, available_bytes)
 
 
 def _width(stored: Record) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dnnlib import UserError, atomic_write
+from dnnlib import UserError, atomic_write, first_line
 from training.config import Config, config_json
 from training.files.network_file import FORMAT_VERSION, refuse_newer
 
@@ -52,8 +52,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise zipfile.BadZipFile(f"wrong checksum of {flipped}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever these readers raise on a broken file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is damaged ({reason})") from error
+        raise UserError(f"{path} is damaged ({first_line(error)})") from error
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a training checkpoint")
     return state

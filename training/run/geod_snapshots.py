@@ -1,7 +1,5 @@
 """The pictures that a snapshot of a run with GeoD has besides."""
 
-from pathlib import Path
-
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,26 +9,10 @@ from training.geod import normals_of_depth
 from training.networks.generator import Generator
 from training.networks.image_formation import SIZE
 from training.networks.inverse_renderer import InverseRenderer
-from training.outputs.figures import save_image, tile
+from training.outputs.figures import tile
 from training.outputs.geod_figures import normal_images, turned_images
 from training.outputs.objects import Objects
 from training.run.snapshots import AT_ONCE, TURNED_OBJECTS, TURNS
-
-
-def save_geod_pictures(
-    folder: Path,
-    tag: str,
-    network: InverseRenderer,
-    generator: Generator,
-    z: Tensor,
-    intrinsics: Tensor | None,
-    real_images: Tensor,
-) -> dict[str, Image.Image]:
-    """Write `geod_pictures` as NAME-TAG.png; returns them. Raises OSError."""
-    pictures = geod_pictures(network, generator, z, intrinsics, real_images)
-    for name, picture in pictures.items():
-        save_image(folder / f"{name}-{tag}.png", picture)
-    return pictures
 
 
 @torch.no_grad()

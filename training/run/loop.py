@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
+from dnnlib import (
+    StopSignals,
+    UserError,
+    atomic_write,
+    code_version,
+    first_line,
+    remove_leftovers,
+    say_now,
+)
 from metrics.poses import flip_consistency
 from metrics.registry import compute
 from torch_utils import distributed, ops
@@ -26,11 +34,11 @@ from training.data.dataset import ImageDataset, LabelUse
 from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
 from training.files.network_file import save_network
 from training.files.transfer import start_from
-from training.outputs.figures import save_image_grid
+from training.outputs.figures import save_image, save_image_grid
 from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
 from training.run.after_snapshot import AfterSnapshot
-from training.run.geod_snapshots import save_geod_pictures
+from training.run.geod_snapshots import geod_pictures
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
     checkpoints,
@@ -40,7 +48,7 @@ from training.run.run_folder import (
     rename_unused,
     surplus_networks,
 )
-from training.run.snapshots import save_snapshot_pictures
+from training.run.snapshots import snapshot_pictures
 from training.step import Trainer
 
 PICTURED = 32  # latents and photographs in the pictures of a snapshot
@@ -334,8 +342,7 @@ class Run:
             except Exception as error:
                 if is_broken_connection(error):
                     raise
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                self.reporter.say(f"WARNING: no {name} ({reason}); going on")
+                self.reporter.say(f"WARNING: no {name} ({first_line(error)}); going on")
             else:
                 self.reporter.metric(result, trainer.kimg, self._network_name)
 
@@ -415,16 +422,15 @@ class Run:
             intrinsics = intrinsics[torch.arange(PICTURED) % len(intrinsics)]
         else:
             intrinsics = None
-        folder, tag, generator = self.folder, kimg_tag(trainer.kimg), trainer.averaged_generator
+        generator, discriminator = trainer.averaged_generator, trainer.averaged_discriminator
         z = latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device)
         inputs = z, intrinsics, self._photographs.to(trainer.device)
         size = config.run.snapshot_resolution
-        pictures = save_snapshot_pictures(
-            *(folder, tag, generator, trainer.averaged_discriminator), *inputs, resolution=size
-        )
+        pictures = snapshot_pictures(generator, discriminator, *inputs, resolution=size)
         if trainer.supervisor is not None:
-            network = trainer.supervisor.network
-            pictures |= save_geod_pictures(folder, tag, network, generator, *inputs)
+            pictures |= geod_pictures(trainer.supervisor.network, generator, *inputs)
+        for name, picture in pictures.items():
+            save_image(self.folder / f"{name}-{kimg_tag(trainer.kimg)}.png", picture)
         arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
         self.reporter.pictures(arrays, trainer.kimg)
 

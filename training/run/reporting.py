@@ -17,7 +17,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from dnnlib import UserError, append_line, atomic_write, code_version
+from dnnlib import UserError, append_line, atomic_write, code_version, first_line
 from metrics.result import MetricResult
 from torch_utils.training_stats import Stat
 from training.run.wandb_run import start_wandb
@@ -225,8 +225,7 @@ class Reporter:
             try:
                 self._end_mirror = start_wandb(project, folder, config)
             except Exception as error:  # of its own kinds
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                self.say(f"WARNING: no Weights & Biases ({reason}); going on without")
+                self.say(f"WARNING: no Weights & Biases ({first_line(error)}); going on without")
 
     def close(self) -> None:
         """End the bar and flush TensorBoard's file."""

@@ -1,37 +1,18 @@
 """The pictures of a snapshot: what a run looks like at one moment of its training."""
 
-from pathlib import Path
-
 import torch
 from PIL import Image
 from torch import Tensor
 
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, View
-from training.outputs.figures import depth_colors, normal_colors, pose_plot, save_image, tile
+from training.outputs.figures import depth_colors, normal_colors, pose_plot, tile
 from training.outputs.objects import Objects, latents_of_seeds, own_pose
 
 TURNS = (-40, -20, 0, 20, 40)  # yaws of the objects that a snapshot turns, degrees
 TURNED_OBJECTS = 8
 AT_ONCE = 4  # objects or photographs; bounds memory
 POSES_DRAWN = 1000  # of the generator's distribution, for the plot
-
-
-def save_snapshot_pictures(
-    folder: Path,
-    tag: str,
-    generator: Generator,
-    discriminator: Discriminator,
-    z: Tensor,
-    intrinsics: Tensor | None,
-    real_images: Tensor,
-    resolution: int | None = None,
-) -> dict[str, Image.Image]:
-    """Write `snapshot_pictures` as NAME-TAG.png; returns them. Raises OSError."""
-    pictures = snapshot_pictures(generator, discriminator, z, intrinsics, real_images, resolution)
-    for name, picture in pictures.items():
-        save_image(folder / f"{name}-{tag}.png", picture)
-    return pictures
 
 
 @torch.no_grad()

@@ -11,8 +11,6 @@ import pytest
 import trimesh
 from PIL import Image
 
-from tests.pof3d.viewer.test_server import free_port
-
 pytest.importorskip("viser", reason="viser is not installed")
 pytest.importorskip("selenium", reason="selenium is not installed")
 
@@ -20,6 +18,7 @@ from selenium.webdriver import ActionChains, Chrome, ChromeOptions  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 
+from benchmarks.kill_drill import free_port
 from pof3d.viewer.server import Viewer  # noqa: E402
 from pof3d.viewer.source import NetworkSource  # noqa: E402
 from tests.helpers import wait_until

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.kill_drill import free_port
 from tests.helpers import PATIENCE, small_discriminator, small_generator
 from training.files.network_file import save_network
 
@@ -22,12 +23,6 @@ def viewer(tmp_path) -> Iterator[Viewer]:
     viewer = Viewer(NetworkSource(tmp_path), port=free_port())
     yield viewer
     viewer.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def answers(address: str, port: int) -> bool:

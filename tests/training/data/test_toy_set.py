@@ -30,7 +30,7 @@ def head(seed: int) -> toy.Head:
 @pytest.fixture(scope="module")
 def toy_zip(tmp_path_factory):
     path = tmp_path_factory.mktemp("toy") / "toy.zip"
-    make_toy_dataset(path, count=40, resolution=32, seed=7, progress=False)
+    make_toy_dataset(path, count=40, resolution=32, seed=7)
     return path
 
 
@@ -55,8 +55,8 @@ def test_bytes_depend_on_the_seed_and_not_on_the_number_of_processes(
     toy_zip, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("os.cpu_count", lambda: 3)
-    make_toy_dataset(tmp_path / "same.zip", 40, 32, seed=7, progress=False)
-    make_toy_dataset(tmp_path / "other.zip", 40, 32, seed=8, progress=False)
+    make_toy_dataset(tmp_path / "same.zip", 40, 32, seed=7)
+    make_toy_dataset(tmp_path / "other.zip", 40, 32, seed=8)
     assert (tmp_path / "same.zip").read_bytes() == toy_zip.read_bytes()
     assert (tmp_path / "other.zip").read_bytes() != toy_zip.read_bytes()
 
@@ -90,7 +90,7 @@ def test_ten_thousand_images_take_less_than_four_minutes_of_processor_time(tmp_p
         return sum(u.ru_utime + u.ru_stime for u in usage)
 
     before = used()
-    make_toy_dataset(tmp_path / "toy.zip", 1000, 64, seed=0, progress=False)
+    make_toy_dataset(tmp_path / "toy.zip", 1000, 64, seed=0)
     assert used() - before < 24
 
 

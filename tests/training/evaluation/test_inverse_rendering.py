@@ -25,7 +25,7 @@ COUNT = 6
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("toy") / "heads.zip"
-    make_toy_dataset(path, COUNT, 32, seed=3, progress=False)
+    make_toy_dataset(path, COUNT, 32, seed=3)
     return path
 
 

@@ -177,7 +177,7 @@ def test_truth_comes_from_labels_or_from_the_toy_set(tmp_path: Path):
     assert torch.allclose(found.labels, labels)
     assert torch.allclose(found.true_directions, -labels[:, [2, 6, 10]])
 
-    make_toy_dataset(tmp_path / "toy.zip", 5, 32, seed=0, progress=False)
+    make_toy_dataset(tmp_path / "toy.zip", 5, 32, seed=0)
     true = open_evaluation_data(tiny_config(tmp_path / "toy.zip").data, 0).true_directions
     poses = torch.from_numpy(load_ground_truth(tmp_path / "toy.zip").pose)
     origins = toy_cameras(poses)[:, :3, 3]

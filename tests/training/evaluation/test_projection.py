@@ -24,7 +24,7 @@ from training.outputs.projection import Projection
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     path = tmp_path_factory.mktemp("toy") / "toy.zip"
-    make_toy_dataset(path, 4, 32, seed=7, progress=False)
+    make_toy_dataset(path, 4, 32, seed=7)
     return path
 
 

@@ -19,7 +19,7 @@ def command(code: str, *words: str) -> str:
 
 def run(photographs: Path, folder: Path, monkeypatch, hook: str) -> str:
     """Two snapshots; returns the log."""
-    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_, **__: {})
+    monkeypatch.setattr(loop, "snapshot_pictures", lambda *_, **__: {})
     length = {"run__kimg": 0.008, "run__tick": 0.004, "run__snap": 1}
     assert train(tiny_config(photographs, **length, run__after_snapshot=hook), folder) is None
     return (folder / "log.txt").read_text()

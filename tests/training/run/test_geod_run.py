@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from dnnlib import UserError
-from tests.helpers import tiny_config, write_photographs
+from tests.helpers import tiny_config
 from tests.training.run.test_resume import assert_same_run, run, same
 from training import losses
 from training.config import Config
@@ -38,15 +38,10 @@ GEOD = {
 }
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory) -> Path:
-    return write_photographs(tmp_path_factory.mktemp("data") / "photographs")
-
-
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_, **__: {})
-    monkeypatch.setattr(loop, "save_geod_pictures", lambda *_, **__: {})
+    monkeypatch.setattr(loop, "snapshot_pictures", lambda *_, **__: {})
+    monkeypatch.setattr(loop, "geod_pictures", lambda *_, **__: {})
 
 
 def config_of(photographs: Path, **changes) -> Config:

@@ -76,7 +76,7 @@ def threads(number: int) -> Iterator[None]:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_, **__: {})
+    monkeypatch.setattr(loop, "snapshot_pictures", lambda *_, **__: {})
 
 
 def contents(folder: Path) -> dict[Path, int]:
@@ -207,7 +207,7 @@ def in_two_processes(photographs: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     length = {"run__kimg": 0.02, "run__tick": 0.012, "run__snap": 1}
     config = settings(photographs, **length, run__gpus=2)
-    with mock.patch.object(loop, "save_snapshot_pictures", return_value={}):
+    with mock.patch.object(loop, "snapshot_pictures", return_value={}):
         assert run(config, folder / "whole") is None
         stop = {"stop_at": 2} if distributed.rank() == 1 else {}
         assert run(config, folder / "cut", **stop) == signal.SIGTERM
@@ -519,7 +519,7 @@ def killed_at(moment: "Moment", config: Config, folder: Path) -> None:
             write_half(original, *args)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with mock.patch.object(loop, "save_snapshot_pictures", lambda *_, **__: {}):
+    with mock.patch.object(loop, "snapshot_pictures", lambda *_, **__: {}):
         with mock.patch(moment.function, deadly):
             run(config, folder)
 

@@ -16,7 +16,7 @@ from training.run.wandb_run import check_wandb
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(loop, "save_snapshot_pictures", lambda *_, **__: {})
+    monkeypatch.setattr(loop, "snapshot_pictures", lambda *_, **__: {})
 
 
 def run(photographs: Path, folder: Path, kimg: float) -> str:
