@@ -261,9 +261,8 @@ def processes(setup: Setup) -> Iterator[str]:
         data.mkdir()
         sizes = QUICK if setup.quick else {"data.resolution": 128}
         write_noise(data, 2 * PER_GPU, sizes["data.resolution"])
-        settings = ["data.workers=0", *(f"{key}={value}" for key, value in sizes.items())]
-        chosen = [part for setting in settings for part in ("--set", setting)]
-        command = [str(ROOT / "train.py"), "--cfg", "ffhq", "--data", str(data), *chosen]
+        command = [str(ROOT / "train.py"), "--cfg", "ffhq", "--data", str(data)]
+        command += _set(sizes | {"data.workers": 0})
         command += ["--outdir", str(Path(folder) / "runs"), "--batch", str(2 * PER_GPU)]
         command += ["--kimg", f"{4 * PER_GPU / 1000}", "--tick", f"{2 * PER_GPU / 1000}"]
         command += ["--gpus", "2", "--device", setup.device.type]
@@ -282,10 +281,8 @@ def speed_of_steps(setup: Setup) -> Iterator[str]:
     """A step at batches of 4 and 32, with kernels and without, and its memory."""
     cfg = "toy" if setup.quick else "ffhq"
     for batch in (4,) if setup.quick else (4, 32):
-        settings = [f"run.batch={batch}", f"run.device={setup.device.type}"]
-        if setup.quick:
-            settings += [f"{key}={value}" for key, value in QUICK.items()]
-        chosen = [part for setting in settings for part in ("--set", setting)]
+        settings = {"run.batch": batch, "run.device": setup.device.type}
+        chosen = _set(settings | (QUICK if setup.quick else {}))
         repeats = "1" if setup.quick else "3"
         yield from _table("benchmarks.step", "--cfg", cfg, "--twins", "--repeats", repeats, *chosen)
         yield ""
@@ -295,8 +292,7 @@ def speed_of_samples(setup: Setup) -> Iterator[str]:
     """Images, views and meshes."""
     options = ["--device", setup.device.type, "--repeats", "1" if setup.quick else "5"]
     if setup.quick:
-        options += ["--shape-res", "32"]
-        options += [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
+        options += ["--shape-res", "32", *_set(QUICK)]
     yield from _table("benchmarks.sample", *options)
 
 
@@ -313,6 +309,11 @@ STAGES = {
     "samples": Stage("Speed of samples and shapes", speed_of_samples, 90),
 }
 QUICK_STAGES = tuple(name for name in STAGES if name != "ops")  # whose sizes are fixed
+
+
+def _set(settings: dict[str, Any]) -> list[str]:
+    """As options of a command line."""
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
 
 
 def _python(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,7 @@
 from .cli import Command, SeedList, escape_unencodable, finite
 from .destinations import check_destination, write_destination
 from .errors import OutOfMemory, UserError, first_line, out_of_memory
-from .files import append_bytes, append_line, atomic_write, cache_dir, remove_leftovers
+from .files import append_line, atomic_write, cache_dir, remove_leftovers
 from .seeds import LARGEST_SEED, Seeds
 from .signals import EXIT_STATUS_BASE, StopSignals, say_now, signals_unwind
 from .version import code_version
@@ -17,7 +17,6 @@ __all__ = [
     "Seeds",
     "StopSignals",
     "UserError",
-    "append_bytes",
     "append_line",
     "atomic_write",
     "cache_dir",

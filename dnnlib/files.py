@@ -116,15 +116,7 @@ def append_line(path: str | os.PathLike, line: str) -> None:
     Raises:
         OSError: where the file cannot be written; it is then as it was.
     """
-    append_bytes(path, f"{line}\n".encode(errors="backslashreplace"))
-
-
-def append_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Add to the end of a file all of the data or, when the disk is full, nothing.
-
-    Raises:
-        OSError: where the file cannot be written; it is then as it was.
-    """
+    data = f"{line}\n".encode(errors="backslashreplace")
     with open(path, "ab", buffering=0) as file:
         size = file.tell()
         try:

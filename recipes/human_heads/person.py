@@ -10,6 +10,7 @@ import numpy as np
 
 from .anatomy import Anatomy
 from .hairstyle import Hair
+from .light import Light
 
 # sRGB, from dark to light, of faces; ends and steps of a mixture.
 SKINS = np.array([
@@ -86,6 +87,20 @@ class Person(NamedTuple):
             hair=Hair.random(rng, color, maleness, age, curly=race == "african"),
             spots=int(rng.integers(2**31)),
         )  # fmt: skip
+
+
+class Shot(NamedTuple):
+    """What differs between photographs of one person.
+
+    expression: weights of targets. gaze: [2], radians by which both eyes turn right and up.
+    cam2world: [4, 4]. intrinsics: [3, 3], normalized by image size.
+    """
+
+    expression: dict[str, float]
+    gaze: np.ndarray
+    light: Light
+    cam2world: np.ndarray
+    intrinsics: np.ndarray
 
 
 def _between(palette: np.ndarray, place: float) -> np.ndarray:

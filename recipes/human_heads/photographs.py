@@ -14,8 +14,8 @@ from training.data.writer import png_bytes
 
 from .backdrop import random_backdrop
 from .light import Light
-from .person import Person, random_expression
-from .portrait import Model, Portrait, Shot, photograph
+from .person import Person, Shot, random_expression
+from .portrait import Model, Portrait, photograph
 
 Kind = Literal["studio", "wild"]
 KINDS = ("studio", "wild")

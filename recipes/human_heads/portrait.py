@@ -18,8 +18,8 @@ from .geometry import (
     vertex_normals,
 )
 from .hair import grow_hair
-from .light import Light, Points, irradiance, to_linear, to_srgb
-from .person import Person
+from .light import Points, irradiance, to_linear, to_srgb
+from .person import Person, Shot
 from .roots import Regions
 from .skin import albedo, eye_color, gloss
 
@@ -45,20 +45,6 @@ class Model(NamedTuple):
 
     anatomy: Anatomy
     regions: Regions
-
-
-class Shot(NamedTuple):
-    """What differs between photographs of one person.
-
-    expression: weights of targets. gaze: [2], radians by which both eyes turn right and up.
-    cam2world: [4, 4]. intrinsics: [3, 3], normalized by image size.
-    """
-
-    expression: dict[str, float]
-    gaze: np.ndarray
-    light: Light
-    cam2world: np.ndarray
-    intrinsics: np.ndarray
 
 
 class _Scene(NamedTuple):

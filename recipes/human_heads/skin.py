@@ -1,18 +1,13 @@
 """Colors of skin, lips, lids, teeth, shirts and eyes."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from .anatomy import LASHES, LEFT_EYE, RIGHT_EYE, SKIN, TEETH, TONGUE, Anatomy
 from .geometry import unit
 from .hairstyle import scalp_cover
 from .light import to_linear
-from .person import Person
+from .person import Person, Shot
 from .roots import beard_cover
-
-if TYPE_CHECKING:
-    from .portrait import Shot
 
 TEETH_COLOR, TONGUE_COLOR = (1.25, 1.20, 1.12), (0.60, 0.30, 0.30)
 MOUTH_COLOR, LASH_COLOR = (0.30, 0.10, 0.10), (0.05, 0.04, 0.04)
@@ -113,7 +108,7 @@ def _spots(seed: int, rest: np.ndarray) -> np.ndarray:
     return total[:, None]
 
 
-def eye_color(person: Person, shot: "Shot", rest: np.ndarray, falling: np.ndarray) -> np.ndarray:
+def eye_color(person: Person, shot: Shot, rest: np.ndarray, falling: np.ndarray) -> np.ndarray:
     """Linear RGB [P, 3] of points on the eyes, given where they are at rest and their light."""
     mirrored = np.where(rest[:, :1] > 0, (1, 1, 1), (-1, 1, 1)).astype(np.float32)
     outward = unit(rest - EYE_CENTER * mirrored)

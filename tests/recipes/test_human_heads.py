@@ -30,9 +30,9 @@ from recipes.human_heads.geometry import Shapes, Strands, vertex_normals
 from recipes.human_heads.hair import grow_hair
 from recipes.human_heads.hairstyle import STYLES
 from recipes.human_heads.light import Light, shadow_map
-from recipes.human_heads.person import EXPRESSIONS, Person, random_expression
+from recipes.human_heads.person import EXPRESSIONS, Person, Shot, random_expression
 from recipes.human_heads.photographs import Settings, random_pose, take
-from recipes.human_heads.portrait import ORIGIN, SCALE, Model, Shot, photograph
+from recipes.human_heads.portrait import ORIGIN, SCALE, Model, photograph
 from recipes.human_heads.roots import find_regions
 from tests.helpers import PATIENCE, wait_until
 from training.cameras import pose_from_degrees

@@ -44,7 +44,6 @@ def convert(
     crop: str = "center",
     max_images: int | None = None,
     skip_bad: bool = False,
-    say: Callable[[str], None] = tqdm.write,
 ) -> Conversion:
     """Square, resize and pack images; their camera labels follow every crop and turn.
 
@@ -59,13 +58,12 @@ def convert(
         max_images: only the first so many by name.
         skip_bad: leave out images that cannot be read or whose label is faulty, and labels that
             cannot be read at all, instead of stopping.
-        say: gets a line on whatever is left out.
 
     Raises:
         UserError: for bad data, or where the zip cannot be written.
     """
     archive = DatasetArchive(source)
-    labels = _usable_labels(archive, skip_bad, say)
+    labels = _usable_labels(archive, skip_bad)
     names = archive.image_names()
     convert_one = functools.partial(_convert_one, archive, labels, resolution, crop)
     new_labels, skipped = [], 0
@@ -74,7 +72,7 @@ def convert(
             if isinstance(converted, _Converted):
                 new_labels.append((writer.add_image(converted.png), converted.label))
             elif skip_bad:
-                say(f"skipped: {converted}")
+                tqdm.write(f"skipped: {converted}")
                 skipped += 1
             else:
                 raise UserError(
@@ -106,11 +104,11 @@ def _convert_one(
     return _Converted(png_bytes(to_square(image, resolution, crop)), label)
 
 
-def _usable_labels(archive: DatasetArchive, skip_bad: bool, say: Callable[[str], None]) -> Labels:
+def _usable_labels(archive: DatasetArchive, skip_bad: bool) -> Labels:
     """Labels without faults, or with those that `skip_bad` deals with."""
     labels = read_labels(archive)
     for note in [*archive.notes, *labels.notes]:
-        say(f"note: {note}")
+        tqdm.write(f"note: {note}")
     if labels.faults and not skip_bad:
         raise UserError(
             f"{printable(archive.path)}: {labels.faults[0]}; `dataset_tool.py check` lists all "
@@ -118,7 +116,7 @@ def _usable_labels(archive: DatasetArchive, skip_bad: bool, say: Callable[[str],
         )
     if labels.cameras is None:
         for fault in labels.faults:
-            say(f"skipped: {fault}")
+            tqdm.write(f"skipped: {fault}")
     return labels
 
 
