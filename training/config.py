@@ -261,7 +261,7 @@ class RunConfig(_Section):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto",
         description="of activations; fp16: of D's largest blocks and super-resolution; bf16: of "
-        "all convolutions; auto: fp16 on CUDA, fp32 on a CPU",
+        "all convolutions; auto: fp16 on CUDA, bf16 on a CPU with avx512_bf16, else fp32",
     )
     ops: Literal["auto", "torch", "native"] | None = Field(
         None, description="compiled operations; null: as POF3D_OPS says, else auto"
