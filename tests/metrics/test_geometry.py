@@ -97,17 +97,13 @@ def test_enlarged_images_are_compared_at_their_own_size():
     assert errors.color < 0.03 and errors.depth < 0.01
 
 
-def test_a_picture_that_turns_with_the_camera_is_inconsistent():
-    """The same picture from everywhere, as of a card that follows the camera."""
+@pytest.mark.parametrize("part, error", [("image", "color"), ("depth", "depth")])
+def test_what_turns_with_the_camera_is_inconsistent(part, error):
+    """The same from everywhere, as of a card that follows the camera."""
     views = head_views()
-    stuck = views.image[:, :1].expand_as(views.image)
-    assert mean_errors(views._replace(image=stuck)).color > 3 * mean_errors(views).color
-
-
-def test_depth_that_does_not_turn_is_inconsistent():
-    views = head_views()
-    stuck = views.depth[:, :1].expand_as(views.depth)
-    assert mean_errors(views._replace(depth=stuck)).depth > 3 * mean_errors(views).depth
+    stuck = getattr(views, part)[:, :1].expand_as(getattr(views, part))
+    found = mean_errors(views._replace(**{part: stuck}))
+    assert getattr(found, error) > 3 * getattr(mean_errors(views), error)
 
 
 def test_flat_depth_warps_to_wrong_colors():

@@ -33,7 +33,7 @@ class GroundTruth(NamedTuple):
     def to_bytes(self, **others: np.ndarray) -> bytes:
         """The contents of the file `ground_truth.npz`, with other arrays besides."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **self._asdict(), **others)
+        np.savez_compressed(buffer, **(self._asdict() | others))
         return buffer.getvalue()
 
 

@@ -186,9 +186,16 @@ def test_start_from_copies_both_networks(networks, path):
         assert all(p.requires_grad for p in network.parameters())
 
 
-def test_start_from_other_sizes_is_one_line(path):
-    other = small_generator(generator__w_dim=24), small_discriminator()
-    with pytest.raises(UserError, match="other sizes or axes.*: add --set generator.w_dim=16$"):
+@pytest.mark.parametrize(
+    "change, needed",
+    [
+        ({"generator__w_dim": 24}, "generator.w_dim=16"),
+        ({"rendering__plane_axes": "eg3d"}, "rendering.plane_axes=full"),
+    ],
+)
+def test_start_from_other_sizes_or_axes_is_one_line(path, change, needed):
+    other = small_generator(**change), small_discriminator()
+    with pytest.raises(UserError, match=f"other sizes or axes.*: add --set {needed}$"):
         start_from(path, *other)
 
 
@@ -252,12 +259,6 @@ def test_finer_planes_begin_as_the_coarse_ones(tmp_path):
     torch.testing.assert_close(planes.flatten(1, 2), expected)
     planes.square().sum().backward()
     assert fine.backbone.synthesis.b32.torgb.weight.grad.norm() > 0
-
-
-def test_start_from_a_field_of_other_axes_is_one_line(path):
-    other = small_generator(rendering__plane_axes="eg3d"), small_discriminator()
-    with pytest.raises(UserError, match="add --set rendering.plane_axes=full"):
-        start_from(path, *other)
 
 
 def test_a_run_that_starts_from_weights(tmp_path, monkeypatch):
