@@ -1,7 +1,7 @@
 """Start a run from the weights of a network file."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -56,7 +56,9 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
         shared = tuple(key for key in shared if key != "generator.plane_resolution")
     _require_same(path, network.config, generator.config, shared)
     own = ("pose_source.",) if same_mapping else ("pose_source.", "backbone.mapping.")
-    weights = _with_own(network.generator.state_dict(), generator.state_dict(), own)
+    weights = _with_own(
+        network.generator.state_dict(), generator.state_dict(), lambda name: name.startswith(own)
+    )
     if theirs < ours:
         weights = _with_silent_blocks(weights, generator.state_dict(), theirs)
     done = f"starting from the weights of {path}"
@@ -68,7 +70,9 @@ def start_from(path: Path, generator: Generator, discriminator: Discriminator) -
     weights = source.state_dict()
     if source.resolution != discriminator.resolution:
         lower = min(source.resolution, discriminator.resolution)
-        weights = _keep_own_above(weights, discriminator.state_dict(), lower)
+        weights = _with_own(
+            weights, discriminator.state_dict(), lambda name: _is_above(name, lower)
+        )
         done += f"; the discriminator begins afresh above {lower} px"
     _copy_weights(weights, discriminator, f"the discriminator in {path}")
     return done
@@ -89,11 +93,19 @@ def _require_same(path: Path, theirs: Config, ours: Config, settings: Sequence[s
 def _with_own(
     weights: Mapping[str, torch.Tensor],
     own: Mapping[str, torch.Tensor],
-    prefixes: tuple[str, ...],
+    is_own: Callable[[str], bool],
 ) -> dict[str, torch.Tensor]:
-    """Weights, but `own` where names begin with one of the prefixes."""
-    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(prefixes)}
-    return kept | {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
+    """Weights, but `own` where names are so."""
+    kept = {name: tensor for name, tensor in weights.items() if not is_own(name)}
+    return kept | {name: tensor for name, tensor in own.items() if is_own(name)}
+
+
+def _is_above(name: str, resolution: int) -> bool:
+    """Whether a discriminator's tensor is of a block above a resolution, or reads images there."""
+    block = re.match(r"b(\d+)\.", name)
+    return name.startswith(f"b{resolution}.fromrgb.") or (
+        block is not None and int(block[1]) > resolution
+    )
 
 
 def _with_silent_blocks(
@@ -117,18 +129,3 @@ def _copy_weights(weights: Mapping[str, torch.Tensor], target: nn.Module, source
             f"{source} has other sizes than this configuration "
             f"({str(error).splitlines()[1].strip()})"
         ) from error
-
-
-def _keep_own_above(
-    weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], resolution: int
-) -> dict[str, torch.Tensor]:
-    """A discriminator's weights with `own` above a resolution, and in what reads images there."""
-
-    def above(name: str) -> bool:
-        block = re.match(r"b(\d+)\.", name)
-        return name.startswith(f"b{resolution}.fromrgb.") or (
-            block is not None and int(block[1]) > resolution
-        )
-
-    below = {name: tensor for name, tensor in weights.items() if not above(name)}
-    return below | {name: tensor for name, tensor in own.items() if above(name)}
