@@ -4,8 +4,8 @@ python -m training.evaluation.projection --network FILE [--data heads.zip]
 
 The first photograph of each identity is projected, and the object found is turned as the camera of
 each other one is: the pictures from there show what the projection knows of unseen sides. The
-*bound* is what the same search makes of the true picture from there, if it is given that one
-instead: better than this the network can hardly show a head.
+*bound* is what the same search makes of all photographs of an identity together, for which it finds
+one object: no search by the first one alone can be expected to show the others better.
 """
 
 import dataclasses
@@ -52,10 +52,10 @@ class ProjectionScores:
     Attributes:
         input_psnr: of the view that was given.
         unseen_psnr: of the views from the sides.
-        bound_psnr: of these views where they were given.
+        bound_psnr: of these views, of objects that were found by all photographs.
         unseen_distance: mean square difference of EfficientNet-Lite0's features, of views from the
             sides.
-        bound_distance: of these views where they were given.
+        bound_distance: of these views, of objects that were found by all photographs.
         start_pose_error: angle between the start pose's viewing direction and the true one,
             degrees.
         pose_error: the same after the search.
@@ -101,10 +101,9 @@ def evaluate(
     given = _project_all(network, images[:, 0], options)
     parts = zip(given, turns.split(AT_ONCE), strict=True)
     turned = torch.cat([_turned_views(part.objects, alignment, turn) for part, turn in parts])
-    unseen = images[:, 1:].flatten(0, 1)
-    direct = torch.cat([part.images for part in _project_all(network, unseen, options)])
-    unseen_psnr, unseen_distance = _compare(turned.flatten(0, 1), unseen, features)
-    bound_psnr, bound_distance = _compare(direct, unseen, features)
+    together = torch.cat([part.images for part in _project_all(network, images, options)])
+    unseen_psnr, unseen_distance = _compare(turned, images[:, 1:], features)
+    bound_psnr, bound_distance = _compare(together[:, 1:], images[:, 1:], features)
 
     def pose_error(poses: Tensor) -> float:
         return _pose_error(generator, poses, alignment, cameras[:, 0])
@@ -158,8 +157,8 @@ def _turned_views(objects: Objects, alignment: Alignment, turns: Tensor) -> Tens
 
 @torch.no_grad()
 def _compare(images: Tensor, true: Tensor, features: nn.Module) -> tuple[float, float]:
-    """Median PSNR and distance of features, of images in [-1, 1] against uint8 ones."""
-    expected = to_float(true).to(images)
+    """Median PSNR and distance of features: [N, V, 3, R, R] in [-1, 1] against uint8 ones."""
+    images, expected = images.flatten(0, 1), to_float(true).to(images).flatten(0, 1)
     seen, wanted = (features(feature_images(part.cpu())) for part in (images, expected))
     distance = mean_square(seen - wanted)
     return psnr(images, expected).median().item(), distance.median().item()
@@ -183,6 +182,7 @@ def _pose_error(generator: Generator, pose: Tensor, alignment: Alignment, camera
 @click.option("--steps", type=click.IntRange(min=1), default=ProjectionOptions.steps)
 @click.option("--prior-weight", type=float, default=ProjectionOptions.prior_weight)
 @click.option("--perceptual-weight", type=float, default=ProjectionOptions.perceptual_weight)
+@click.option("--mirror-weight", type=float, default=ProjectionOptions.mirror_weight)
 @click.option("--tune-steps", type=click.IntRange(min=0), default=ProjectionOptions.tune_steps)
 def main(network: str, data: Path | None, count: int, **chosen: Any) -> None:
     """Measure projections of photographs whose identities training has not seen; prints JSON."""
