@@ -34,10 +34,10 @@ from recipes.human_heads.person import EXPRESSIONS, Person, random_expression
 from recipes.human_heads.photographs import Settings, random_pose, take
 from recipes.human_heads.portrait import ORIGIN, SCALE, Model, Shot, photograph
 from recipes.human_heads.roots import find_regions
-from training.cameras import pose_from_degrees
+from training.cameras import orbit, pose_from_degrees
 from training.data.dataset import ImageDataset
 from training.data.ground_truth import load_ground_truth
-from training.data.toy_heads import BACKGROUND_DEPTH, RADIUS, toy_cameras, toy_intrinsics
+from training.data.toy_heads import BACKGROUND_DEPTH, PIVOT, RADIUS, toy_cameras, toy_intrinsics
 
 CENTER, RADII = np.array([0.0, 7.35, 0.55]), np.array([0.76, 1.15, 0.97])
 REAL_SHA256 = anatomy_module.SHA256
@@ -287,6 +287,16 @@ def test_wild_pictures_differ_from_studio_ones_in_backdrop_and_crop(model):
     assert (np.abs(np.log(focal / toy_intrinsics()[0, 0].item())) < 0.08).all()
     assert len(set(focal)) == 8 and 0 < np.abs(column - 0.5).max() < 0.04
     assert [shot.truth.identity for shot in shots[0]] == [s.truth.identity for s in shots[1]]
+
+
+def test_turned_photographs_are_of_one_moment_from_cameras_that_orbit_it(model):
+    settings = Settings("studio", 32, 0, (0.4, 0.2), 1)
+    plain = [take(i, model, settings) for i in range(2)]
+    turned = [take(i, model, settings._replace(turns=(0, 30))) for i in range(4)]
+    assert [shot.png for shot in turned[::2]] == [shot.png for shot in plain]
+    assert len({shot.truth.identity.item() for shot in turned}) == 2
+    cameras = torch.from_numpy(np.stack([shot.truth.cam2world for shot in turned]))
+    torch.testing.assert_close(cameras[1::2], orbit(cameras[::2], 30, PIVOT))
 
 
 def test_depths_of_large_pictures_are_reduced(model):
