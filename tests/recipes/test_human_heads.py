@@ -42,7 +42,7 @@ from training.data.toy_heads import BACKGROUND_DEPTH, PIVOT, RADIUS, toy_cameras
 CENTER, RADII = np.array([0.0, 7.35, 0.55]), np.array([0.76, 1.15, 0.97])
 REAL_SHA256 = anatomy_module.SHA256
 EYE = (0.3078, 7.2842, 1.2454)
-SAMPLE = Path(__file__).parents[1] / "data" / "human_heads_32.zip"
+SAMPLE = Path(__file__).parents[1] / "data" / "human_heads_64.zip"
 
 
 def ball(center, radii, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -388,7 +388,7 @@ def test_a_run_that_is_stopped_leaves_nothing(wheel, tmp_path):
 
 def test_the_sample_beside_the_tests_is_whole():
     dataset, truth = ImageDataset(SAMPLE), load_ground_truth(SAMPLE)
-    assert len(dataset) == len(truth.pose) and SAMPLE.stat().st_size < 200_000
+    assert len(dataset) == len(truth.pose) and SAMPLE.stat().st_size < 300_000
     for image, depth in zip(dataset, truth.depth, strict=True):
         assert ((image < 255).any(dim=0).numpy() | (depth > 3)).all()
 
