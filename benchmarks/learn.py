@@ -17,6 +17,7 @@ import torch
 
 from dnnlib import Command, UserError, atomic_write
 from metrics.registry import check_names, compute
+from metrics.runner import Runner
 from torch_utils import ops
 from torch_utils.devices import select_device
 from torch_utils.memory import keep_freed_memory
@@ -68,7 +69,7 @@ def measured(trainer: Trainer, names: list[str]) -> dict[str, float]:
     config = trainer.config
     data = open_evaluation_data(config.data, config.run.seed)
     networks = trainer.averaged_generator, trainer.averaged_discriminator
-    context = data.context(*networks, trainer.device)
+    context = data.context(*networks, Runner(trainer.device))
     results = [compute(name, context) for name in names]
     return {name: next(iter(r.values.values())) for name, r in zip(names, results, strict=True)}
 

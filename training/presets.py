@@ -95,8 +95,8 @@ PRESETS["small"] = with_changes(
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
-# Presets whose R1 weight follows from resolution and batch, unless it is given.
-WITHOUT_GAMMA = ("custom", "small")
+# Presets of no data set: what is not given is taken from the photographs.
+UNTUNED = ("custom", "small")
 PRESET_ALIASES = {"shapenet": "shapenet_cars", "shapenetcars": "shapenet_cars"}
 
 

@@ -22,6 +22,7 @@ from dnnlib import (
 )
 from metrics.poses import flip_consistency
 from metrics.registry import compute
+from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
@@ -335,7 +336,7 @@ class Run:
         """Metrics of the averaged networks, by all processes; one that fails costs a warning."""
         trainer, data = self.trainer, self.evaluation_data
         networks = trainer.averaged_generator, trainer.averaged_discriminator
-        context = data.context(*networks, trainer.device)
+        context = data.context(*networks, Runner(trainer.device))
         for name in self.config.run.metrics:
             try:
                 result = compute(name, context)
