@@ -137,6 +137,15 @@ def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tm
     config = json.loads(small.stdout[small.stdout.index("{") :])
     assert config["generator"]["w_dim"] == 64
     assert config["rendering"]["raw_resolution"] == config["data"]["resolution"] == 64
+    assert config["generator"]["plane_resolution"] == 64
+    assert config["generator"]["diversity_clarity"] == 0.5
+
+
+def test_a_resumed_network_has_different_objects_from_the_start(photographs, tmp_path):
+    arguments = ["--outdir", tmp_path, "--cfg", "small", "--data", photographs, "--dry-run"]
+    arguments += ["--set", "data.resolution=64", "--resume", ROOT / "models/heads.safetensors"]
+    said = run(*arguments).stdout
+    assert json.loads(said[said.index("{") :])["generator"]["diversity_clarity"] is None
 
 
 def test_two_processes_train(photographs, tmp_path):

@@ -144,6 +144,7 @@ class Request:
         if self.weights is not None:
             # ADA has less to adapt to (Karras et al. 2020b).
             changes.setdefault("augment.kimg", 100)
+            changes.setdefault("generator.diversity_clarity", None)  # they are different already
         return changes
 
 
