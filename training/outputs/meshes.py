@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_utils.ops import triplane_render
-from torch_utils.ops.triplane_render import FieldSamples
+from torch_utils.ops.triplane_render import FieldSamples, as_texels
 from training.networks.generator import Generator
 from training.outputs.coarse_to_fine import Field, SparseGrid, cells_to_march, sparse_grid
 
@@ -65,7 +65,7 @@ def point_field(
     decoder = generator.decoder.effective()
     if planes.device.type == "cpu":  # where the native op takes any number of colors
         decoder = decoder._replace(w2=decoder.w2[: 1 + colors], b2=decoder.b2[: 1 + colors])
-    texels = planes.movedim(2, 4).contiguous().movedim(4, 2)  # as the op wants them, once for all
+    texels = as_texels(planes)  # once for all parts
 
     @torch.no_grad()
     def field(points: Tensor) -> FieldSamples:
