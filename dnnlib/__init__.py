@@ -4,6 +4,7 @@ from .cli import Command, SeedList, escape_unencodable, finite
 from .destinations import check_destination, write_destination
 from .errors import OutOfMemory, UserError, out_of_memory
 from .files import append_bytes, append_line, atomic_write, cache_dir, remove_leftovers
+from .memory import keep_freed_memory
 from .seeds import LARGEST_SEED, Seeds
 from .signals import EXIT_STATUS_BASE, StopSignals, say_now
 from .version import code_version
@@ -25,6 +26,7 @@ __all__ = [
     "code_version",
     "escape_unencodable",
     "finite",
+    "keep_freed_memory",
     "out_of_memory",
     "remove_leftovers",
     "say_now",

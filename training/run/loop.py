@@ -11,13 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib import StopSignals, UserError, atomic_write, code_version, remove_leftovers, say_now
+from dnnlib import (
+    StopSignals,
+    UserError,
+    atomic_write,
+    code_version,
+    keep_freed_memory,
+    remove_leftovers,
+    say_now,
+)
 from metrics.poses import flip_consistency
 from metrics.registry import compute
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
-from torch_utils.memory import keep_freed_memory
 from torch_utils.training_stats import Stat
 from torch_utils.watchdog import is_broken_connection
 from training import old_names
