@@ -43,6 +43,17 @@ def select_precision(choice: str, device: torch.device) -> str:
     return "fp16" if device.type == "cuda" else "fp32"
 
 
+def inference_dtype(choice: str, device: torch.device | str) -> torch.dtype | None:
+    """Type of a trained network's activations; None: that of its weights.
+
+    choice: 'fp32', 'bf16', or 'auto': bf16 on a CPU that has instructions for it.
+    """
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    if choice == "auto" and torch.device(device).type == "cpu" and has_bf16():
+        return torch.bfloat16
+    return torch.bfloat16 if choice == "bf16" else None
+
+
 def restore_threads(threads: int, device: torch.device) -> list[str]:
     """Compute with so many threads on the CPU, where sums are rounded as threads share them.
 
