@@ -17,6 +17,7 @@ import torch
 
 from dnnlib import Command, UserError, atomic_write
 from metrics.registry import check_names, compute
+from metrics.runner import Runner
 from torch_utils import ops
 from torch_utils.devices import select_device
 from training.config import Config, parse_settings
@@ -63,10 +64,11 @@ def parse_goals(texts: tuple[str, ...]) -> dict[str, float]:
 
 
 def measured(trainer: Trainer, names: list[str]) -> dict[str, float]:
-    """The main value of each metric for the averaged generator and D."""
+    """The main value of each metric for the averaged networks."""
     config = trainer.config
     data = open_evaluation_data(config.data, config.run.seed)
-    context = data.context(trainer.averaged_generator, trainer.discriminator, trainer.device)
+    networks = trainer.averaged_generator, trainer.averaged_discriminator
+    context = data.context(*networks, Runner(trainer.device))
     results = [compute(name, context) for name in names]
     return {name: next(iter(r.values.values())) for name, r in zip(names, results, strict=True)}
 

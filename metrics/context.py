@@ -110,6 +110,8 @@ class Context:
         runner: shares the work among processes.
         detector: see `load_detector`.
         count: of samples; None leaves it to each metric.
+        true_depths: [N, r, r] of `all_images`, distances from the camera in world units, NaN where
+            nothing is; None where nobody knows them.
     """
 
     model: EvaluatedModel
@@ -119,6 +121,7 @@ class Context:
     runner: Runner
     detector: str = INCEPTION
     count: int | None = None
+    true_depths: Tensor | None = None
     _computed: dict[tuple, Any] = field(default_factory=dict)
 
     def cached(self, key: tuple, compute: Callable[[], T]) -> T:

@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .context import Views
+from .poses import angle_between
 
 # In pixel widths. Where depth changes more among a pixel and its neighbors is a silhouette or a
 # fold, and the pixel a mixture of surfaces. A point that lies farther behind the other
 # camera's surface is hidden from it.
 STEEPEST = 8.0
+SIMILAR_POSES = 64  # surfaces with which another is compared
 _OPAQUE = 0.999  # of interpolated 0/1 masks: all four neighbors are set
 
 
@@ -153,3 +155,30 @@ def _sound(depth: Tensor, mask: Tensor, intrinsics: Tensor) -> Tensor:
 
 def _enlarge(picture: Tensor, size: int) -> Tensor:
     return F.interpolate(picture, size=size, mode="bilinear", align_corners=False)
+
+
+class Surfaces(NamedTuple):
+    """N visible surfaces: viewing directions [N, 3]; depths [N, r, r], NaN where nothing is."""
+
+    directions: Tensor
+    depths: Tensor
+
+    def resized(self, size: int) -> "Surfaces":
+        """With depths of another resolution, each of one pixel: a mean would blur silhouettes."""
+        depths = F.interpolate(self.depths[:, None], size=(size, size), mode="nearest-exact")
+        return self._replace(depths=depths[:, 0])
+
+
+def nearest_depth_error(surface: Surfaces, known: Surfaces) -> Tensor:
+    """How far each surface is from the most similar known one, in units of depth: [N].
+
+    Of the `SIMILAR_POSES` surfaces that are known from the nearest directions, the one whose
+    silhouette overlaps most. NaN where none does.
+    """
+    apart = angle_between(surface.directions[:, None], known.directions[None])
+    near = apart.topk(min(SIMILAR_POSES, len(known.directions)), dim=1, largest=False).indices
+    depth, candidates = surface.depths[:, None], known.depths[near]
+    mask, masks = depth.isfinite(), candidates.isfinite()
+    overlap = (mask & masks).sum(dim=(2, 3)) / (mask | masks).sum(dim=(2, 3)).clamp(min=1)
+    best = overlap.argmax(dim=1)[:, None, None, None].expand(-1, 1, *depth.shape[2:])
+    return (depth - candidates.gather(1, best)).abs().flatten(1).nanmean(dim=1)

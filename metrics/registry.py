@@ -15,6 +15,7 @@ from .detectors import EFFICIENTNET
 from .quality import QualityName, measure_quality
 from .result import MetricResult
 from .views import (
+    measure_depth_error,
     measure_identity,
     measure_pose_distribution,
     measure_pose_error,
@@ -31,6 +32,7 @@ _OTHERS: dict[str, Callable[[Context], MetricResult]] = {
     "pose_flip_consistency": measure_pose_flip_consistency,
     "view_consistency": measure_view_consistency,
     "relief": measure_relief,
+    "depth_error": measure_depth_error,
     "identity_consistency": lambda context: measure_identity(context, context.detector),
     "identity_consistency-effnet": lambda context: measure_identity(context, EFFICIENTNET),
 }

@@ -1,7 +1,9 @@
 """What the pose and shape metrics ask of a network, and what they report."""
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from dnnlib import UserError
 from torch_utils.images import to_uint8
 
 from .context import Context
-from .geometry import relief, warp_errors
+from .geometry import Surfaces, nearest_depth_error, relief, warp_errors
 from .poses import align, flip_consistency, pose_distance, pose_errors
 from .result import MetricResult
 from .scores import identity_scores
@@ -155,6 +157,42 @@ def measure_relief(context: Context) -> MetricResult:
     )
 
 
+def measure_depth_error(context: Context) -> MetricResult:
+    """Visible surfaces of samples against the most similar true ones; see `nearest_depth_error`.
+
+    Returns:
+        depth_error, the mean over samples in world units, and _of_photographs, the same of other
+        photographs.
+
+    Raises:
+        UserError: where depths or poses are not known.
+    """
+    if context.true_depths is None:
+        raise UserError("depth_error: the depths of this data set are not known")
+    halves, depths = _estimated_and_true(context), context.true_depths[_compared(context)].double()
+    alignment, middle = align(*halves.fitted), len(depths) // 2
+    known = Surfaces(halves.fitted.true, depths[:middle])
+    others = Surfaces(halves.held_out.true, depths[middle:])
+
+    def of_samples(indices: range) -> Tensor:
+        view = context.model.views(indices, (0.0,))
+        depth, mask = view.depth[:, 0, 0].double(), view.mask[:, 0, 0]
+        directions = alignment(context.model.directions(indices).double())
+        surface = Surfaces(directions, depth.where(mask, math.nan))
+        return nearest_depth_error(surface, known.resized(depth.shape[-1]))
+
+    def of_photographs(indices: range) -> Tensor:
+        return nearest_depth_error(Surfaces(*(part[list(indices)] for part in others)), known)
+
+    count = context.count or OBJECTS
+    samples = context.runner.map(of_samples, count, "depth of samples")
+    photographs = context.runner.map(
+        of_photographs, min(count, len(depths) - middle), "depth of photographs"
+    )
+    numbers = {"": samples.nanmean().item(), "_of_photographs": photographs.nanmean().item()}
+    return MetricResult.of("depth_error", numbers)
+
+
 def measure_identity(context: Context, which: str) -> MetricResult:
     """Whether two views of a sample look more alike than views of two; see `identity_scores`.
 
@@ -194,10 +232,14 @@ class _Halves(NamedTuple):
     held_out: _Pairs
 
 
+def _compared(context: Context) -> np.ndarray:
+    """Numbers of the photographs whose poses are compared with the truth, drawn at random."""
+    return context.all_images.choose(context.count or POSES)
+
+
 def _estimated_and_true(context: Context) -> _Halves:
-    """Of up to `POSES` photographs, drawn at random."""
-    true = context.known_directions()
-    chosen = context.all_images.choose(context.count or POSES)
+    """Of the compared photographs, the first half and the second."""
+    true, chosen = context.known_directions(), _compared(context)
     if len(chosen) < 4:
         raise UserError(f"{len(chosen)} photographs are too few to compare poses: 4 are needed")
 

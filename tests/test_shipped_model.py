@@ -14,7 +14,7 @@ from training.files.network_file import load_network
 
 MODELS = Path(__file__).parents[1] / "models"
 SHIPPED, HEADS = MODELS / "toy.safetensors", MODELS / "heads.safetensors"
-PORTRAITS = Path(__file__).parent / "data" / "human_heads_32.zip"
+PORTRAITS = Path(__file__).parent / "data" / "human_heads_64.zip"
 
 
 @pytest.fixture(scope="module")

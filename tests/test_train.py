@@ -100,15 +100,31 @@ def test_training_never_reads_the_ground_truth(toy_heads, finished, tampering, t
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_custom_trains_on_any_folder_and_suggests_gamma(photographs, tmp_path):
+def test_custom_trains_on_any_folder_with_what_it_finds_there(photographs, tmp_path):
     """On the CPU with the small networks, and it says so."""
     arguments = [*tiny_arguments(), "--device", "cpu", "--kimg", "0.004"]
     result = run("--outdir", tmp_path, "--cfg", "custom", "--data", photographs, *arguments)
     assert result.returncode == 0, result.stderr
-    assert "--gamma is not given: taking 0.0512" in result.stdout
+    assert "--gamma 0.0512" in result.stdout and "white_background=true" in result.stdout
     assert "--cfg custom takes the networks of --cfg small, at 32 pixels" in result.stdout
     (folder,) = tmp_path.iterdir()
-    assert json.loads((folder / "config.json").read_text())["loss"]["gamma"] == 0.0512
+    config = json.loads((folder / "config.json").read_text())
+    assert config["loss"]["gamma"] == 0.0512 and config["rendering"]["white_background"]
+
+
+@pytest.mark.parametrize(
+    "given, expected", [([], False), (["--set", "rendering.white_background=true"], True)]
+)
+def test_a_background_that_is_not_white_is_found_unless_it_is_given(given, expected, tmp_path):
+    (tmp_path / "data").mkdir()
+    for number in range(4):  # a white border of some is that of a print
+        Image.new("RGB", (32, 32), "white" if number == 0 else "gray").save(
+            tmp_path / "data" / f"{number}.png"
+        )
+    arguments = ["--cfg", "small", "--data", tmp_path / "data", "--dry-run", *given]
+    said = run("--outdir", tmp_path / "runs", *arguments).stdout
+    config = json.loads(said[said.index("{") :])
+    assert config["rendering"]["white_background"] == expected
 
 
 def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tmp_path):
@@ -119,6 +135,15 @@ def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tm
     config = json.loads(small.stdout[small.stdout.index("{") :])
     assert config["generator"]["w_dim"] == 64
     assert config["rendering"]["raw_resolution"] == config["data"]["resolution"] == 64
+    assert config["generator"]["plane_resolution"] == 64
+    assert config["generator"]["diversity_clarity"] == 0.5
+
+
+def test_a_resumed_network_has_different_objects_from_the_start(photographs, tmp_path):
+    arguments = ["--outdir", tmp_path, "--cfg", "small", "--data", photographs, "--dry-run"]
+    arguments += ["--set", "data.resolution=64", "--resume", ROOT / "models/heads.safetensors"]
+    said = run(*arguments).stdout
+    assert json.loads(said[said.index("{") :])["generator"]["diversity_clarity"] is None
 
 
 def test_two_processes_train(photographs, tmp_path):

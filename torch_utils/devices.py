@@ -33,14 +33,16 @@ def constant(numbers: Any, like: Tensor) -> Tensor:
 
 
 def select_precision(choice: str, device: torch.device) -> str:
-    """What networks compute in: 'fp32', 'fp16', 'bf16', or 'auto': fp16 on CUDA, as published.
+    """What networks compute in: 'fp32', 'fp16', 'bf16', or 'auto'.
 
-    On the CPU, 'auto' is fp32: bf16 is faster on some processors, but whole runs in bf16 have not
-    been compared.
+    'auto' is fp16 on CUDA, as published, and bf16 on a CPU that has instructions for it.
     """
     if choice != "auto":
         return choice
-    return "fp16" if device.type == "cuda" else "fp32"
+    if device.type == "cuda":
+        return "fp16"
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in old torch
+    return "bf16" if known.get("avx512_bf16") else "fp32"
 
 
 def inference_dtype(choice: str, device: torch.device | str) -> torch.dtype | None:

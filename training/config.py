@@ -227,7 +227,7 @@ class OptimConfig(_Section):
     beta2: Share = Field(0.99, description="Adam's beta_2")
     eps: PositiveFloat = Field(1e-8, description="Adam's epsilon")
     ema_kimg: PositiveFloat | None = Field(
-        None, description="half-life of the moving average of G; null: batch * 10 / 32"
+        None, description="half-life of the moving averages of G and D; null: batch * 10 / 32"
     )
     ema_rampup: PositiveFloat | None = Field(
         0.05, description="that half-life is at most this share of the images so far"
@@ -261,7 +261,7 @@ class RunConfig(_Section):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto",
         description="of activations; fp16: of D's largest blocks and super-resolution; bf16: of "
-        "all convolutions; auto: fp16 on CUDA, fp32 on a CPU",
+        "all convolutions; auto: fp16 on CUDA, bf16 on a CPU with avx512_bf16, else fp32",
     )
     ops: Literal["auto", "torch", "native"] | None = Field(
         None, description="compiled operations; null: as POF3D_OPS says, else auto"

@@ -15,6 +15,8 @@ R1_RATE = 0.008  # per step, of the factor's logarithm at most
 R1_LARGEST = 100.0
 PSI_RATE = 0.001  # per step, at most
 PSI_MARGIN = 0.1  # of the explained share; farther from `clarity` psi moves at full rate
+PSI_PATIENCE = 2000  # steps, after which psi grows in any case,
+PSI_SLOWEST = 20_000  # to 1 within so many
 DECAY = 0.99  # per step, of moments: they are those of hundreds of images
 
 Terms = dict[str, Tensor]
@@ -88,7 +90,8 @@ class Diversity(nn.Module):
     Not in the paper. Unposed images do not distinguish an object that turns from a camera that
     does, and turned objects are learned first. While all are alike, only cameras make images differ
     in pose, and D learns to estimate them. Should objects turn later on, D's estimates of known
-    cameras become worse, and psi falls again.
+    cameras become worse, and psi falls again; but not for ever, since an object that looks alike
+    from all sides would never become several.
 
     Args:
         clarity: share of the variance of generated poses that D's estimates have to explain for psi
@@ -96,12 +99,14 @@ class Diversity(nn.Module):
     """
 
     psi: Tensor
+    steps: Tensor
     moments: Tensor  # of generated poses (h, v): mean, mean square; then mean squared error of D
 
     def __init__(self, clarity: float):
         super().__init__()
         self.clarity = clarity
         self.register_buffer("psi", torch.zeros([]))
+        self.register_buffer("steps", torch.zeros([]))
         self.register_buffer("moments", torch.zeros(3, 2))
 
     def explained(self) -> Tensor:
@@ -116,7 +121,9 @@ class Diversity(nn.Module):
         new = torch.stack([poses.mean(dim=0), poses.square().mean(dim=0), error.mean(dim=0)])
         _follow(self.moments, distributed.all_reduce_mean(new))
         change = PSI_RATE * ((self.explained() - self.clarity) / PSI_MARGIN).clamp(-1, 1)
-        self.psi.add_(change).clamp_(0, 1)
+        self.steps.add_(1)
+        least = ((self.steps - PSI_PATIENCE) / PSI_SLOWEST).clamp(min=0, max=1)
+        self.psi.add_(change).clamp_(max=1).clamp_(min=least)
 
 
 class Feedback:

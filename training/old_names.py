@@ -52,8 +52,12 @@ def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def current_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's training state under today's names of its parts and tensors."""
+    """A checkpoint's training state under today's names of its parts and tensors.
+
+    D had no moving average at first: it begins at D.
+    """
     renamed = {STATES.get(name, name): part for name, part in state.items()}
+    renamed.setdefault("D_ema", renamed["D"])
     return renamed | {name: current_tensors(renamed[name]) for name in ("G", "G_ema")}
 
 

@@ -47,3 +47,10 @@ def first_non_finite(terms: Sequence[Mapping[str, Tensor]], parts: Mapping[str, 
             if parameter.grad is not None and not parameter.grad.isfinite().all():
                 return f"gradient of {type(network).__name__}.{name}"
     return "a gradient in another process"
+
+
+@torch.no_grad()
+def follow(averaged: nn.Module, current: nn.Module, decay: float) -> None:
+    """Move an exponential moving average of weights by one step; buffers are copied."""
+    torch._foreach_lerp_(list(averaged.parameters()), list(current.parameters()), weight=1 - decay)
+    torch._foreach_copy_(list(averaged.buffers()), list(current.buffers()))

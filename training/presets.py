@@ -95,8 +95,8 @@ PRESETS["small"] = with_changes(
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
-# Presets whose R1 weight follows from resolution and batch, unless it is given.
-WITHOUT_GAMMA = ("custom", "small")
+# Presets of no data set: what is not given is taken from the photographs.
+UNTUNED = ("custom", "small")
 PRESET_ALIASES = {"shapenet": "shapenet_cars", "shapenetcars": "shapenet_cars"}
 
 
@@ -109,7 +109,10 @@ def build_config(preset: str, changes: Mapping[str, Any] | None = None) -> Confi
     preset = PRESET_ALIASES.get(preset, preset)
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
-    return with_changes(PRESETS[preset], _with_own_rendering(changes or {}))
+    changes = _with_own_rendering(changes or {})
+    if preset == "small":
+        changes = _with_own_planes(changes)
+    return with_changes(PRESETS[preset], changes)
 
 
 def build_small_custom(changes: Mapping[str, Any]) -> Config:
@@ -119,7 +122,7 @@ def build_small_custom(changes: Mapping[str, Any]) -> Config:
         UserError: as `build_config`.
     """
     small = PRESETS["small"].model_copy(update={"preset": "custom"})
-    return with_changes(small, _with_own_rendering(changes))
+    return with_changes(small, _with_own_planes(_with_own_rendering(changes)))
 
 
 def is_super_resolved(changes: Mapping[str, Any]) -> bool:
@@ -134,6 +137,13 @@ def _with_own_rendering(changes: Mapping[str, Any]) -> dict[str, Any]:
         return dict(changes)
     size = changes["data.resolution"]
     return {"rendering.raw_resolution": size, "discriminator.dual": False, **changes}
+
+
+def _with_own_planes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes`, in which planes are as fine as images are."""
+    if "data.resolution" not in changes:
+        return dict(changes)
+    return {"generator.plane_resolution": changes["data.resolution"], **changes}
 
 
 def suggested_gamma(resolution: int, batch: int) -> float:

@@ -19,7 +19,7 @@ def raw_resolution(config: Config, kimg: float) -> int:
 
 
 def ema_decay(config: Config, images: int) -> float:
-    """Decay of the moving average of G's weights per step (StyleGAN2; ramp-up: StyleGAN2-ADA).
+    """Decay of the moving averages of weights per step (StyleGAN2; ramp-up: StyleGAN2-ADA).
 
     images: number of training images so far.
     """

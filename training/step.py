@@ -26,7 +26,7 @@ from training.geod_supervisor import Supervisor
 from training.losses import Phase
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.optimizers import adam, first_non_finite, with_own_rates
+from training.optimizers import adam, first_non_finite, follow, with_own_rates
 from training.step_inputs import (
     DiscriminatorTransform,
     RealBatch,
@@ -74,6 +74,11 @@ class Trainer:
         self.discriminator = Discriminator(config).to(device)
         self.supervisor = Supervisor(config, device) if config.geod.active else None
         self.averaged_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.averaged_discriminator = copy.deepcopy(self.discriminator).requires_grad_(False)
+        self._averages = (  # the paper averages G; D's estimates of poses swing as well
+            (self.averaged_generator, self.generator),
+            (self.averaged_discriminator, self.discriminator),
+        )
         self.set_precision(select_precision(config.run.precision, device))
         loss, optim, augment = config.loss, config.optim, config.augment
         self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
@@ -102,11 +107,12 @@ class Trainer:
     def set_precision(self, precision: str) -> None:
         """Compute activations in 'fp32', 'fp16' or 'bf16'; weights are float32 in any case."""
         self.precision = precision
-        for network in (self.generator, self.discriminator, self.averaged_generator):
-            network.set_inner_dtype(_INNER_DTYPES[precision])
+        for averaged, current in self._averages:
+            averaged.set_inner_dtype(_INNER_DTYPES[precision])
+            current.set_inner_dtype(_INNER_DTYPES[precision])
 
     def step(self) -> None:
-        """One iteration: G, its density term, D, its R1 term, then the moving average.
+        """One iteration: G, its density term, D, its R1 term, then the moving averages.
 
         With GeoD the inverse renderer comes first.
 
@@ -132,7 +138,7 @@ class Trainer:
         self._count_bad_step(bad=not all(updates))
         self.feedback.observe(d_terms, self.stats)
         self.stats.report("augment/p", self.augmentation.p)
-        self._update_average()
+        self._update_averages()
 
     def _transform(self) -> DiscriminatorTransform:
         augment = None if self.config.augment.mode == "noaug" else self.augmentation
@@ -233,16 +239,16 @@ class Trainer:
         w = self.generator.mapping(z).mean(dim=0, keepdim=True)
         self.generator.mapping.update_w_avg(distributed.all_reduce_mean(w))
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        """Exponential moving average of the weights; buffers are copied."""
+    def start_averages(self) -> None:
+        """Let the moving averages begin at the networks as they are."""
+        for averaged, current in self._averages:
+            averaged.load_state_dict(current.state_dict())
+
+    def _update_averages(self) -> None:
         decay = schedules.ema_decay(self.config, self.images_processed)
-        averaged, current = self.averaged_generator, self.generator
-        torch._foreach_lerp_(
-            list(averaged.parameters()), list(current.parameters()), weight=1 - decay
-        )
-        torch._foreach_copy_(list(averaged.buffers()), list(current.buffers()))
-        averaged.raw_resolution = current.raw_resolution
+        for averaged, current in self._averages:
+            follow(averaged, current, decay)
+        self.averaged_generator.raw_resolution = self.generator.raw_resolution
 
     @property
     def _seed_of_process(self) -> int:
@@ -356,6 +362,7 @@ class Trainer:
                 "G": self.generator,
                 "D": self.discriminator,
                 "G_ema": self.averaged_generator,
+                "D_ema": self.averaged_discriminator,
                 "g_optimizer": self.g_optimizer,
                 "d_optimizer": self.d_optimizer,
                 "augmentation": self.augmentation,

@@ -7,7 +7,7 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 python=${PYTHON:-python}
 
-"$python" -m zipfile -e tests/data/human_heads_32.zip "$out/portraits"
+"$python" -m zipfile -e tests/data/human_heads_64.zip "$out/portraits"
 mkdir "$out/four"
 find "$out/portraits" -name '*.png' | sort | sed -n '1p;3p;5p;7p' | while read -r picture; do
     cp "$picture" "$out/four"

@@ -43,6 +43,13 @@ NONE = "none"
     default=0.02,
     help="Of staying near the mean latent, against pixels.",
 )
+@click.option(
+    "--mirror-weight",
+    type=click.FloatRange(min=0),
+    callback=finite,
+    default=0.3,
+    help="Of a photograph's mirror image, where the network's objects are symmetric.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of the search.")
 @click.option(
     "--crop",

@@ -92,6 +92,15 @@ def _truth(photographs: Iterable[Photograph]) -> bytes:
     help="Photographs of each person: other cameras, lights and expressions.",
 )
 @click.option(
+    "--turn",
+    "turns",
+    type=click.IntRange(-180, 180),
+    multiple=True,
+    default=[0],
+    metavar="DEGREES",
+    help="May be repeated: every moment is photographed from cameras turned by all of these.",
+)
+@click.option(
     "--yaw-std",
     type=click.FloatRange(0, 1),
     callback=finite,
@@ -120,6 +129,7 @@ def main(
     seed: int,
     workers: int,
     per_identity: int,
+    turns: tuple[int, ...],
     yaw_std: float,
     pitch_std: float,
     wheel: Path | None,
@@ -131,7 +141,7 @@ def main(
     check_rasterizer()
     anatomy = read_anatomy(wheel or find_wheel())
     model = Model(anatomy, find_regions(anatomy))
-    settings = Settings(kind, resolution, seed, (yaw_std, pitch_std), per_identity)
+    settings = Settings(kind, resolution, seed, (yaw_std, pitch_std), per_identity, turns)
     make_dataset(dest, count, settings, model, workers)
 
 

@@ -9,7 +9,13 @@ from PIL import Image
 
 from training.cameras import focal_from_fov, pose_from_degrees
 from training.data.ground_truth import GroundTruth
-from training.data.toy_heads import BACKGROUND_DEPTH, FOV_DEGREES, POSE_MEAN, toy_cameras
+from training.data.toy_heads import (
+    BACKGROUND_DEPTH,
+    FOV_DEGREES,
+    POSE_MEAN,
+    toy_cameras,
+    turned_pose,
+)
 from training.data.writer import png_bytes
 
 from .backdrop import random_backdrop
@@ -31,7 +37,8 @@ DEPTH_SIZE = 64  # depths of larger pictures are reduced to it, where it divides
 class Settings(NamedTuple):
     """A set of photographs. pose_std: standard deviations of yaw and pitch in radians.
 
-    per_identity: how many successive photographs show one person.
+    per_identity: how many successive photographs show one person. turns: degrees of yaw; a
+    photograph is taken once for every one, at the same moment, from the same camera turned by it.
     """
 
     kind: Kind
@@ -39,6 +46,7 @@ class Settings(NamedTuple):
     seed: int
     pose_std: tuple[float, float]
     per_identity: int
+    turns: tuple[int, ...] = (0,)
 
 
 class Photograph(NamedTuple):
@@ -51,17 +59,18 @@ class Photograph(NamedTuple):
 
 def take(index: int, model: Model, settings: Settings) -> Photograph:
     """Photograph number `index` of a set."""
-    identity = _identity(settings, index)
-    rng = np.random.default_rng([settings.seed, 1, index])
-    pose = random_pose(rng, settings.pose_std)
-    cam2world = toy_cameras(pose[None])[0].numpy()
+    moment, turn = divmod(index, len(settings.turns))
+    identity = _identity(settings, moment)
+    rng = np.random.default_rng([settings.seed, 1, moment])
+    pose = turned_pose(random_pose(rng, settings.pose_std).numpy(), settings.turns[turn])
+    cam2world = toy_cameras(torch.from_numpy(pose)[None])[0].numpy()
     intrinsics = _random_intrinsics(rng, settings.kind)
     light = Light.random(rng, spread=1.0 if settings.kind == "studio" else 1.3)
     shot = Shot(random_expression(rng), rng.normal(0, GAZE_STD, 2), light, cam2world, intrinsics)
     person = Person.random(model.anatomy, np.random.default_rng(identity))
     portrait = photograph(model, person, shot, settings.resolution)
     truth = GroundTruth(
-        pose=pose.numpy(),
+        pose=pose,
         depth=_reduced(portrait.depth).astype(np.float16),
         identity=np.asarray(identity),
         cam2world=cam2world.astype(np.float32),
@@ -70,9 +79,9 @@ def take(index: int, model: Model, settings: Settings) -> Photograph:
     return Photograph(png_bytes(image), truth, intrinsics.astype(np.float32))
 
 
-def _identity(settings: Settings, index: int) -> int:
+def _identity(settings: Settings, moment: int) -> int:
     """A seed for `Person.random`."""
-    rng = np.random.default_rng([settings.seed, 0, index // settings.per_identity])
+    rng = np.random.default_rng([settings.seed, 0, moment // settings.per_identity])
     return int(rng.integers(2**63 - 1))
 
 

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 
 from dnnlib import UserError
 from metrics import detectors, registry, scores
+from metrics.context import ImageSet, Views
 from metrics.quality import QualityName
 from metrics.registry import compute, parse_names
 from metrics.result import MetricResult
@@ -66,6 +68,7 @@ def image_context(images, detector, **changes):
         "pr50k3_full-inception",
         "is50k-effnet",
         "relief",
+        "depth_error",
         "identity_consistency-effnet",
     ],
 )
@@ -195,6 +198,42 @@ def test_pose_error_is_that_of_the_discriminator():
     assert values["pose_error_pitch"] < 0.5
     assert values["pose_error_yaw_correlation"] > 0.97
     assert values["pose_error_constant"] > 15
+
+
+class ModelOfDiscs(FakeModel):
+    """Its samples are the photographs' discs, of a depth that differs by `offset`."""
+
+    def __init__(self, depths: torch.Tensor, true: torch.Tensor, offset: float):
+        super().__init__(numbered_images(len(true)), true)
+        self.depths, self.offset = depths, offset
+
+    def views(self, indices: range, yaws: Sequence[float]) -> Views:
+        depth = self.depths[list(indices), None, None] + self.offset
+        unused = torch.empty(0)
+        return Views(unused, depth.nan_to_num(9), depth.isfinite(), unused, unused)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.05, -0.1])
+def test_depth_error_is_the_distance_from_the_most_similar_surface(offset):
+    """Discs whose radius tells the photograph, so that each has one that is most similar."""
+    true = directions(40)
+    away = torch.linspace(-1, 1, 32)
+    radius = torch.linspace(0.3, 0.9, 20).repeat(2)[:, None, None]  # each in both halves
+    depths = torch.where(away[:, None].hypot(away) < radius, 2 + radius, math.nan)
+    order = ImageSet(numbered_images(40), "").choose(40)
+    shuffled = torch.empty_like(depths)
+    shuffled[torch.from_numpy(order)] = depths
+    model = ModelOfDiscs(shuffled, true, offset)
+    context = make_context(model, numbered_images(40), true, count=40, true_depths=shuffled)
+    values = compute("depth_error", context).values
+    assert values["depth_error"] == pytest.approx(abs(offset), abs=1e-6)
+    assert values["depth_error_of_photographs"] == pytest.approx(0, abs=1e-6)
+
+
+def test_depth_error_needs_depths():
+    context = make_context(FakeModel(numbered_images(8), directions(8)), numbered_images(8))
+    with pytest.raises(UserError, match="depths of this data set are not known"):
+        compute("depth_error", context)
 
 
 def test_shuffled_poses_are_as_bad_as_they_should_be():

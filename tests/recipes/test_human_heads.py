@@ -34,15 +34,15 @@ from recipes.human_heads.person import EXPRESSIONS, Person, random_expression
 from recipes.human_heads.photographs import Settings, random_pose, take
 from recipes.human_heads.portrait import ORIGIN, SCALE, Model, Shot, photograph
 from recipes.human_heads.roots import find_regions
-from training.cameras import pose_from_degrees
+from training.cameras import orbit, pose_from_degrees
 from training.data.dataset import ImageDataset
 from training.data.ground_truth import load_ground_truth
-from training.data.toy_heads import BACKGROUND_DEPTH, RADIUS, toy_cameras, toy_intrinsics
+from training.data.toy_heads import BACKGROUND_DEPTH, PIVOT, RADIUS, toy_cameras, toy_intrinsics
 
 CENTER, RADII = np.array([0.0, 7.35, 0.55]), np.array([0.76, 1.15, 0.97])
 REAL_SHA256 = anatomy_module.SHA256
 EYE = (0.3078, 7.2842, 1.2454)
-SAMPLE = Path(__file__).parents[1] / "data" / "human_heads_32.zip"
+SAMPLE = Path(__file__).parents[1] / "data" / "human_heads_64.zip"
 
 
 def ball(center, radii, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -289,6 +289,16 @@ def test_wild_pictures_differ_from_studio_ones_in_backdrop_and_crop(model):
     assert [shot.truth.identity for shot in shots[0]] == [s.truth.identity for s in shots[1]]
 
 
+def test_turned_photographs_are_of_one_moment_from_cameras_that_orbit_it(model):
+    settings = Settings("studio", 32, 0, (0.4, 0.2), 1)
+    plain = [take(i, model, settings) for i in range(2)]
+    turned = [take(i, model, settings._replace(turns=(0, 30))) for i in range(4)]
+    assert [shot.png for shot in turned[::2]] == [shot.png for shot in plain]
+    assert len({shot.truth.identity.item() for shot in turned}) == 2
+    cameras = torch.from_numpy(np.stack([shot.truth.cam2world for shot in turned]))
+    torch.testing.assert_close(cameras[1::2], orbit(cameras[::2], 30, PIVOT))
+
+
 def test_depths_of_large_pictures_are_reduced(model):
     settings = Settings("studio", 128, 0, (0.0, 0.0), 1)
     assert take(0, model, settings).truth.depth.shape == (64, 64)
@@ -378,7 +388,7 @@ def test_a_run_that_is_stopped_leaves_nothing(wheel, tmp_path):
 
 def test_the_sample_beside_the_tests_is_whole():
     dataset, truth = ImageDataset(SAMPLE), load_ground_truth(SAMPLE)
-    assert len(dataset) == len(truth.pose) and SAMPLE.stat().st_size < 200_000
+    assert len(dataset) == len(truth.pose) and SAMPLE.stat().st_size < 300_000
     for image, depth in zip(dataset, truth.depth, strict=True):
         assert ((image < 255).any(dim=0).numpy() | (depth > 3)).all()
 

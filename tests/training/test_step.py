@@ -34,9 +34,12 @@ def changed(before: dict, network: torch.nn.Module) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_a_step_moves_all_parameters_and_the_average(photographs):
+def test_a_step_moves_all_parameters_and_their_averages(photographs):
     trainer = make_trainer(photographs)
-    networks = (trainer.generator, trainer.discriminator, trainer.averaged_generator)
+    networks = (
+        *(trainer.generator, trainer.discriminator),
+        *(trainer.averaged_generator, trainer.averaged_discriminator),
+    )
     before = [weights(network) for network in networks]
     trainer.step()
     for old, network in zip(before, networks, strict=True):
@@ -49,14 +52,17 @@ def test_a_step_moves_all_parameters_and_the_average(photographs):
     )
 
 
-def test_average_follows_its_half_life(photographs):
+@pytest.mark.parametrize(
+    "name, tensor", [("generator", "decoder.net.0.weight"), ("discriminator", "b4.fc.weight")]
+)
+def test_averages_follow_their_half_life(photographs, name, tensor):
     trainer = make_trainer(photographs, optim__ema_kimg=0.008, optim__ema_rampup="null")
-    old = weights(trainer.averaged_generator)
+    old = weights(getattr(trainer, f"averaged_{name}"))[tensor]
     trainer.step()
     decay = 0.5 ** (4 / 8)
-    name = "decoder.net.0.weight"
-    expected = old[name].lerp(trainer.generator.state_dict()[name], 1 - decay)
-    torch.testing.assert_close(trainer.averaged_generator.state_dict()[name], expected)
+    expected = old.lerp(getattr(trainer, name).state_dict()[tensor], 1 - decay)
+    averaged = getattr(trainer, f"averaged_{name}").state_dict()[tensor]
+    torch.testing.assert_close(averaged, expected)
 
 
 def test_regularizers_run_in_their_own_rhythm(photographs):

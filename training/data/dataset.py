@@ -15,6 +15,9 @@ from training.data.archive import DatasetArchive, UnreadableError, printable
 from training.data.geometry import CROPS, to_square
 from training.data.labels import read_labels
 
+_WHITE = 245  # levels, of 255: JPEG adds noise
+_EXAMINED = 64  # images
+
 LabelUse = Literal["required", "optional", "ignore"]
 
 
@@ -130,3 +133,12 @@ class ImageDataset(Dataset):
         flipped[:, 0, 2] = 1 - flipped[:, 0, 2]  # principal point
         mirrored = mirror_cam2world(cam2world, "horizontal")
         return torch.cat([intrinsics, flipped]), torch.cat([cam2world, mirrored])
+
+
+def has_white_background(dataset: ImageDataset) -> bool:
+    """Whether images show an object before white: in most, most of the outermost pixels are."""
+    chosen = np.linspace(0, len(dataset) - 1, min(_EXAMINED, len(dataset))).astype(int)
+    images = torch.stack([dataset[int(i)] for i in chosen])
+    white = (images >= _WHITE).all(dim=1)
+    border = torch.cat([white[:, 0], white[:, -1], white[:, 1:-1, 0], white[:, 1:-1, -1]], dim=1)
+    return bool((border.float().mean(dim=1) > 0.5).float().mean() > 0.5)

@@ -240,3 +240,8 @@ def sample_pose(rng: np.random.Generator) -> np.ndarray:
     """One pose [2], (h, v) in radians, from the toy set's clipped normal distribution."""
     limit = np.asarray(POSE_LIMIT)
     return POSE_MEAN + np.clip(rng.normal(0, POSE_STD), -limit, limit)
+
+
+def turned_pose(pose: np.ndarray, yaw: float) -> np.ndarray:
+    """A pose [2] turned by yaw degrees, from +z toward +x as `orbit` turns cameras."""
+    return pose + (math.radians(yaw), 0.0)

@@ -5,7 +5,7 @@ import fcntl
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from training.data.toy_heads import (
     sample_pose,
     toy_cameras,
     toy_intrinsics,
+    turned_pose,
 )
 from training.data.writer import DatasetWriter, dataset_writer, png_bytes
 
@@ -34,10 +35,11 @@ class _Photograph(NamedTuple):
     truth: GroundTruth  # of this one image: without the axis N
 
 
-def _photograph(index: int, resolution: int, seed: int) -> _Photograph:
-    rng = np.random.default_rng([seed, index])
+def _photograph(index: int, resolution: int, seed: int, turns: Sequence[int]) -> _Photograph:
+    number, turn = divmod(index, len(turns))
+    rng = np.random.default_rng([seed, number])
     identity = rng.integers(2**63 - 1)
-    pose = sample_pose(rng)
+    pose = turned_pose(sample_pose(rng), turns[turn])
     cam2world = toy_cameras(torch.from_numpy(pose)[None])
     view = render_head(Head.random(np.random.default_rng(identity)), cam2world, resolution)
     image = Image.fromarray(view.image[0].permute(1, 2, 0).numpy())
@@ -59,10 +61,11 @@ def make_toy_dataset(
     seed: int,
     progress: bool = True,
     labels: bool = False,
+    turns: Sequence[int] = (0,),
 ) -> None:
     """Write a zip of unposed images with `ground_truth.npz` beside them.
 
-    The file depends on count, resolution and seed alone, not on the number of processes.
+    The file depends on count, resolution, seed and turns alone, not on the number of processes.
 
     Args:
         dest: the zip.
@@ -71,13 +74,15 @@ def make_toy_dataset(
         seed: of heads and cameras.
         progress: show a progress bar, where standard error is a terminal.
         labels: also tell the cameras, in a `dataset.json` that training reads.
+        turns: degrees of yaw; each head is taken once for every one, from the same random camera,
+            turned by it.
 
     Raises:
         UserError: where the zip cannot be written, or a process was killed.
     """
     names, truths = [], []
     with dataset_writer(dest) as writer:
-        take = functools.partial(_photograph, resolution=resolution, seed=seed)
+        take = functools.partial(_photograph, resolution=resolution, seed=seed, turns=turns)
         # None: only on a terminal.
         disable = None if progress else True
         photographs = in_processes(take, count)
@@ -100,7 +105,11 @@ def _add_labels(writer: DatasetWriter, names: list[str], cam2world: np.ndarray) 
 
 
 def toy_dataset_path(
-    resolution: int, count: int = 10_000, seed: int = 0, labels: bool = False
+    resolution: int,
+    count: int = 10_000,
+    seed: int = 0,
+    labels: bool = False,
+    turns: Sequence[int] = (0,),
 ) -> Path:
     """The toy set's zip in the cache, made on first use.
 
@@ -112,16 +121,18 @@ def toy_dataset_path(
         count: as there.
         seed: as there.
         labels: as there.
+        turns: as there.
 
     Raises:
         UserError: where the cache cannot be written.
     """
-    name = f"toy_v{VERSION}_{resolution}px_{count}_seed{seed}{'_labels' if labels else ''}.zip"
-    path = cache_dir("datasets") / name
+    turned = "" if turns == (0,) else f"_turns{','.join(map(str, turns))}"
+    name = f"toy_v{VERSION}_{resolution}px_{count}_seed{seed}{'_labels' if labels else ''}"
+    path = cache_dir("datasets") / f"{name}{turned}.zip"
     if not path.exists():
         with _locked(path.parent):
             if not path.exists():
-                make_toy_dataset(path, count, resolution, seed, labels=labels)
+                make_toy_dataset(path, count, resolution, seed, labels=labels, turns=turns)
     return path
 
 

@@ -14,7 +14,7 @@ from metrics.runner import Runner
 from torch_utils import distributed
 from torch_utils.devices import select_device
 from training.config import DataConfig
-from training.evaluation.networks import EvaluatedNetwork, open_evaluation_data
+from training.evaluation.networks import open_evaluation_data
 from training.files.network_file import find_network, load_network
 
 
@@ -76,15 +76,8 @@ def open_context(path: Path, wanted: Measurement) -> Context:
     network = load_network(path, device)
     config = _data_config(path, network.config.data, wanted)
     data = open_evaluation_data(config, network.config.run.seed)
-    return Context(
-        EvaluatedNetwork(network.generator, network.discriminator, data.labels),
-        data.all_images,
-        data.train_images,
-        data.true_directions,
-        Runner(device, wanted.verbose),
-        wanted.detector,
-        wanted.count,
-    )
+    networks, runner = (network.generator, network.discriminator), Runner(device, wanted.verbose)
+    return data.context(*networks, runner, wanted.detector, wanted.count)
 
 
 def _data_config(path: Path, trained_on: DataConfig, wanted: Measurement) -> DataConfig:

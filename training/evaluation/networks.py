@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dnnlib import UserError
 from metrics.context import Context, ImageSet, Views
+from metrics.detectors import INCEPTION
 from metrics.runner import Runner
 from metrics.statistics import content_hash
 from training.cameras import orbit, viewing_directions
@@ -17,6 +18,7 @@ from training.data.archive import GROUND_TRUTH, DatasetArchive
 from training.data.dataset import ImageDataset
 from training.data.ground_truth import load_ground_truth
 from training.data.labels import read_labels
+from training.data.toy_heads import BACKGROUND_DEPTH
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, Latent
 from training.outputs.objects import Objects, latents_of_seeds, own_pose
@@ -29,21 +31,27 @@ class EvaluationData(NamedTuple):
     """The photographs behind a `metrics.context.Context`.
 
     all_images, train_images, true_directions: as there. labels: [N, 25], cam2world and intrinsics
-    of all images, or None without camera labels.
+    of all images, or None without camera labels. true_depths: as in the context.
     """
 
     all_images: ImageSet
     train_images: ImageSet
     true_directions: Tensor | None
     labels: Tensor | None
+    true_depths: Tensor | None
 
     def context(
-        self, generator: Generator, discriminator: Discriminator, device: torch.device
+        self,
+        generator: Generator,
+        discriminator: Discriminator | None,
+        runner: Runner,
+        detector: str = INCEPTION,
+        count: int | None = None,
     ) -> Context:
-        """What metrics need of networks, on `device`, beside these photographs."""
+        """What metrics need of networks beside these photographs; see `Context`."""
         network = EvaluatedNetwork(generator, discriminator, self.labels)
         photographs = self.all_images, self.train_images, self.true_directions
-        return Context(network, *photographs, Runner(device))
+        return Context(network, *photographs, runner, detector, count, self.true_depths)
 
 
 def open_evaluation_data(data: DataConfig, seed: int) -> EvaluationData:
@@ -73,17 +81,24 @@ def open_evaluation_data(data: DataConfig, seed: int) -> EvaluationData:
 
     all_images = image_set(False, None)
     labels = _camera_labels(archive)
-    cam2world = None
+    cam2world, depths = None, None
+    if archive.exists(GROUND_TRUTH):
+        truth = load_ground_truth(path)
+        cam2world, depths = torch.from_numpy(truth.cam2world), _surface(truth.depth)
     if labels is not None:
         cam2world = labels[:, :16].unflatten(1, (4, 4))
-    elif archive.exists(GROUND_TRUTH):
-        cam2world = torch.from_numpy(load_ground_truth(path).cam2world)
     return EvaluationData(
         all_images,
         image_set(data.mirror, data.max_images),
         None if cam2world is None else viewing_directions(cam2world),
         labels,
+        depths,
     )
+
+
+def _surface(depth: np.ndarray) -> Tensor:
+    """Depths of the ground truth, NaN where they are the background's."""
+    return torch.from_numpy(np.where(depth < BACKGROUND_DEPTH, depth, np.float16(np.nan)))
 
 
 def _camera_labels(archive: DatasetArchive) -> Tensor | None:

@@ -47,7 +47,7 @@ def save_network(
     Args:
         path: .safetensors file.
         generator: usually the averaged one.
-        discriminator: None leaves it out; poses of images cannot be estimated then.
+        discriminator: likewise; None leaves it out; poses of images cannot be estimated then.
         provenance: where the weights come from, JSON values.
         inverse_renderer: stored too, if any (`training/geod.py`).
         dtype: of floating-point weights in the file; None: as they are.

@@ -6,15 +6,17 @@
 The search of StyleGAN2 (Karras et al. 2020, section 5 and appendix D), in W+ as in Image2StyleGAN
 (Abdal et al. 2019), for a pose as well: it begins at the discriminator's estimate, for nobody else
 knows it. Latents are searched for in coordinates in which w is white, so that leaving the mean
-costs the same in all directions. A generator may be tuned to the photographs afterwards (Roich et
-al. 2022, "Pivotal Tuning", without its regularization).
+costs the same in all directions. Where a network's objects are symmetric, the mirror image of a
+photograph is taken for another photograph of the same object: a second view, as in Unsup3D (Wu et
+al. 2020). A generator may be tuned to the photographs afterwards (Roich et al. 2022, "Pivotal
+Tuning", without its regularization).
 """
 
 import copy
 import functools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -32,6 +34,8 @@ SIZES = (64, 128)  # smallest and largest side, pixels, of images compared by th
 MEASURED_LATENTS = 4096  # from which the spread of w is known
 BETAS = (0.9, 0.99)  # of Adam
 WARM_UP = 0.1  # share of the steps in which the step size grows
+SAMPLES = 16  # of the network, which tell whether its objects are symmetric
+SYMMETRIC = 3.0  # dB by which objects are more like their own mirror images than like others'
 START_SHARE = 0.25  # of the steps, for every start pose but for the best one
 START_YAWS = (-40.0, -20.0, 0.0, 20.0, 40.0)  # degrees, where no discriminator knows better
 PATIENCE = 40  # steps without progress before the search ends
@@ -52,6 +56,8 @@ class ProjectionOptions:
             error of pixels.
         perceptual_weight: of the mean square error of EfficientNet-Lite0's features, likewise;
             where that is not installed, pixels alone count.
+        mirror_weight: of a photograph's mirror image, against itself; it counts only where the
+            network's own objects are symmetric.
         seed: of the latents from which the spread of w is measured.
     """
 
@@ -62,15 +68,17 @@ class ProjectionOptions:
     tune_rate: float = 1e-3
     prior_weight: float = 0.02
     perceptual_weight: float = 1.0
+    mirror_weight: float = 0.3
     seed: int = 0
 
 
 class Projection(NamedTuple):
-    """N photographs as objects.
+    """N photographs as objects; or N times V photographs, for which [N] becomes [N, V].
 
     Attributes:
-        objects: N of them, each with its pose; of a tuned copy of the generator, if it was tuned.
-        images: [N, 3, R, R] in [-1, 1], how they look from there.
+        objects: N of them, each with its first photograph's pose; of a tuned copy of the generator,
+            if it was tuned.
+        images: [N, 3, R, R] in [-1, 1], how they look from where the photographs were taken.
         psnr: [N], of these against the photographs, dB.
         steps: that the search took.
         seconds: that all of it took, divided by N.
@@ -99,37 +107,74 @@ def project(
         generator: in evaluation mode; it stays as it is.
         discriminator: estimates the start poses; None: a row of poses is tried, the best kept.
         images: [N, 3, R, R], uint8, or float in [-1, 1]; cropped as the generator's photographs.
+            [N, V, 3, R, R]: V photographs of each object, which need a discriminator.
         options: None: the defaults.
         progress: show a bar on a terminal.
 
     Raises:
-        UserError: for images of another size.
+        UserError: for images of another size, or V photographs without a discriminator.
     """
     options = options or ProjectionOptions()
-    size = generator.config.data.resolution
-    if images.ndim != 4 or images.shape[1:] != (3, size, size) or not len(images):
-        raise UserError(
-            f"images of shape {list(images.shape)}: this network takes [N, 3, {size}, {size}]; "
-            "resize them first"
-        )
     begun = time.perf_counter()
-    images = images.to(generator.intrinsics.device)
-    images = images if images.is_floating_point() else to_float(images)
+    images = _checked(images, generator)
+    given = images if images.ndim == 5 else images[:, None]
+    if given.shape[1] > 1 and discriminator is None:
+        raise UserError("several photographs of one object need a discriminator, for their poses")
+    views = _with_mirror_images(generator, discriminator, given, options)
     working = _working_copy(generator)
-    target = _Target(images, options.perceptual_weight)
+    target = _Target(views, given.shape[1], options)
     with torch.enable_grad():
         latents = _WhiteLatents(working, options.seed)
         search = _Search(working, latents, target, options, progress)
-        best, steps = search.best_of(_start_poses(generator, discriminator, images))
+        best, steps = search.best_of(_start_poses(generator, discriminator, views))
         found = latents.ws(best.white), best.pose
         if options.tune_steps:
             _tune(working, target, found, options, progress)
             working.config = generator.config
+    ws, poses = found
     with torch.no_grad():
-        objects = Objects.from_ws(working if options.tune_steps else generator, *found)
-        seen = objects.own_view().image
+        own = working if options.tune_steps else generator
+        objects = Objects.from_ws(own, ws, poses[:, 0])
+        seen = objects.render(poses[:, : given.shape[1]]).image.view_as(images)
+    similar = psnr(seen.flatten(0, -4), images.flatten(0, -4)).view(images.shape[:-3])
     seconds = (time.perf_counter() - begun) / len(images)
-    return Projection(objects, seen, psnr(seen, images), steps, seconds)
+    return Projection(objects, seen, similar, steps, seconds)
+
+
+def _checked(images: Tensor, generator: Generator) -> Tensor:
+    """The images in [-1, 1], where the generator is. Raises UserError for another size."""
+    size = generator.config.data.resolution
+    if images.ndim not in (4, 5) or images.shape[-3:] != (3, size, size) or not images.numel():
+        raise UserError(
+            f"images of shape {list(images.shape)}: this network takes [N, 3, {size}, {size}]; "
+            "resize them first"
+        )
+    images = images.to(generator.intrinsics.device)
+    return images if images.is_floating_point() else to_float(images)
+
+
+def _with_mirror_images(
+    generator: Generator,
+    discriminator: Discriminator | None,
+    given: Tensor,
+    options: ProjectionOptions,
+) -> Tensor:
+    """Photographs [N, V, 3, R, R], and behind them their mirror images, where these help."""
+    if discriminator is None or not options.mirror_weight:
+        return given
+    symmetry = _symmetry(generator, discriminator)
+    return torch.cat([given, given.flip(-1)], dim=1) if symmetry > SYMMETRIC else given
+
+
+@torch.no_grad()
+def _symmetry(generator: Generator, discriminator: Discriminator) -> float:
+    """By how many dB samples are more like their own mirror images than like others', median."""
+    objects = Objects.from_seeds(generator, range(SAMPLES))
+    flipped = objects.own_view().image.flip(-1)
+    pose = discriminator.estimate_pose(flipped, generator.raw_resolution)
+    seen = replace(objects, pose=pose).own_view().image
+    others = replace(objects, pose=pose.roll(1, 0)).own_view().image
+    return (psnr(seen, flipped) - psnr(others, flipped.roll(1, 0))).median().item()
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
@@ -154,23 +199,36 @@ def feature_images(images: Tensor) -> Tensor:
 class _Target:
     """Photographs, and how far renderings are from them."""
 
-    def __init__(self, images: Tensor, perceptual_weight: float):
-        self._images, self._weight = images, perceptual_weight
-        features = lite0_features() if perceptual_weight else None
+    def __init__(self, images: Tensor, given: int, options: ProjectionOptions):
+        """images: [N, V, 3, R, R], the first `given` of V photographs, the others mirror images."""
+        self._images, self._weight = images, options.perceptual_weight
+        self._shares = images.new_full((images.shape[1],), options.mirror_weight)
+        self._shares[:given] = 1
+        self._shares /= given
+        features = lite0_features() if self._weight else None
         self._features = None if features is None else copy.deepcopy(features).to(images.device)
         if self._features is not None:
             with torch.no_grad():
-                self._wanted = self._features(feature_images(images))
+                self._wanted = self._features_of(images)
+
+    def _features_of(self, images: Tensor) -> Tensor:
+        """[N, V, C, H, W] of images [N, V, 3, R, R]."""
+        assert self._features is not None
+        features = self._features(feature_images(images.flatten(0, 1)))
+        return features.unflatten(0, images.shape[:2])
 
     def loss(self, seen: Tensor) -> Tensor:
-        """[K N] of images [K N, 3, R, R]: K renderings of each photograph, side by side."""
+        """[K N] of images [K N, V, 3, R, R]: K renderings of all photographs, side by side."""
         repeats = len(seen) // len(self._images)
-        loss = mean_square(seen - self._images.repeat_interleave(repeats, dim=0))
+        loss = self._mean(seen - self._images.repeat_interleave(repeats, dim=0))
         if self._features is None:
             return loss
-        found = self._features(feature_images(seen))
         wanted = self._wanted.repeat_interleave(repeats, dim=0)
-        return loss + self._weight * mean_square(found - wanted)
+        return loss + self._weight * self._mean(self._features_of(seen) - wanted)
+
+    def _mean(self, difference: Tensor) -> Tensor:
+        """[B] of [B, V, C, H, W]."""
+        return difference.square().flatten(2).mean(dim=2) @ self._shares
 
 
 def mean_square(difference: Tensor) -> Tensor:
@@ -203,7 +261,7 @@ class _WhiteLatents:
 
 
 class _Candidates(NamedTuple):
-    """white: [B, 1 + num_ws, w_dim], see `_WhiteLatents`. pose: [B, 2], radians."""
+    """white: [B, 1 + num_ws, w_dim], see `_WhiteLatents`. pose: [B, V, 2], radians."""
 
     white: Tensor
     pose: Tensor
@@ -240,7 +298,7 @@ class _Search:
     progress: bool
 
     def best_of(self, starts: Tensor) -> tuple[_Candidates, int]:
-        """Of start poses [N, K, 2], the best after a few steps goes on; also the steps it took."""
+        """Of start poses [N, K, V, 2], the best after a few steps goes on; also steps taken."""
         count, choices = starts.shape[:2]
         candidates = _Candidates(self.latents.zeros(count * choices), starts.flatten(0, 1))
         if choices > 1:
@@ -272,7 +330,7 @@ class _Search:
 
     def _losses(self, candidates: _Candidates) -> Tensor:
         ws = self.latents.ws(candidates.white)
-        seen = Objects.from_ws(self.generator, ws, candidates.pose).own_view().image
+        seen = _views(self.generator, ws, candidates.pose)
         prior = self.options.prior_weight * candidates.white.square().mean(dim=(1, 2))
         return self.target.loss(seen) + prior
 
@@ -286,6 +344,11 @@ class _Search:
         optimizer = torch.optim.Adam(groups, betas=BETAS)
         rate = functools.partial(_relative_rate, steps=steps)
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+
+def _views(generator: Generator, ws: Tensor, poses: Tensor) -> Tensor:
+    """[B, V, 3, R, R]: objects from all of their poses [B, V, 2]."""
+    return Objects.from_ws(generator, ws, poses[:, 0]).render(poses).image
 
 
 def _relative_rate(step: int, steps: int) -> float:
@@ -302,11 +365,13 @@ def _bar(steps: int, label: str, progress: bool) -> tqdm:
 def _start_poses(
     generator: Generator, discriminator: Discriminator | None, images: Tensor
 ) -> Tensor:
-    """Poses [N, K, 2] from which photographs may have been taken."""
+    """Poses [N, K, V, 2] from which photographs [N, V, 3, R, R] may have been taken."""
     if discriminator is not None:
-        return discriminator.estimate_pose(images, generator.raw_resolution)[:, None]
+        size = generator.raw_resolution
+        poses = [discriminator.estimate_pose(view, size) for view in images.unbind(1)]
+        return torch.stack(poses, dim=1)[:, None]
     directions = torch.tensor([[yaw, 0.0] for yaw in START_YAWS], device=images.device)
-    return generator.pose_from_degrees(directions).expand(len(images), -1, -1)
+    return generator.pose_from_degrees(directions)[:, None].expand(len(images), -1, -1, -1)
 
 
 def _tune(
@@ -325,9 +390,8 @@ def _tune(
         weight.requires_grad_(True)
     with _bar(options.tune_steps, "tuning", progress) as bar:
         for _ in range(options.tune_steps):
-            seen = Objects.from_ws(generator, ws, pose).own_view().image
             optimizer.zero_grad()
-            target.loss(seen).mean().backward()
+            target.loss(_views(generator, ws, pose)).mean().backward()
             optimizer.step()
             bar.update()
     generator.requires_grad_(False)

@@ -22,6 +22,7 @@ from dnnlib import (
 )
 from metrics.poses import flip_consistency
 from metrics.registry import compute
+from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
@@ -134,7 +135,7 @@ class Run:
             self._resume(known, resume if resume in known else known[0])
         elif resume is not None:
             self.notes.append(start_from(resume, trainer.generator, trainer.discriminator))
-            trainer.averaged_generator.load_state_dict(trainer.generator.state_dict())
+            trainer.start_averages()
         run = self.config.run
         if run.metrics:
             self.evaluation_data = open_evaluation_data(self.config.data, run.seed)
@@ -311,8 +312,9 @@ class Run:
 
     def _flip_correlation(self) -> float:
         """Correlation of D's yaws of flipped photographs with the flipped yaws."""
-        network = EvaluatedNetwork(self.trainer.averaged_generator, self.trainer.discriminator)
-        images = self._photographs.to(self.trainer.device)
+        trainer = self.trainer
+        network = EvaluatedNetwork(trainer.averaged_generator, trainer.averaged_discriminator)
+        images = self._photographs.to(trainer.device)
         both = (network.estimate_directions(x).cpu() for x in (images, images.flip(-1)))
         return flip_consistency(*both).yaw_correlation
 
@@ -330,9 +332,10 @@ class Run:
             self._measure()
 
     def _measure(self) -> None:
-        """Metrics of the averaged generator, by all processes; one that fails costs a warning."""
+        """Metrics of the averaged networks, by all processes; one that fails costs a warning."""
         trainer, data = self.trainer, self.evaluation_data
-        context = data.context(trainer.averaged_generator, trainer.discriminator, trainer.device)
+        networks = trainer.averaged_generator, trainer.averaged_discriminator
+        context = data.context(*networks, Runner(trainer.device))
         for name in self.config.run.metrics:
             try:
                 result = compute(name, context)
@@ -397,7 +400,7 @@ class Run:
         save_network(
             path,
             trainer.averaged_generator,
-            trainer.discriminator,
+            trainer.averaged_discriminator,
             provenance,
             inverse_renderer=inverse_renderer,
         )
@@ -425,7 +428,7 @@ class Run:
         inputs = z, intrinsics, self._photographs.to(trainer.device)
         size = config.run.snapshot_resolution
         pictures = save_snapshot_pictures(
-            *(folder, tag, generator, trainer.discriminator), *inputs, resolution=size
+            *(folder, tag, generator, trainer.averaged_discriminator), *inputs, resolution=size
         )
         if trainer.supervisor is not None:
             network = trainer.supervisor.network

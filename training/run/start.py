@@ -16,13 +16,14 @@ from torch_utils import distributed
 from training import pose_sources
 from training.config import Config, parse_settings
 from training.data.archive import refuse_inside
+from training.data.dataset import has_white_background
 from training.data.toy_set import toy_dataset_path
 from training.files.transfer import start_from
 from training.geod_supervisor import check_supervision
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import (
-    WITHOUT_GAMMA,
+    UNTUNED,
     build_config,
     build_small_custom,
     is_super_resolved,
@@ -77,12 +78,8 @@ class Request:
                 raise UserError(f"--cfg {self.preset} needs --data, a zip or a folder of images")
             labels = config.camera.poses == "dataset"
             changes["data.path"] = str(toy_dataset_path(config.data.resolution, labels=labels))
-        if config.preset in WITHOUT_GAMMA and "loss.gamma" not in changes:
-            changes["loss.gamma"] = suggested_gamma(config.data.resolution, config.run.batch)
-            click.echo(
-                f"--gamma is not given: taking {changes['loss.gamma']:.4g}, a guess from "
-                "resolution and batch; try 5 times less and more"
-            )
+        if config.preset in UNTUNED:
+            changes = _found_in_data(config) | changes
         config = self._config_of(changes)
         self._check(config)
         return config
@@ -147,7 +144,24 @@ class Request:
         if self.weights is not None:
             # ADA has less to adapt to (Karras et al. 2020b).
             changes.setdefault("augment.kimg", 100)
+            changes.setdefault("generator.diversity_clarity", None)  # they are different already
         return changes
+
+
+def _found_in_data(config: Config) -> dict[str, Any]:
+    """Settings that follow from the photographs, for presets that are of no data set.
+
+    Raises:
+        UserError: for bad data.
+    """
+    gamma = suggested_gamma(config.data.resolution, config.run.batch)
+    white = has_white_background(open_dataset(config))
+    click.echo(
+        f"unless they are given: --gamma {gamma:.4g}, a guess from resolution and batch (try 5 "
+        f"times less and more), and rendering.white_background={str(white).lower()}, as most "
+        "images have it"
+    )
+    return {"loss.gamma": gamma, "rendering.white_background": white}
 
 
 def start(request: Request) -> int | None:

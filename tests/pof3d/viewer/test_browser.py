@@ -16,10 +16,10 @@ from tests.pof3d.viewer.test_server import free_port
 pytest.importorskip("viser", reason="viser is not installed")
 pytest.importorskip("selenium", reason="selenium is not installed")
 
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver import ActionChains, Chrome  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 
+from benchmarks import viewer as benchmark  # noqa: E402
 from pof3d.viewer.server import Viewer  # noqa: E402
 from pof3d.viewer.source import NetworkSource  # noqa: E402
 
@@ -30,11 +30,6 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[3]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--enable-unsafe-swiftshader", "--window-size=1100,900",
-)  # fmt: skip
 PATIENCE = 60  # seconds
 SCENE = (330, 150, 720, 500)  # what of the window shows the field alone: left, top, right, bottom
 
@@ -52,14 +47,9 @@ def browse(viewer, tmp_path) -> Iterator[Callable[[], Chrome]]:
     browsers: list[Chrome] = []
 
     def open_browser() -> Chrome:
-        options = ChromeOptions()
-        for flag in (*FLAGS, f"--user-data-dir={tmp_path / f'profile{len(browsers)}'}"):
-            options.add_argument(flag)
         several = "profile.default_content_setting_values.automatic_downloads"
         prefs = {"download.default_directory": str(tmp_path), several: 1}
-        options.add_experimental_option("prefs", prefs)
-        options.binary_location = str(CHROMIUM)
-        browsers.append(Chrome(options=options, service=Service(str(DRIVER))))
+        browsers.append(benchmark.open_browser(tmp_path / f"profile{len(browsers)}", prefs))
         browsers[-1].get(f"http://localhost:{viewer.port}")
         wait(lambda: " pixels; " in text(browsers[-1]), "no sharp picture")
         wait(lambda: is_settled(browsers[-1]), "the page does not come to rest")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dnnlib import UserError
-from training.cameras import cam2world_from_pose
+from training.cameras import cam2world_from_pose, orbit
 from training.data import toy_heads as toy
 from training.data import toy_set
 from training.data.ground_truth import load_ground_truth
@@ -48,6 +48,17 @@ def test_zip_holds_unposed_images_and_the_truth(toy_zip):
     assert np.abs(difference).mean() < 0.05
     expected = cam2world_from_pose(torch.tensor(truth.pose), 2.7, (0, 0, 0))
     np.testing.assert_allclose(truth.cam2world, expected, atol=1e-6)
+
+
+def test_turned_photographs_show_one_head_from_cameras_that_orbit_it(toy_zip, tmp_path):
+    make_toy_dataset(tmp_path / "turned.zip", 4, 32, seed=7, progress=False, turns=(0, 30))
+    plain, turned = load_ground_truth(toy_zip), load_ground_truth(tmp_path / "turned.zip")
+    assert turned.identity.tolist() == plain.identity[:2].repeat(2).tolist()
+    cameras = torch.tensor(turned.cam2world)
+    np.testing.assert_array_equal(cameras[::2], plain.cam2world[:2])
+    torch.testing.assert_close(cameras[1::2], orbit(cameras[::2], 30, toy.PIVOT))
+    expected = cam2world_from_pose(torch.tensor(turned.pose), 2.7, (0, 0, 0))
+    np.testing.assert_allclose(cameras, expected, atol=1e-6)
 
 
 def test_bytes_depend_on_the_seed_and_not_on_the_number_of_processes(

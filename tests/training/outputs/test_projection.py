@@ -1,6 +1,7 @@
 """Photographs to latents and poses, on pictures that a network made itself."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from dnnlib import UserError
 from tests.helpers import DUAL, small_discriminator, small_generator
+from training.files.network_file import load_network
 from training.outputs import projection
 from training.outputs.latent_files import load_latent, save_latent
 from training.outputs.objects import Objects
@@ -82,6 +84,51 @@ def test_photographs_have_no_influence_on_each_other(generator, images):
     together = project(generator, None, images, FEW)
     alone = project(generator, None, images[:1], FEW)
     torch.testing.assert_close(together.objects.ws[:1], alone.objects.ws, atol=1e-3, rtol=1e-2)
+
+
+def test_several_photographs_become_one_object(generator):
+    discriminator = small_discriminator().eval()
+    pose = generator.pose_from_degrees(torch.tensor([[-20.0, 0.0], [20.0, 0.0]]))
+    with torch.no_grad():
+        images = Objects.from_seeds(generator, range(3)).render(pose).image
+    none = project(generator, discriminator, images, ProjectionOptions(1, perceptual_weight=0))
+    found = project(generator, discriminator, images, FEW)
+    assert found.images.shape == images.shape and len(found.objects) == 3
+    assert found.psnr.shape == (3, 2) and (found.psnr.mean(1) > none.psnr.mean(1)).all()
+    first = found.objects.own_view().image
+    torch.testing.assert_close(first, found.images[:, 0])
+    with pytest.raises(UserError, match="need a discriminator"):
+        project(generator, None, images)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_mirror_images_are_searched_for_where_objects_are_symmetric(
+    generator, images, monkeypatch, symmetric
+):
+    """Photographs that are no mirror images of themselves: with one, they are shown less well."""
+    monkeypatch.setattr(projection, "_symmetry", lambda *_: 10.0 if symmetric else 0.0)
+    discriminator = small_discriminator().eval()
+    alone, both = (
+        project(
+            generator, discriminator, images,
+            ProjectionOptions(12, perceptual_weight=0, mirror_weight=weight),
+        )
+        for weight in (0, 5)
+    )  # fmt: skip
+    assert both.images.shape == alone.images.shape
+    assert torch.equal(both.objects.ws, alone.objects.ws) != symmetric
+
+
+def test_symmetry_is_that_of_the_network_s_own_objects(monkeypatch):
+    """The shipped heads are symmetric; with half of each plane erased, they are not."""
+    shipped = load_network(Path(__file__).parents[3] / "models" / "toy.safetensors")
+    heads, discriminator = shipped.generator, shipped.discriminator
+    assert discriminator is not None
+    assert projection._symmetry(heads, discriminator) > projection.SYMMETRIC
+    planes = heads.planes
+    size = planes(heads.mapping.w_avg.expand(1, heads.backbone.synthesis.num_ws, -1)).shape[-1]
+    monkeypatch.setattr(heads, "planes", lambda ws: planes(ws) * (torch.arange(size) < size // 2))
+    assert projection._symmetry(heads, discriminator) < projection.SYMMETRIC
 
 
 def test_search_ends_where_nothing_gets_better(generator, images, monkeypatch):
