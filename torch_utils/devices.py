@@ -7,6 +7,9 @@ from torch import Tensor
 
 from dnnlib import UserError
 
+# Activations of networks by precision; None: those of the weights.
+INNER_DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
 
 def select_device(choice: str) -> torch.device:
     """The device of this process: 'cpu', 'cuda', or 'auto' for CUDA where there is any.
@@ -43,17 +46,6 @@ def select_precision(choice: str, device: torch.device) -> str:
         return "fp16"
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in old torch
     return "bf16" if known.get("avx512_bf16") else "fp32"
-
-
-def inference_dtype(choice: str, device: torch.device | str) -> torch.dtype | None:
-    """Type of a trained network's activations; None: that of its weights.
-
-    choice: 'fp32', 'bf16', or 'auto': bf16 on a CPU that has instructions for it.
-    """
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    if choice == "auto" and torch.device(device).type == "cpu" and has_bf16():
-        return torch.bfloat16
-    return torch.bfloat16 if choice == "bf16" else None
 
 
 def restore_threads(threads: int, device: torch.device) -> list[str]:

@@ -49,7 +49,7 @@ precision = click.option(
     default="fp32",
     show_default=True,
     help="What the generator computes in; bf16 is faster on CPUs that have it, and differs by a "
-    "few levels of 255; auto: bf16 on such a CPU.",
+    "few levels of 255; auto: bf16 on such a CPU, fp16 on CUDA.",
 )
 
 

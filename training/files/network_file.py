@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from dnnlib import UserError, atomic_write
-from torch_utils.devices import inference_dtype
+from torch_utils.devices import INNER_DTYPES, select_precision
 from training import old_names
 from training.config import Config, config_from_dict, config_json
 from training.files.file_kinds import foreign_kind, is_address, is_pickle
@@ -132,8 +132,7 @@ def load_network(
     Args:
         path: the file or folder.
         device: where the networks are put.
-        precision: what the generator computes in: 'fp32', 'bf16', or 'auto', bf16 on a CPU that has
-            instructions for it.
+        precision: what the generator computes in; see `select_precision`.
 
     Returns:
         The networks, in evaluation mode and without gradients.
@@ -143,7 +142,8 @@ def load_network(
     """
     path = find_network(path)
     network = load_legacy(path, device) if is_pickle(path) else _load(path, device)
-    network.generator.set_inner_dtype(inference_dtype(precision, device))
+    precision = select_precision(precision, torch.device(device))
+    network.generator.set_inner_dtype(INNER_DTYPES[precision])
     return network
 
 

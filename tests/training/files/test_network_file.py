@@ -120,7 +120,6 @@ def test_the_generator_computes_in_the_precision_that_is_asked_for(tmp_path, mon
     assert not torch.equal(full, half)
     torch.testing.assert_close(full, half, atol=0.1, rtol=0.1)
     for has_instructions, expected in ((True, half), (False, full)):
-        monkeypatch.setattr(
-            torch.cpu, "_is_avx512_bf16_supported", lambda has=has_instructions: has, raising=False
-        )
+        known = {"avx512_bf16": has_instructions}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
         assert torch.equal(image("auto"), expected)
