@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dnnlib import keep_freed_memory
 from training.files.network_file import load_network
 from training.outputs.levels import silhouette_level
 from training.outputs.mesh_colors import colored, quantized, vertex_normals
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--network", type=Path, default=Path("models/toy.safetensors"))
     parser.add_argument("--seeds", type=int, default=6, help="how many")
     options = parser.parse_args()
+    keep_freed_memory()  # as all commands do
     generator = load_network(options.network).generator
     heads = Objects.from_seeds(generator, range(options.seeds), truncation=0.7).split()
     compare(heads)

@@ -20,7 +20,6 @@ from metrics.registry import check_names, compute
 from metrics.runner import Runner
 from torch_utils import ops
 from torch_utils.devices import select_device
-from torch_utils.memory import keep_freed_memory
 from training.config import Config, parse_settings
 from training.data.toy_set import toy_dataset_path
 from training.evaluation.networks import open_evaluation_data
@@ -154,7 +153,6 @@ def main(
 ) -> None:
     """Train until networks are good, and tell after how many minutes: the median of the seeds."""
     limits, numbers, changes = parse_goals(goals), parse_seeds(seeds), parse_settings(settings)
-    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     outdir.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,6 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.naive import PUBLISHED_SCHEDULE, plain_operations
 from dnnlib import Command
 from torch_utils.devices import select_device, select_precision
-from torch_utils.memory import keep_freed_memory
 from torch_utils.ops import status
 from training.config import Config, parse_settings
 from training.losses import LOSSES, PhaseLosses
@@ -253,7 +252,6 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Seconds per training iteration, images per second, peak memory, and the bound."""
-    keep_freed_memory()
     if processor_time:
         torch.set_num_threads(1)
     elif threads:

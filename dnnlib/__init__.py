@@ -4,6 +4,7 @@ from .cli import Command, SeedList, escape_unencodable, finite
 from .destinations import check_destination, write_destination
 from .errors import OutOfMemory, UserError, first_line, out_of_memory
 from .files import append_line, atomic_write, cache_dir, remove_leftovers
+from .memory import keep_freed_memory
 from .seeds import LARGEST_SEED, Seeds
 from .signals import EXIT_STATUS_BASE, StopSignals, say_now, signals_unwind
 from .version import code_version
@@ -25,6 +26,7 @@ __all__ = [
     "escape_unencodable",
     "finite",
     "first_line",
+    "keep_freed_memory",
     "out_of_memory",
     "remove_leftovers",
     "say_now",

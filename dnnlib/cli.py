@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from .errors import UserError, out_of_memory
+from .memory import keep_freed_memory
 from .seeds import LARGEST_SEED, Seeds
 from .signals import EXIT_STATUS_BASE, signals_unwind
 
@@ -22,7 +23,7 @@ class Command(click.Command):
     `UserError`, a lack of memory, a full disk and whatever else the system refuses exit with status
     1; Ctrl-C with 130; a closed pipe with 141 and no line. The signals with which systems and
     schedulers end a process unwind the stack first, so that temporary files go. Text that the
-    terminal cannot encode is escaped.
+    terminal cannot encode is escaped. Freed memory stays in the process.
 
     Args:
         memory_hint: what makes this command need less memory, as "a smaller --batch".
@@ -39,6 +40,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises click's exceptions in place of those in the class's list."""
+        keep_freed_memory()
         try:
             with signals_unwind():
                 result = super().invoke(ctx)

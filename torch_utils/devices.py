@@ -7,6 +7,9 @@ from torch import Tensor
 
 from dnnlib import UserError
 
+# Activations of networks by precision; None: those of the weights.
+INNER_DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
 
 def select_device(choice: str) -> torch.device:
     """The device of this process: 'cpu', 'cuda', or 'auto' for CUDA where there is any.

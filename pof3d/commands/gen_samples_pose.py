@@ -112,12 +112,14 @@ class Level(click.ParamType):
 )
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Seeds at a time.")
 @options.device
+@options.precision
 def main(
     network: Path,
     seeds: Sequence[int] | None,
     latent: Sequence[Path],
     dataset: str | None,
     device: str,
+    precision: str,
     **chosen: Any,
 ) -> None:
     """Draw samples from a trained network: images, the poses they are seen from, shapes."""
@@ -127,7 +129,7 @@ def main(
 
     if bool(latent) == (seeds is not None):
         raise click.UsageError("give either --seeds, as 0-3,7, or --latent FILE.npz")
-    generator = load_network(network, select_device(device)).generator
+    generator = load_network(network, select_device(device), precision).generator
     _warn_of_other_preset(network, dataset, generator.config.preset)
     drawn = SampleOptions(seeds=seeds or (), latent=latent, **chosen)
     for line in write_samples(generator, drawn):

@@ -85,13 +85,14 @@ class Grid(click.ParamType):
 @options.render_size
 @click.option("--enlarge", type=click.IntRange(1, 16), default=1, help="Integer upscaling factor.")
 @options.device
-def main(network: Path, device: str, **chosen: Any) -> None:
+@options.precision
+def main(network: Path, device: str, precision: str, **chosen: Any) -> None:
     """Turn the objects of a trained network before the camera, or change one into the next."""
     from torch_utils.devices import select_device
     from training.files.network_file import load_network
     from training.outputs.video_files import VideoOptions, write_videos
 
     video = VideoOptions(**chosen)
-    generator = load_network(network, select_device(device)).generator
+    generator = load_network(network, select_device(device), precision).generator
     for line in write_videos(generator, video):
         click.echo(line)

@@ -29,7 +29,10 @@ DEMO_NETWORK = Path(__file__).parents[2] / "models/heads.safetensors"
 @click.option("--host", default="localhost", help="0.0.0.0 serves other machines as well.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, help="Of the page.")
 @options.device
-def main(network: str | None, run: Path | None, host: str, port: int, device: str) -> None:
+@options.precision
+def main(
+    network: str | None, run: Path | None, host: str, port: int, device: str, precision: str
+) -> None:
     """Serve a page with a trained network until Ctrl-C."""
     if (network is None) == (run is None):
         raise UserError("name either --network (a file, a run folder, or demo) or --run")
@@ -41,7 +44,8 @@ def main(network: str | None, run: Path | None, host: str, port: int, device: st
     from torch_utils.devices import select_device
 
     path = run or (_demo_network() if network == DEMO else Path(str(network)))
-    serve(NetworkSource(path, select_device(device)), host, port, follow=run is not None)
+    source = NetworkSource(path, select_device(device), precision)
+    serve(source, host, port, follow=run is not None)
 
 
 def _demo_network() -> Path:

@@ -17,15 +17,16 @@ class NetworkSource:
     Args:
         path: a network file, or a run folder, of which `refresh` takes the newest network.
         device: where networks are put.
+        precision: what they compute in; see `load_network`.
 
     Raises:
         UserError: where there is no network.
     """
 
-    def __init__(self, path: Path, device: torch.device | str = "cpu"):
-        self.path, self._device = path, device
+    def __init__(self, path: Path, device: torch.device | str = "cpu", precision: str = "fp32"):
+        self.path, self._how = path, (device, precision)
         self.file = find_network(path)
-        self.network: Network = load_network(self.file, device)
+        self.network: Network = load_network(self.file, *self._how)
 
     def refresh(self) -> bool:
         """Take the newest network; returns whether it is another one.
@@ -36,7 +37,7 @@ class NetworkSource:
         newest = find_network(self.path)
         if newest == self.file:
             return False
-        self.network, self.file = load_network(newest, self._device), newest
+        self.network, self.file = load_network(newest, *self._how), newest
         return True
 
     def pictures(self) -> dict[str, Image.Image]:

@@ -12,6 +12,7 @@ from torch_utils.ops import kernels, set_mode, triplane_render
 from torch_utils.ops.triplane_render import (
     PLANE_AXES,
     DecoderWeights,
+    as_texels,
     native_library,
     triplane_render_torch,
 )
@@ -102,6 +103,20 @@ def test_memory_layout_of_the_planes_does_not_matter():
     for planes in layouts:
         actual = _run(triplane_render, [planes.requires_grad_(), *inputs[1:]])
         assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+def test_planes_arranged_once_give_the_same_bits():
+    inputs = _inputs((2, 300, 16, 32, 32, 32, 16), torch.float32)
+    plain = _run(triplane_render, inputs)
+
+    def arranged(planes, *rest, **options):
+        texels = as_texels(planes)
+        assert texels.stride(2) == 1 and as_texels(texels) is texels
+        return triplane_render(texels, *rest, **options)
+
+    assert all(map(torch.equal, _run(arranged, inputs), plain))
+    double = _inputs((1, 1, 4, 4, 4, 4, 4))[0]
+    assert as_texels(double) is double  # the twin's
 
 
 def test_planes_shared_by_a_batch_get_the_sum_of_its_gradients():

@@ -59,9 +59,19 @@ def triplane_render(
     """
     if not _has_kernel(planes, points, *decoder):
         return triplane_render_torch(planes, points, decoder, box_warp=box_warp, axes=axes)
-    if not is_traced(planes) and not _has_texels(planes):
-        planes = _Texels.apply(planes)  # here, once for the forward and the backward pass
-    return FieldSamples(*_render(planes, points, *decoder, box_warp, axes))
+    # here, once for the forward and the backward pass
+    return FieldSamples(*_render(as_texels(planes), points, *decoder, box_warp, axes))
+
+
+def as_texels(planes: Tensor) -> Tensor:
+    """Planes [B, 3, C, H, W] whose channels lie side by side in memory; differentiable.
+
+    So native kernels read them: arranged once, each `triplane_render` is spared a copy. Where plain
+    torch computes, or a compiler traces, they stay as they are.
+    """
+    if is_traced(planes) or _has_texels(planes) or not _planes_suit(planes):
+        return planes
+    return _Texels.apply(planes)
 
 
 def triplane_render_torch(
@@ -103,15 +113,23 @@ class _Shape(ctypes.Structure):
 def _has_kernel(
     planes: Tensor, points: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> bool:
-    """Texel offsets are 32-bit integers in the CPU kernel, and it divides by the batch size."""
-    tensors, device = (planes, points, w1, b1, w2, b2), planes.device
+    tensors, device = (points, w1, b1, w2, b2), planes.device
     return (
-        device.type in ("cpu", "cuda")
-        and all(t.dtype == torch.float32 and t.device == device for t in tensors)
-        and 0 < planes.shape[1:].numel() < 2**31
+        all(t.dtype == torch.float32 and t.device == device for t in tensors)
         and points.numel() > 0
         and (not cuda.is_gpu(device) or _fits_gpu(w1, b2))
-        and kernels.available("triplane_render", device)
+        and _planes_suit(planes)
+    )
+
+
+def _planes_suit(planes: Tensor) -> bool:
+    """Texel offsets are 32-bit integers in the CPU kernel, and it divides by the batch size."""
+    return (
+        planes.device.type in ("cpu", "cuda")
+        and planes.dtype == torch.float32
+        and planes.numel() > 0
+        and planes.shape[1:].numel() < 2**31
+        and kernels.available("triplane_render", planes.device)
     )
 
 
@@ -174,7 +192,7 @@ def _forward(
     axes: str,
 ) -> tuple[Tensor, Tensor]:
     library = _library(planes.device)
-    texels = _as_texels(library, planes)
+    texels = _arrange(library, planes)
     points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
     sigma, color = _forward_fake(planes, points, w1, b1, w2, b2, box_warp, axes)
     shape = _describe(texels, points, w1, w2, box_warp, axes)
@@ -234,7 +252,7 @@ def _gradients(
 ) -> list[Tensor]:
     """Of planes, of points, and of the four weights: those of the three that are wanted."""
     library = _library(planes.device)
-    texels = _as_texels(library, planes)
+    texels = _arrange(library, planes)
     points, w1, b1, w2, b2 = (t.contiguous() for t in (points, w1, b1, w2, b2))
     d_sigma, d_color = d_sigma.contiguous(), d_color.contiguous()
     d_planes = torch.zeros_like(texels) if wanted[0] else None
@@ -382,19 +400,19 @@ class _Texels(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, planes: Tensor) -> Tensor:
-        return _as_texels(_library(planes.device), planes)
+        return _arrange(_library(planes.device), planes)
 
     @staticmethod
     def backward(ctx: Any, d_texels: Tensor) -> Tensor:
         library = _library(d_texels.device)
-        return _to_planes(library, _as_texels(library, d_texels))
+        return _to_planes(library, _arrange(library, d_texels))
 
 
 def _has_texels(planes: Tensor) -> bool:
     return planes.stride(2) == 1 and torch.empty_like(planes).stride() == planes.stride()
 
 
-def _as_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
+def _arrange(library: ctypes.CDLL, planes: Tensor) -> Tensor:
     """Planes whose channels lie side by side: a copy if need be."""
     if _has_texels(planes):
         return planes
@@ -407,7 +425,7 @@ def _as_texels(library: ctypes.CDLL, planes: Tensor) -> Tensor:
 
 
 def _to_planes(library: ctypes.CDLL, texels: Tensor) -> Tensor:
-    """The inverse of `_as_texels`: a contiguous copy."""
+    """The inverse of `_arrange`: a contiguous copy."""
     if cuda.is_gpu(texels.device):
         return texels.contiguous()
     target = texels.new_empty(texels.shape)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from dnnlib import UserError, atomic_write
+from torch_utils.devices import INNER_DTYPES, select_precision
 from training import old_names
 from training.config import Config, config_from_dict, config_json
 from training.files.file_kinds import foreign_kind, is_address, is_pickle
@@ -123,12 +124,15 @@ def read_network_file(path: Path) -> Contents:
     return Contents(tensors, _parse_metadata(path, metadata, "config", _config_from_json), metadata)
 
 
-def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") -> Network:
+def load_network(
+    path: str | os.PathLike, device: str | torch.device = "cpu", precision: str = "fp32"
+) -> Network:
     """Read a network file, the newest one of a run folder, or an old .pkl.
 
     Args:
         path: the file or folder.
         device: where the networks are put.
+        precision: what the generator computes in; see `select_precision`.
 
     Returns:
         The networks, in evaluation mode and without gradients.
@@ -137,8 +141,13 @@ def load_network(path: str | os.PathLike, device: str | torch.device = "cpu") ->
         UserError: one line, for anything else.
     """
     path = find_network(path)
-    if is_pickle(path):
-        return load_legacy(path, device)
+    network = load_legacy(path, device) if is_pickle(path) else _load(path, device)
+    precision = select_precision(precision, torch.device(device))
+    network.generator.set_inner_dtype(INNER_DTYPES[precision])
+    return network
+
+
+def _load(path: Path, device: str | torch.device) -> Network:
     tensors, config, metadata = read_network_file(path)
     generator = Generator(config)
     generator.raw_resolution = _parse_metadata(path, metadata, "raw_resolution", int)

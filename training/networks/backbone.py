@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib import UserError
+from torch_utils.ops.triplane_render import as_texels
 from training.networks.layers import SynthesisBlock
 from training.networks.mapping import GeneratorMapping
 
@@ -76,6 +77,6 @@ class Backbone(nn.Module):
     def planes(self, ws: Tensor, noise: str) -> Tensor:
         """Tri-planes [B, 3, plane channels, resolution, resolution] of ws [B, num_ws, w_dim].
 
-        noise: see `SynthesisNetwork.forward`.
+        noise: see `SynthesisNetwork.forward`. They lie in memory as `triplane_render` reads them.
         """
-        return torch.unflatten(self.synthesis(ws, noise), 1, (3, self.plane_channels))
+        return as_texels(self.synthesis(ws, noise).unflatten(1, (3, self.plane_channels)))

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_utils import ops
 from torch_utils.images import to_uint8
-from torch_utils.ops.rays import interval_weights, sample_weights
 from torch_utils.ops.triplane_render import FieldSamples
 from training.config import RenderingConfig
 from training.networks.generator import Generator
@@ -93,10 +93,10 @@ def _ring(generator: Generator) -> Tensor:
 
 def _composited(field: Field, points: Tensor, toward: Tensor, config: RenderingConfig) -> Tensor:
     """Colors [N, 3] of rays that come from `toward` [N, 3] and begin at points [N, 3]."""
-    depths = torch.linspace(0, DEPTH * config.box_warp, SAMPLES)
-    along = points[:, None] - depths[:, None] * toward[:, None]
-    sigma, color = field(along.reshape(-1, 3))
-    sigma, color = sigma.reshape(-1, SAMPLES), color[:, :3].reshape(-1, SAMPLES, 3)
-    weights = interval_weights(sigma, depths.expand_as(sigma), config.density_scale)
-    weights = sample_weights(weights) + 1e-6  # where there is hardly any matter: the mean
-    return (weights[..., None] * color).sum(dim=1) / weights.sum(dim=1, keepdim=True)
+    depths = torch.linspace(0, DEPTH * config.box_warp, SAMPLES).expand(1, len(points), SAMPLES)
+    along = ops.points_on_rays(points[None], -toward[None], depths)[0]
+    sigma, color = (part.unflatten(0, (len(points), SAMPLES))[None] for part in field(along))
+    color = color[..., :3]
+    rays = ops.blend([FieldSamples(sigma, color)], [depths], density_scale=config.density_scale)
+    little = 1e-6  # of opacity: the point's own color counts where there is hardly any matter
+    return ((rays.color + little * color[:, :, 0]) / (rays.opacity + little))[0]

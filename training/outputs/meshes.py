@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_utils.ops import triplane_render
-from torch_utils.ops.triplane_render import FieldSamples
+from torch_utils.ops.triplane_render import FieldSamples, as_texels
 from training.networks.generator import Generator
 from training.outputs.coarse_to_fine import Field, SparseGrid, cells_to_march, sparse_grid
 
@@ -65,7 +65,7 @@ def point_field(
     decoder = generator.decoder.effective()
     if planes.device.type == "cpu":  # where the native op takes any number of colors
         decoder = decoder._replace(w2=decoder.w2[: 1 + colors], b2=decoder.b2[: 1 + colors])
-    texels = planes.movedim(2, 4).contiguous().movedim(4, 2)  # as the op wants them, once for all
+    texels = as_texels(planes)  # once for all parts
 
     @torch.no_grad()
     def field(points: Tensor) -> FieldSamples:
@@ -219,7 +219,8 @@ def _welded(mesh: Mesh) -> Mesh:
 
     Rounding can bring two vertices together; programs that merge them on reading would find holes.
     """
-    order = np.lexsort(mesh.vertices.T)
+    x, y, z = mesh.vertices.T.astype(np.float64)
+    order = np.argsort(x + math.sqrt(2) * y + math.sqrt(3) * z)  # equal ones stand side by side
     ordered = mesh.vertices[order]
     is_new = np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)]
     if is_new.all():

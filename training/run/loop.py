@@ -17,6 +17,7 @@ from dnnlib import (
     atomic_write,
     code_version,
     first_line,
+    keep_freed_memory,
     remove_leftovers,
     say_now,
 )
@@ -26,7 +27,6 @@ from metrics.runner import Runner
 from torch_utils import distributed, ops
 from torch_utils.devices import select_device
 from torch_utils.images import to_float
-from torch_utils.memory import keep_freed_memory
 from torch_utils.training_stats import Stat
 from torch_utils.watchdog import is_broken_connection
 from training import old_names

@@ -106,3 +106,20 @@ def test_a_network_whose_first_bytes_look_like_something_else_is_read(beginning,
     path.write_bytes(padded.to_bytes(8, "little") + header + data[8 + length :])
     assert path.read_bytes().startswith(beginning)
     assert load_network(path).provenance == {"kimg": 1}
+
+
+def test_the_generator_computes_in_the_precision_that_is_asked_for(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    path = tmp_path / "network.safetensors"
+    save_network(path, Generator(tiny_config()).eval(), None, {})
+
+    def image(precision):
+        return load_network(path, precision=precision).generator(torch.ones(1, 8)).image
+
+    full, half = image("fp32"), image("bf16")
+    assert not torch.equal(full, half)
+    torch.testing.assert_close(full, half, atol=0.1, rtol=0.1)
+    for has_instructions, expected in ((True, half), (False, full)):
+        known = {"avx512_bf16": has_instructions}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
+        assert torch.equal(image("auto"), expected)

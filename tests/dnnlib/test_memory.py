@@ -8,7 +8,7 @@ import pytest
 
 FAULTS_OF_TENSORS = """
 import resource, torch
-from torch_utils.memory import keep_freed_memory
+from dnnlib import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20):

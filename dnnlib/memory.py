@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
     """Have the C library keep freed memory for the next tensor, instead of giving it back.
 
     By default, glibc returns the free end of its heap, and the system clears and maps each page
-    anew for the next tensor, which takes 7 % of a toy step. Blocks larger than 32 MB come and go
-    as before.
+    anew for the next tensor: 7 % of a toy step, a fifth of an image's time. Blocks larger than 32
+    MB come and go as before.
 
     Returns:
         Whether it did; not without glibc.
