@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dnnlib import UserError
 from torch_utils import distributed, random_states
-from torch_utils.devices import restore_threads, select_precision
+from torch_utils.devices import INNER_DTYPES, restore_threads, select_precision
 from torch_utils.gradients import GradientAverager
 from torch_utils.images import to_float
 from torch_utils.training_stats import StatsCollector
@@ -36,8 +36,6 @@ from training.step_inputs import (
 )
 
 Terms = dict[str, Tensor]
-
-_INNER_DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TrainingDiverged(UserError):
@@ -108,8 +106,8 @@ class Trainer:
         """Compute activations in 'fp32', 'fp16' or 'bf16'; weights are float32 in any case."""
         self.precision = precision
         for averaged, current in self._averages:
-            averaged.set_inner_dtype(_INNER_DTYPES[precision])
-            current.set_inner_dtype(_INNER_DTYPES[precision])
+            averaged.set_inner_dtype(INNER_DTYPES[precision])
+            current.set_inner_dtype(INNER_DTYPES[precision])
 
     def step(self) -> None:
         """One iteration: G, its density term, D, its R1 term, then the moving averages.
