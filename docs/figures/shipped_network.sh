@@ -11,7 +11,7 @@ python=${PYTHON:-python}
 "$python" gen_samples_pose.py --network "$network" --outdir "$out/yaws" --seeds 0-7 --trunc 0.7 \
     --yaw=-40,-20,0,20,40 --render-size 128
 "$python" gen_samples_pose.py --network "$network" --outdir "$out/shapes" --seeds 0-3 --trunc 0.7 \
-    --shapes true --shape-format .ply --shape-preview
+    --shapes true --shape-format .ply --shape-preview --keep-largest
 cp "$out/yaws/contact_sheet.png" "docs/images/$name.png"
 "$python" gen_videos.py --network "$network" --dest "docs/images/$name-orbit.gif" --render-size 96 \
     --frames 32 --fps 12
