@@ -24,7 +24,8 @@ from pof3d.commands.eg3d_options import METRICS, HintingCommand
     show_default=True,
     help="Comma-separated, or none: fid50k_full, fid50k, kid50k_full, pr50k3_full, is50k, "
     "fd50k_full-effnet (other numbers of samples go too: fid5k_full), pose_error, "
-    "pose_distribution, pose_flip_consistency, view_consistency, relief, identity_consistency.",
+    "pose_distribution, pose_flip_consistency, view_consistency, relief, depth_error, "
+    "identity_consistency.",
 )
 @options.network
 @click.option("--data", metavar="ZIP|DIR", help="Photographs.  [those it was trained on]")
