@@ -231,8 +231,9 @@ def test_torchrun_starts_processes_that_know_each_other(tmp_path):
     script.write_text(
         "from torch_utils import distributed\n"
         "def both(): return distributed.rank(), distributed.all_reduce_sum(torch.ones(1)).item()\n"
-        "import torch\n"
-        "print(distributed.launch(both, 2, distributed.check_gpus(2, 'cpu')), flush=True)\n"
+        "import sys, torch\n"
+        "found = distributed.launch(both, 2, distributed.check_gpus(2, 'cpu'))\n"
+        "sys.stdout.write(f'{found}\\n')\n"  # at once: both write to one pipe
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
