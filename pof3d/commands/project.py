@@ -1,6 +1,6 @@
 """Project photographs: find the objects of a trained network that look like them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,11 @@ from pof3d.commands import options
 from pof3d.commands.eg3d_options import PROJECT, HintingCommand
 
 NONE = "none"
+
+
+def _weight(name: str, default: float, text: str) -> Callable[[Callable], Callable]:
+    limits = click.FloatRange(min=0)
+    return click.option(name, type=limits, callback=finite, default=default, help=text)
 
 
 @click.command(
@@ -29,26 +34,12 @@ NONE = "none"
     default=0,
     help="Afterwards, tune a copy of the network to each photograph.",
 )
-@click.option(
-    "--perceptual-weight",
-    type=click.FloatRange(min=0),
-    callback=finite,
-    default=1.0,
-    help="Of features of EfficientNet-Lite0, against pixels.",
-)
-@click.option(
-    "--prior-weight",
-    type=click.FloatRange(min=0),
-    callback=finite,
-    default=0.02,
-    help="Of staying near the mean latent, against pixels.",
-)
-@click.option(
+@_weight("--perceptual-weight", 1.0, "Of features of EfficientNet-Lite0, against pixels.")
+@_weight("--prior-weight", 0.02, "Of staying near the mean latent, against pixels.")
+@_weight(
     "--mirror-weight",
-    type=click.FloatRange(min=0),
-    callback=finite,
-    default=0.3,
-    help="Of a photograph's mirror image, where the network's objects are symmetric.",
+    0.3,
+    "Of a photograph's mirror image, where the network's objects are symmetric.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of the search.")
 @click.option(
