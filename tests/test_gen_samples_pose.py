@@ -165,7 +165,7 @@ def test_chosen_views_come_beside_the_own_one(toy, tmp_path):
             pose = pose_from_degrees(torch.tensor([[yaw, 10.0]]), math.pi / 2)
             latent = generator.latent(latent_of(seed))
             view = generator.render(
-                generator.planes(latent.ws), latent.ws[:, -1], generator.cam2world(pose)[:, None]
+                generator.planes(latent.ws), latent.ws, generator.cam2world(pose)[:, None]
             )
             assert np.abs(read(tmp_path / name) - levels(view.image[0, 0])).max() <= 1
     assert names(tmp_path) == expected
@@ -285,7 +285,7 @@ def test_given_pose_is_the_frontal_camera(given_pose, tmp_path):
         torch.tensor([[math.pi / 2 + math.radians(30), math.pi / 2]]), 2.7, (0.0, 0.0, 0.0)
     )
     for name, cam2world in (("", camera), ("_yaw+30_pitch+00", turned)):
-        view = generator.render(generator.planes(latent.ws), latent.ws[:, -1], cam2world[:, None])
+        view = generator.render(generator.planes(latent.ws), latent.ws, cam2world[:, None])
         image = read(tmp_path / f"seed0006{name}.png")
         assert np.abs(image - levels(view.image[0, 0])).max() <= 1
 

@@ -127,6 +127,7 @@ def test_a_background_that_is_not_white_is_found_unless_it_is_given(given, expec
     said = run("--outdir", tmp_path / "runs", *arguments).stdout
     config = json.loads(said[said.index("{") :])
     assert config["rendering"]["white_background"] == expected
+    assert config["generator"]["background"] != expected
 
 
 def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tmp_path):

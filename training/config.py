@@ -69,6 +69,11 @@ class GeneratorConfig(_Section):
         description="random noise in every layer of the backbone (StyleGAN2); without, texture has "
         "to come from the latent",
     )
+    background: bool = Field(
+        False,
+        description="objects stand before a background of their own, which does not turn with the "
+        "camera (not in the paper)",
+    )
     diversity_clarity: Share | None = Field(
         None,
         description="objects are alike at first (truncation psi 0) and become different while D's "
@@ -429,6 +434,11 @@ class Config(_Section):
     run: RunConfig = RunConfig()
 
     @property
+    def object_stands_alone(self) -> bool:
+        """Whether what is behind the object is no part of it: white, or a background of its own."""
+        return self.rendering.white_background or self.generator.background
+
+    @property
     def super_resolved(self) -> bool:
         """Whether images are super-resolved; small ones are the rendering itself."""
         return self.data.resolution >= SUPER_RESOLVED
@@ -449,6 +459,11 @@ class Config(_Section):
                 )
         if self.rendering.raw_resolution_end and not self.super_resolved:
             raise ValueError("rendering.raw_resolution_end needs a data.resolution of 128 or more")
+        if self.rendering.white_background and self.generator.background:
+            raise ValueError(
+                "rendering.white_background leaves no place for generator.background: "
+                "set one of them to false"
+            )
         blocks = size.bit_length() - 3  # from the image's resolution down to 8 x 8
         if self.discriminator.freeze_blocks > blocks:
             raise ValueError(f"discriminator.freeze_blocks can be at most {blocks} at {size} px")

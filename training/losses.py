@@ -7,7 +7,7 @@ D's trunk yields pose and score.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,22 +75,21 @@ def discriminate(
 
 def generate(generator: Generator, inputs: StepInputs) -> Generated:
     """Render each object from its own camera and, unless `mirror` is None, a mirrored one."""
-    psi = inputs.truncation
-    latent = generator.latent(inputs.z, truncation=psi)
+    # Backgrounds differ from the first: what is behind an object must not tell its pose.
+    truncation: dict[str, Any] = {"truncation": inputs.truncation, "cutoff": generator.object_ws}
+    latent = generator.latent(inputs.z, **truncation)
     poses = generator.pose_source.sample(generator, inputs.z, latent.w)
     ws = latent.ws
     if inputs.mixing is not None:
         other, start = inputs.mixing
-        ws = torch.cat(
-            [ws[:, :start], generator.latent(other, truncation=psi).ws[:, start:]], dim=1
-        )
+        ws = torch.cat([ws[:, :start], generator.latent(other, **truncation).ws[:, start:]], dim=1)
     planes = generator.planes(ws, noise="random")
     cam2world = [generator.cam2world(poses.pose)]
     if inputs.mirror is not None:
         cam2world.append(cameras.mirror_cam2world(cam2world[0], inputs.mirror))
     views = generator.render(
         planes,
-        ws[:, -1],
+        ws,
         torch.stack(cam2world, dim=1),
         inputs.intrinsics,
         stochastic=inputs.stochastic,

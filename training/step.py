@@ -347,23 +347,16 @@ class Trainer:
         return [f"{before} as before, not {now}, for the same results"]
 
     def _parts(self) -> dict[str, Any]:
-        supervising: dict[str, Any] = {}
-        if self.supervisor is not None:
-            supervising = {
-                "IR": self.supervisor.network,
-                "ir_optimizer": self.supervisor.optimizer,
-            }
-        return (
-            supervising
-            | self.feedback.parts()
-            | {
-                "G": self.generator,
-                "D": self.discriminator,
-                "G_ema": self.averaged_generator,
-                "D_ema": self.averaged_discriminator,
-                "g_optimizer": self.g_optimizer,
-                "d_optimizer": self.d_optimizer,
-                "augmentation": self.augmentation,
-                "stats": self.stats,
-            }
-        )
+        parts = self.feedback.parts() | {
+            "G": self.generator,
+            "D": self.discriminator,
+            "G_ema": self.averaged_generator,
+            "D_ema": self.averaged_discriminator,
+            "g_optimizer": self.g_optimizer,
+            "d_optimizer": self.d_optimizer,
+            "augmentation": self.augmentation,
+            "stats": self.stats,
+        }
+        if (supervisor := self.supervisor) is not None:
+            parts |= {"IR": supervisor.network, "ir_optimizer": supervisor.optimizer}
+        return parts

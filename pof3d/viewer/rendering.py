@@ -164,12 +164,13 @@ def render_frame(
     if mode == "image":
         colors = features[:, :3]
         if detail.superresolved and generator.superresolution is not None:
-            colors = generator.superresolution(features, objects.ws[:, -1])
+            last = objects.ws[:, generator.object_ws - 1]
+            colors = generator.superresolution(features, last)
     else:
         colors = _mode_colors(generator, camera, lens, mode, depth, opacity)
     along_axis = depth * _axis_cosines(lens, rays)
     along_axis = torch.where(opacity > SOLID, along_axis, FARTHEST)
-    white = generator.config.rendering.white_background or mode != "image"
+    white = generator.config.object_stands_alone or mode != "image"
     return Frame(
         _paste(to_uint8(resize(colors, window.size))[0], window, 255 if white else 0),
         _paste(resize(along_axis, window.size)[0], window, FARTHEST)[..., 0],
@@ -206,7 +207,10 @@ def _shifted_range(generator: Generator, camera: FreeCamera) -> RenderingConfig:
     config = generator.config.rendering
     shift = _shift(generator, camera)
     near = max(config.near + shift, CLOSEST)
-    return config.model_copy(update={"near": near, "far": config.far + shift})
+    white = generator.config.object_stands_alone  # a background of its own fits one camera alone
+    return config.model_copy(
+        update={"near": near, "far": config.far + shift, "white_background": white}
+    )
 
 
 def _shift(generator: Generator, camera: FreeCamera) -> float:

@@ -165,7 +165,7 @@ class EvaluatedNetwork:
         pose = own_pose(self.generator, drawn.latent)
         objects = Objects.from_ws(self.generator, drawn.latent.ws, pose)
         view = objects.render(turned, drawn.intrinsics)
-        mask = object_mask(view.opacity, self.generator.config.rendering.white_background)
+        mask = object_mask(view.opacity, self.generator.config.object_stands_alone)
         return Views(view.image, view.depth, mask, turned, drawn.intrinsics)
 
     def estimate_directions(self, images: Tensor) -> Tensor:
@@ -206,19 +206,19 @@ class _Drawn(NamedTuple):
     intrinsics: Tensor
 
 
-def object_mask(opacity: Tensor, white_background: bool) -> Tensor:
+def object_mask(opacity: Tensor, stands_alone: bool) -> Tensor:
     """The pixels of the object, by where it is opaque.
 
     Args:
         opacity: [..., r, r] in [0, 1].
-        white_background: whether empty space is white; else the background may be opaque as well,
+        stands_alone: see `Config.object_stands_alone`; else the background may be opaque as well,
             and only the central disc of half the image's width counts.
 
     Returns:
         bool [..., r, r].
     """
     mask = opacity > _OPAQUE
-    if white_background:
+    if stands_alone:
         return mask
     size = opacity.shape[-1]
     offset = (torch.arange(size, device=opacity.device) + 0.5) / size - 0.5

@@ -19,7 +19,7 @@ _SHARED = (
     "rendering.box_warp",
     *(f"generator.{size}" for size in ("w_dim", "channel_base", "channel_max")),
     *(f"generator.{size}" for size in ("plane_resolution", "plane_channels")),
-    *(f"generator.{size}" for size in ("decoder_hidden", "feature_channels")),
+    *(f"generator.{size}" for size in ("decoder_hidden", "feature_channels", "background")),
 )
 _OF_MAPPING = ("generator.z_dim", "generator.mapping_layers")
 

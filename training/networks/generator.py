@@ -18,6 +18,7 @@ from torch_utils.ops.triplane_render import FieldSamples
 from training import cameras, pose_sources
 from training.config import Config
 from training.networks.backbone import Backbone, SynthesisNetwork
+from training.networks.background import Background
 from training.networks.mapping import GeneratorMapping, PoseMapping
 from training.networks.rendering import Decoder, midpoint_sampling, random_sampling, render_rays
 from training.networks.superresolution import SuperResolution
@@ -26,8 +27,8 @@ from training.networks.superresolution import SuperResolution
 class Latent(NamedTuple):
     """Intermediate latents and poses.
 
-    w: [B, w_dim], untruncated. ws: [B, num_ws, w_dim], one per layer. pose: [B, 2] in radians,
-    None for a generator whose poses are given.
+    w: [B, w_dim], untruncated. ws: [B, num_ws, w_dim], one per layer, the background's last.
+    pose: [B, 2] in radians, None for a generator whose poses are given.
     """
 
     w: Tensor
@@ -77,6 +78,11 @@ class Generator(nn.Module):
             if config.super_resolved
             else None
         )
+        self.background = (
+            Background(sizes.w_dim, sizes.feature_channels) if sizes.background else None
+        )
+        self.object_ws = synthesis.num_ws
+        self.num_ws = synthesis.num_ws + (self.background.num_ws if self.background else 0)
         focal = config.camera.focal
         self.register_buffer("intrinsics", cameras.intrinsics_from_focal(focal), persistent=False)
 
@@ -96,8 +102,10 @@ class Generator(nn.Module):
         return self.backbone.mapping
 
     def set_inner_dtype(self, dtype: torch.dtype | None) -> None:
-        """Precision of activations: fp16 in super-resolution alone, bf16 in the backbone too."""
-        self.backbone.synthesis.inner_dtype = dtype if dtype == torch.bfloat16 else None
+        """Precision of activations: fp16 in super-resolution alone, bf16 elsewhere too."""
+        for part in self.modules():
+            if isinstance(part, SynthesisNetwork):
+                part.inner_dtype = dtype if dtype == torch.bfloat16 else None
         if self.superresolution is not None:
             self.superresolution.inner_dtype = dtype
 
@@ -124,7 +132,7 @@ class Generator(nn.Module):
         """
         w = self.mapping(z, label)
         pose = self.pose_source.of_latent(self, z, w)
-        ws = self.mapping.broadcast(w, self.backbone.synthesis.num_ws, truncation, cutoff)
+        ws = self.mapping.broadcast(w, self.num_ws, truncation, cutoff)
         return Latent(w, ws, pose)
 
     def pose_head(self, w: Tensor) -> Tensor:
@@ -162,7 +170,8 @@ class Generator(nn.Module):
         noise: 'random', drawn for each sample; 'const', the layers' stored noise; or 'none', as is
         any choice for a generator without noise.
         """
-        return self.backbone.planes(ws, noise if self.config.generator.noise else "none")
+        noise = noise if self.config.generator.noise else "none"
+        return self.backbone.planes(ws[:, : self.object_ws], noise)
 
     def field(self, planes: Tensor, points: Tensor) -> FieldSamples:
         """Density (before softplus) and color at points [B, N, 3] in world units.
@@ -181,7 +190,7 @@ class Generator(nn.Module):
     def render(
         self,
         planes: Tensor,
-        w: Tensor,
+        ws: Tensor,
         cam2world: Tensor,
         intrinsics: Tensor | None = None,
         *,
@@ -192,7 +201,7 @@ class Generator(nn.Module):
 
         Args:
             planes: [B, 3, C, H, W].
-            w: [B, w_dim], the last layer's.
+            ws: [B, num_ws, w_dim], for super-resolution and background.
             cam2world: [B, V, 4, 4].
             intrinsics: [B, 3, 3] or [3, 3], normalized by image size; None: the config's.
             stochastic: sample depths along rays at random, as in training.
@@ -211,10 +220,12 @@ class Generator(nn.Module):
         features, depth, opacity = (
             part.reshape(batch * views, size, size, -1).permute(0, 3, 1, 2) for part in rendered
         )
-        raw = features[:, :3]
-        image = raw
+        if self.background is not None:
+            features = self.background(ws[:, self.object_ws :], features, opacity)
+        raw = image = features[:, :3]
         if self.superresolution is not None:
-            image = self.superresolution(features, w.repeat_interleave(views, dim=0))
+            last = ws[:, self.object_ws - 1]
+            image = self.superresolution(features, last.repeat_interleave(views, dim=0))
         return View(*(part.unflatten(0, (batch, views)) for part in (image, raw, depth, opacity)))
 
     def forward(
@@ -238,4 +249,4 @@ class Generator(nn.Module):
             raise UserError("this generator's poses are given: call latent, planes and render")
         planes = self.planes(latent.ws, noise)
         cam2world = self.cam2world(latent.pose)[:, None]
-        return self.render(planes, latent.ws[:, -1], cam2world, intrinsics)
+        return self.render(planes, latent.ws, cam2world, intrinsics)

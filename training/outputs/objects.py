@@ -194,7 +194,7 @@ class Objects:
             UserError: for a file that cannot be read, or is of a network of other sizes.
         """
         ws, poses = [], []
-        expected = (1, generator.backbone.synthesis.num_ws, len(generator.mapping.w_avg))
+        expected = (1, generator.num_ws, len(generator.mapping.w_avg))
         for path in paths:
             stored = load_latent(path)
             if stored.ws.shape != expected:
@@ -242,7 +242,7 @@ class Objects:
         points = size**2 * cam2world.shape[1] * rendering.samples * rendering.sampling_multiplier
         part = max(POINTS_AT_ONCE // points, 1)
         views = [
-            self.generator.render(planes, ws[:, -1], some, lens, resolution=resolution)
+            self.generator.render(planes, ws, some, lens, resolution=resolution)
             for planes, ws, some, lens in zip(
                 self.planes.split(part),
                 self.ws.split(part),

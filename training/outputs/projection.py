@@ -160,8 +160,8 @@ def _with_mirror_images(
     options: ProjectionOptions,
 ) -> Tensor:
     """Photographs [N, V, 3, R, R], and behind them their mirror images, where these help."""
-    if discriminator is None or not options.mirror_weight:
-        return given
+    if discriminator is None or not options.mirror_weight or generator.background is not None:
+        return given  # a background is not mirrored with its object
     symmetry = _symmetry(generator, discriminator)
     return torch.cat([given, given.flip(-1)], dim=1) if symmetry > SYMMETRIC else given
 
@@ -247,7 +247,7 @@ class _WhiteLatents:
         z = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             w = latent_of(generator, z).w
-        self.mean, self.num_ws = generator.mapping.w_avg, generator.backbone.synthesis.num_ws
+        self.mean, self.num_ws = generator.mapping.w_avg, generator.num_ws
         _, spread, axes = torch.linalg.svd(w - w.mean(dim=0), full_matrices=False)
         self._axes = axes * spread[:, None] / math.sqrt(len(w))
 
@@ -383,7 +383,8 @@ def _tune(
 ) -> None:
     """Fit the generator's own weights to the photographs, with ws and poses held."""
     ws, pose = found
-    parts = [generator.backbone.synthesis, generator.decoder, generator.superresolution]
+    parts: list[nn.Module | None] = [generator.backbone.synthesis, generator.decoder]
+    parts += [generator.superresolution, generator.background]
     weights = [weight for part in parts if part is not None for weight in part.parameters()]
     optimizer = torch.optim.Adam(weights, options.tune_rate, BETAS)
     for weight in weights:

@@ -79,7 +79,7 @@ class Request:
             labels = config.camera.poses == "dataset"
             changes["data.path"] = str(toy_dataset_path(config.data.resolution, labels=labels))
         if config.preset in UNTUNED:
-            changes = _found_in_data(config) | changes
+            changes = _found_in_data(config, changes) | changes
         config = self._config_of(changes)
         self._check(config)
         return config
@@ -148,7 +148,7 @@ class Request:
         return changes
 
 
-def _found_in_data(config: Config) -> dict[str, Any]:
+def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that follow from the photographs, for presets that are of no data set.
 
     Raises:
@@ -156,12 +156,17 @@ def _found_in_data(config: Config) -> dict[str, Any]:
     """
     gamma = suggested_gamma(config.data.resolution, config.run.batch)
     white = has_white_background(open_dataset(config))
+    apart = not white and "rendering.white_background" not in given
     click.echo(
         f"unless they are given: --gamma {gamma:.4g}, a guess from resolution and batch (try 5 "
         f"times less and more), and rendering.white_background={str(white).lower()}, as most "
-        "images have it"
+        f"images have it, with generator.background={str(apart).lower()}"
     )
-    return {"loss.gamma": gamma, "rendering.white_background": white}
+    return {
+        "loss.gamma": gamma,
+        "rendering.white_background": white,
+        "generator.background": apart,
+    }
 
 
 def start(request: Request) -> int | None:

@@ -117,8 +117,8 @@ def test_sampling_leaves_the_random_state_alone():
 def test_object_is_what_is_opaque_or_else_the_middle():
     opacity = torch.ones(1, 1, 1, 8, 8)
     opacity[..., :4] = 0.2
-    assert torch.equal(object_mask(opacity, white_background=True), opacity > 0.5)
-    middle = object_mask(torch.ones(1, 1, 1, 64, 64), white_background=False)
+    assert torch.equal(object_mask(opacity, stands_alone=True), opacity > 0.5)
+    middle = object_mask(torch.ones(1, 1, 1, 64, 64), stands_alone=False)
     assert middle[..., 32, 32] and not middle[..., 32, 10]
     assert middle.float().mean().item() == pytest.approx(math.pi / 16, rel=0.02)
 

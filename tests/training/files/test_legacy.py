@@ -117,7 +117,7 @@ def test_eg3d_checkpoint_computes_what_the_published_code_computes(published):
     cam2world = expected["view"][:, :16].reshape(-1, 1, 4, 4)
     intrinsics = expected["view"][:, 16:].reshape(-1, 3, 3)
     planes = generator.planes(latent.ws)
-    view = generator.render(planes, latent.ws[:, -1], cam2world, intrinsics).select(0)
+    view = generator.render(planes, latent.ws, cam2world, intrinsics).select(0)
     assert latent.pose is None and network.discriminator is None
     assert relative_error(latent.ws[:, 0], expected["ws_trunc0_7_cutoff14"]) < 1e-4
     assert relative_error(view.image[..., ::4, ::4], expected["image"]) < 1e-4

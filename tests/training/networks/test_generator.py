@@ -64,12 +64,12 @@ def test_raw_resolution_may_grow():
 def test_several_views_at_once_are_each_view_alone(sizes):
     generator = small_generator(sizes) if sizes else small_generator()
     latent = generator.latent(latents(generator))
-    planes, w = generator.planes(latent.ws), latent.ws[:, -1]
+    planes, ws = generator.planes(latent.ws), latent.ws
     posed = [generator.cam2world(latent.pose)]
     posed += [cameras.mirror_cam2world(posed[0], kind) for kind in ("horizontal", "vertical")]
-    together = generator.render(planes, w, torch.stack(posed, dim=1))
+    together = generator.render(planes, ws, torch.stack(posed, dim=1))
     for i, cam2world in enumerate(posed):
-        alone = generator.render(planes, w, cam2world[:, None])
+        alone = generator.render(planes, ws, cam2world[:, None])
         for a, b in zip(together.select(i), alone.select(0), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(together.image[:, 0], together.image[:, 1], atol=1e-2)
@@ -79,11 +79,11 @@ def test_several_views_at_once_are_each_view_alone(sizes):
 def test_each_sample_may_have_a_lens_of_its_own():
     generator = small_generator()
     latent = generator.latent(latents(generator))
-    planes, w = generator.planes(latent.ws), latent.ws[:, -1]
+    planes, ws = generator.planes(latent.ws), latent.ws
     cam2world = generator.cam2world(latent.pose)[:, None]
     lenses = torch.stack([cameras.intrinsics_from_focal(f) for f in (4.2647, 2.0)])
-    view = generator.render(planes, w, cam2world, lenses)
-    preset = generator.render(planes, w, cam2world)
+    view = generator.render(planes, ws, cam2world, lenses)
+    preset = generator.render(planes, ws, cam2world)
     torch.testing.assert_close(view.image[0], preset.image[0])
     assert not torch.allclose(view.image[1], preset.image[1], atol=1e-2)
 
@@ -105,7 +105,7 @@ def test_deterministic_by_default():
     latent = generator.latent(z)
     planes, cam2world = generator.planes(latent.ws), generator.cam2world(latent.pose)[:, None]
     images = [
-        generator.render(planes, latent.w, cam2world, stochastic=True).image for _ in range(2)
+        generator.render(planes, latent.ws, cam2world, stochastic=True).image for _ in range(2)
     ]
     assert not torch.equal(*images)
 
@@ -162,7 +162,7 @@ def test_field_is_what_is_rendered():
     generator.decoder.net["2"].bias[0] = 1e4
     latent = generator.latent(latents(generator))
     planes, cam2world = generator.planes(latent.ws), generator.cam2world(latent.pose)
-    view = generator.render(planes, latent.w, cam2world[:, None])
+    view = generator.render(planes, latent.ws, cam2world[:, None])
     rays = cameras.rays_from_cameras(cam2world, generator.intrinsics, 32)
     near, interval = 2.25, (3.3 - 2.25) / 5
     first, second = (

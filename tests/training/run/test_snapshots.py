@@ -45,7 +45,7 @@ def test_snapshot_shows_what_the_generator_renders():
         latent = generator.latent(z)
         pose = torch.tensor([[math.pi / 2 + math.radians(20), math.pi / 2]])
         cameras = generator.cam2world(pose.expand(5, 2))[:, None]
-        turned = generator.render(generator.planes(latent.ws), latent.ws[:, -1], cameras)
+        turned = generator.render(generator.planes(latent.ws), latent.ws, cameras)
     fakes, yaws = pixels(pictures["fakes"]), pixels(pictures["yaws"])
     assert fakes.shape == (3, 64, 96) and yaws.shape == (3, 5 * 32, 5 * 32)
     close = {"atol": 1, "rtol": 0}

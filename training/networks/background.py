@@ -1,0 +1,41 @@
+"""What is behind an object: a picture that does not turn with the camera.
+
+Not in PoF3D. With the background as a part of the object, cameras could be told apart by how
+backgrounds turn, and photographs, whose backgrounds do not, could not. PanoHead (An et al. 2023,
+section 3.2) has such a background, but needs masks of its photographs; here it is too coarse for
+an object.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.networks.backbone import SynthesisNetwork
+
+RESOLUTION = 16  # pixels a side
+CHANNELS = 32
+
+
+class Background(nn.Module):
+    """A small StyleGAN2 of features, each of them in [0, 1]."""
+
+    def __init__(self, w_dim: int, features: int):
+        super().__init__()
+        self.synthesis = SynthesisNetwork(
+            w_dim, RESOLUTION, features, channel_base=RESOLUTION * CHANNELS, channel_max=CHANNELS
+        )
+        self.num_ws = self.synthesis.num_ws
+
+    def forward(self, ws: Tensor, features: Tensor, opacity: Tensor) -> Tensor:
+        """Renderings of objects before their backgrounds, [B V, F, r, r] in [-1, 1].
+
+        Args:
+            ws: [B, num_ws, w_dim].
+            features: [B V, F, r, r] in [-1, 1], renderings of the same objects from V sides each,
+                before black.
+            opacity: [B V, 1, r, r] of these.
+        """
+        image = torch.sigmoid(self.synthesis(ws, "none"))
+        image = F.interpolate(image, features.shape[-2:], mode="bilinear", align_corners=False)
+        image = image.repeat_interleave(len(features) // len(ws), dim=0)
+        return features + 2 * (1 - opacity) * image
