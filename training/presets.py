@@ -87,7 +87,7 @@ PRESETS["small"] = with_changes(
     PRESETS["toy"],
     {
         "generator.noise": False,  # it fakes texture, and delays the shapes that cause it
-        "generator.diversity_clarity": 0.5,
+        "generator.diversity_clarity": 0.7,
         "camera.mirrors": ("horizontal",),  # a camera below the ground has no photographs
         "loss.gamma_gap": 1.5,
         "loss.pose_entropy_weight": 0.0,

@@ -106,7 +106,8 @@ def evaluate(
     fitted = torch.cat([part.images[:, 1:] for part in together])
 
     def turned(found: list[Projection]) -> Tensor:
-        parts = zip(found, turns.split(AT_ONCE), strict=True)
+        sizes = [len(part.objects) for part in found]
+        parts = zip(found, turns.split(sizes), strict=True)
         return torch.cat([_turned_views(part.objects, alignment, turn) for part, turn in parts])
 
     unseen_psnr, unseen_distance = _compare(turned(given), images[:, 1:], features)
@@ -145,9 +146,10 @@ def _places(identity: np.ndarray) -> np.ndarray:
 
 
 def _project_all(network: Network, images: Tensor, options: ProjectionOptions) -> list[Projection]:
+    at_once = 1 if options.tune_steps else AT_ONCE  # a network is tuned to one object
     return [
         project(network.generator, network.discriminator, part, options, progress=True)
-        for part in images.split(AT_ONCE)
+        for part in images.split(at_once)
     ]
 
 

@@ -65,7 +65,7 @@ class ProjectionOptions:
     tune_steps: int = 0
     rate: float = 0.1
     pose_rate: float = 0.02
-    tune_rate: float = 1e-3
+    tune_rate: float = 5e-3
     prior_weight: float = 0.02
     perceptual_weight: float = 1.0
     mirror_weight: float = 0.3
@@ -129,7 +129,8 @@ def project(
         best, steps = search.best_of(_start_poses(generator, discriminator, views))
         found = latents.ws(best.white), best.pose
         if options.tune_steps:
-            _tune(working, target, found, options, progress)
+            photographs = _Target(given, given.shape[1], options)
+            _tune(working, photographs, (found[0], found[1][:, : given.shape[1]]), options, progress)
             working.config = generator.config
     ws, poses = found
     with torch.no_grad():
@@ -381,7 +382,7 @@ def _tune(
     options: ProjectionOptions,
     progress: bool,
 ) -> None:
-    """Fit the generator's own weights to the photographs, with ws and poses held."""
+    """Fit the generator's own weights to the photographs alone, with ws and poses held."""
     ws, pose = found
     parts: list[nn.Module | None] = [generator.backbone.synthesis, generator.decoder]
     parts += [generator.superresolution, generator.background]
