@@ -130,7 +130,8 @@ def project(
         found = latents.ws(best.white), best.pose
         if options.tune_steps:
             photographs = _Target(given, given.shape[1], options)
-            _tune(working, photographs, (found[0], found[1][:, : given.shape[1]]), options, progress)
+            poses = best.pose[:, : given.shape[1]]
+            _tune(working, photographs, (found[0], poses), options, progress)
             working.config = generator.config
     ws, poses = found
     with torch.no_grad():
