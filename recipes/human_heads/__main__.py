@@ -29,23 +29,28 @@ from .roots import find_regions
 _model: Model | None = None  # of a worker process
 
 
-def make_dataset(dest: Path, count: int, settings: Settings, model: Model, workers: int) -> None:
+def make_dataset(
+    dest: Path, count: int, settings: Settings, model: Model, workers: int, labels: bool = False
+) -> None:
     """Write a zip of `count` images with the truth about them in ground_truth.npz.
 
-    The zip's bytes depend on count and settings alone. Raises UserError if it cannot be written.
+    labels: also tell the cameras, in a `dataset.json` that training reads. The zip's bytes depend
+    on count, settings and labels alone. Raises UserError if it cannot be written.
     """
     start = (_start_worker, (model,))
     with dataset_writer(dest) as writer, multiprocessing.Pool(workers, *start) as pool:
         photographs = pool.imap(
             functools.partial(_take, settings=settings), range(count), chunksize=8
         )
-        taken = []
+        names, taken = [], []
         for photograph in tqdm(photographs, total=count, desc="human heads", unit="img"):
-            writer.add_image(photograph.png)
+            names.append(writer.add_image(photograph.png))
             taken.append(photograph._replace(png=b""))
         truth = GroundTruth.stack([photograph.truth for photograph in taken])
         intrinsics = np.stack([photograph.intrinsics for photograph in taken])
         writer.add_file(GROUND_TRUTH, truth.to_bytes(intrinsics=intrinsics))
+        if labels:
+            writer.add_labels(names, truth.cam2world, intrinsics)
 
 
 def _start_worker(model: Model) -> None:
@@ -106,6 +111,7 @@ def _take(index: int, settings: Settings) -> Photograph:
     show_default=True,
     help="Spread of cameras up and down, in radians.",
 )
+@click.option("--labels", is_flag=True, help="Also tell the cameras, for train.py --poses dataset.")
 @click.option(
     "--wheel",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -122,6 +128,7 @@ def main(
     turns: tuple[int, ...],
     yaw_std: float,
     pitch_std: float,
+    labels: bool,
     wheel: Path | None,
 ) -> None:
     """Write a zip of portraits of people who do not exist, and in it, for evaluation only, the
@@ -130,7 +137,7 @@ def main(
     anatomy = read_anatomy(wheel or find_wheel())
     model = Model(anatomy, find_regions(anatomy))
     settings = Settings(kind, resolution, seed, (yaw_std, pitch_std), per_identity, turns)
-    make_dataset(dest, count, settings, model, workers)
+    make_dataset(dest, count, settings, model, workers, labels)
 
 
 if __name__ == "__main__":

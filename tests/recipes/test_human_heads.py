@@ -274,6 +274,27 @@ def test_the_truth_is_in_the_toy_sets_format(wheel, tmp_path):
         assert (depth[12:20, 12:20] < RADIUS).all()
 
 
+def test_labels_are_the_true_cameras(wheel, tmp_path):
+    path = tmp_path / "heads.zip"
+    run(
+        "--dest",
+        path,
+        "--wheel",
+        wheel,
+        "--kind",
+        "wild",
+        "--count",
+        3,
+        "--resolution",
+        32,
+        "--labels",
+    )
+    dataset, truth = ImageDataset(path), load_ground_truth(path)
+    torch.testing.assert_close(dataset.all_cam2world, torch.from_numpy(truth.cam2world))
+    with zipfile.ZipFile(path) as archive, np.load(archive.open("ground_truth.npz")) as arrays:
+        np.testing.assert_allclose(dataset.all_intrinsics.numpy(), arrays["intrinsics"], rtol=1e-6)
+
+
 def test_wild_pictures_differ_from_studio_ones_in_backdrop_and_crop(model):
     settings = Settings("studio", 32, 0, (0.4, 0.2), 2)
     shots = [[take(i, model, settings._replace(kind=kind)) for i in range(8)]

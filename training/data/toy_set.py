@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import functools
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dnnlib import cache_dir
-from training.data.archive import GROUND_TRUTH, LABEL_FILE
+from training.data.archive import GROUND_TRUTH
 from training.data.ground_truth import GroundTruth
 from training.data.processes import in_processes
 from training.data.toy_heads import (
@@ -27,7 +26,7 @@ from training.data.toy_heads import (
     toy_intrinsics,
     turned_pose,
 )
-from training.data.writer import DatasetWriter, dataset_writer, png_bytes
+from training.data.writer import dataset_writer, png_bytes
 
 
 class _Photograph(NamedTuple):
@@ -88,14 +87,8 @@ def make_toy_dataset(
         truth = GroundTruth.stack(truths)
         writer.add_file(GROUND_TRUTH, truth.to_bytes())
         if labels:
-            _add_labels(writer, names, truth.cam2world)
-
-
-def _add_labels(writer: DatasetWriter, names: list[str], cam2world: np.ndarray) -> None:
-    intrinsics = toy_intrinsics().flatten().tolist()
-    cameras = cam2world.reshape(-1, 16).tolist()
-    entries = [[name, camera + intrinsics] for name, camera in zip(names, cameras, strict=True)]
-    writer.add_file(LABEL_FILE, json.dumps({"labels": entries}).encode())
+            intrinsics = toy_intrinsics().expand(len(names), 3, 3).numpy()
+            writer.add_labels(names, truth.cam2world, intrinsics)
 
 
 def toy_dataset_path(

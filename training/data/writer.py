@@ -4,15 +4,18 @@ import contextlib
 import fcntl
 import glob
 import io
+import json
 import os
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from dnnlib import UserError, atomic_write, signals_unwind
+from training.data.archive import LABEL_FILE
 
 _YOUNG = 60  # seconds; a temporary file so new may be about to be locked
 
@@ -41,6 +44,14 @@ class DatasetWriter:
         self._count += 1
         self.add_file(name, png)
         return name
+
+    def add_labels(
+        self, names: Sequence[str], cam2world: np.ndarray, intrinsics: np.ndarray
+    ) -> None:
+        """Add the cameras of N images, [N, 4, 4] and [N, 3, 3], which training can be given."""
+        numbers = np.concatenate([cam2world.reshape(-1, 16), intrinsics.reshape(-1, 9)], axis=1)
+        labels = [[name, row] for name, row in zip(names, numbers.tolist(), strict=True)]
+        self.add_file(LABEL_FILE, json.dumps({"labels": labels}).encode())
 
     def add_file(self, name: str, data: bytes) -> None:
         """Add a file as it is."""

@@ -1,9 +1,9 @@
 """What is behind an object: a picture that does not turn with the camera.
 
-Not in PoF3D. With the background as a part of the object, cameras could be told apart by how
-backgrounds turn, and photographs, whose backgrounds do not, could not. PanoHead (An et al. 2023,
-section 3.2) has such a background, but needs masks of its photographs; here it is too coarse for
-an object.
+Not in PoF3D. Were the background a part of the object, cameras would be told apart by how it turns,
+and those of photographs, whose backgrounds do not turn, could not be. PanoHead (An et al., CVPR
+2023) has a background in two dimensions as well, but needs masks of its photographs; here it is too
+coarse to show an object.
 """
 
 import torch
