@@ -130,6 +130,25 @@ def test_a_background_that_is_not_white_is_found_unless_it_is_given(given, expec
     assert config["generator"]["background"] != expected
 
 
+def test_runs_of_earlier_versions_resume_without_a_background(tmp_path):
+    (tmp_path / "data").mkdir()
+    for number in range(4):
+        Image.new("RGB", (32, 32), "gray").save(tmp_path / "data" / f"{number}.png")
+    arguments = ["--cfg", "small", "--data", tmp_path / "data", "--outdir", tmp_path / "runs"]
+    arguments += [*tiny_arguments(), "--device", "cpu"]
+    begun = run(*arguments, "--kimg", "0.004", "--set", "generator.background=false")
+    assert begun.returncode == 0, begun.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    config = json.loads((folder / "config.json").read_text())
+    del config["generator"]["background"]  # as they wrote it
+    (folder / "config.json").write_text(json.dumps(config))
+    resumed = run(*arguments, "--kimg", "0.008", "--resume", "latest")
+    assert resumed.returncode == 0, resumed.stderr
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["run"]["kimg"] == 0.008 and not config["generator"]["background"]
+
+
 def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tmp_path):
     arguments = ["--outdir", tmp_path, "--cfg", "custom", "--data", photographs, "--dry-run"]
     large = run(*arguments, "--device", "cpu", "--set", "data.resolution=256")

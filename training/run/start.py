@@ -1,6 +1,7 @@
 """From what a user asks for to a run: settings, checks, the run folder, processes."""
 
 import contextlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class Request:
             changes["data.path"] = str(toy_dataset_path(config.data.resolution, labels=labels))
         if config.preset in UNTUNED:
             changes = _found_in_data(config, changes) | changes
+            if (folder := self._resumed(self._config_of(changes))) is not None:
+                changes["generator.background"] = _had_background(folder)
         config = self._config_of(changes)
         self._check(config)
         return config
@@ -115,13 +118,16 @@ class Request:
         Raises:
             UserError: where there is none to resume, or none can be made.
         """
-        description = describe(config, self.desc)
+        return self._resumed(config) or new_run_folder(self.outdir, describe(config, self.desc))
+
+    def _resumed(self, config: Config) -> Path | None:
+        """The folder to resume; None: the run is a new one."""
         if self.resume in ("latest", "auto"):
             with contextlib.suppress(*[UserError] * (self.resume == "auto")):
-                return latest_run_folder(self.outdir, description)
+                return latest_run_folder(self.outdir, describe(config, self.desc))
         elif self.resume is not None and self.weights is None:
             return run_folder_of(Path(self.resume))
-        return new_run_folder(self.outdir, description)
+        return None
 
     @property
     def weights(self) -> Path | None:
@@ -167,6 +173,14 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
         "rendering.white_background": white,
         "generator.background": apart,
     }
+
+
+def _had_background(folder: Path) -> bool:
+    """Whether a run's objects have a background of their own; in earlier versions none had."""
+    with contextlib.suppress(OSError, ValueError, LookupError):  # whether it fits is seen later
+        settings = json.loads((folder / "config.json").read_text())
+        return bool(settings["generator"].get("background", False))
+    return False
 
 
 def start(request: Request) -> int | None:
