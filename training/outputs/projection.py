@@ -65,7 +65,7 @@ class ProjectionOptions:
     tune_steps: int = 0
     rate: float = 0.1
     pose_rate: float = 0.02
-    tune_rate: float = 1e-2
+    tune_rate: float = 5e-3
     prior_weight: float = 0.02
     perceptual_weight: float = 1.0
     mirror_weight: float = 0.3
