@@ -80,9 +80,10 @@ class Request:
             labels = config.camera.poses == "dataset"
             changes["data.path"] = str(toy_dataset_path(config.data.resolution, labels=labels))
         if config.preset in UNTUNED:
-            changes = _found_in_data(config, changes) | changes
-            if (folder := self._resumed(self._config_of(changes))) is not None:
-                changes["generator.background"] = _had_background(folder)
+            found = _found_in_data(config, changes)
+            if (folder := self._resumed(self._config_of(found | changes))) is not None:
+                found["generator.background"] = _had_background(folder)
+            changes = found | changes
         config = self._config_of(changes)
         self._check(config)
         return config
