@@ -24,6 +24,7 @@ from training.geod_supervisor import check_supervision
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import (
+    BEFORE_BACKGROUNDS,
     UNTUNED,
     build_config,
     build_small_custom,
@@ -81,8 +82,9 @@ class Request:
             changes["data.path"] = str(toy_dataset_path(config.data.resolution, labels=labels))
         if config.preset in UNTUNED:
             found = _found_in_data(config, changes)
-            if (folder := self._resumed(self._config_of(found | changes))) is not None:
-                found["generator.background"] = _had_background(folder)
+            folder = self._resumed(self._config_of(found | changes))
+            if folder is not None and not _had_background(folder):
+                found = {key: found[key] for key in found if key not in BEFORE_BACKGROUNDS}
             changes = found | changes
         config = self._config_of(changes)
         self._check(config)
@@ -163,17 +165,17 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     gamma = suggested_gamma(config.data.resolution, config.run.batch)
     white = has_white_background(open_dataset(config))
-    apart = not white and "rendering.white_background" not in given
+    found: dict[str, Any] = {"rendering.white_background": white}
+    if not white and "rendering.white_background" not in given:
+        found |= BEFORE_BACKGROUNDS
+        if config.generator.diversity_clarity is None:  # objects are different from the start
+            del found["generator.diversity_clarity"]
+    words = ", ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
     click.echo(
         f"unless they are given: --gamma {gamma:.4g}, a guess from resolution and batch (try 5 "
-        f"times less and more), and rendering.white_background={str(white).lower()}, as most "
-        f"images have it, with generator.background={str(apart).lower()}"
+        f"times less and more), and {words}, as most images have it"
     )
-    return {
-        "loss.gamma": gamma,
-        "rendering.white_background": white,
-        "generator.background": apart,
-    }
+    return {"loss.gamma": gamma, **found}
 
 
 def _had_background(folder: Path) -> bool:
