@@ -96,7 +96,7 @@ PRESETS["small"] = with_changes(
     },
 ).model_copy(update={"preset": "small"})
 # What photographs need that are not on white. Cameras are harder to tell there, so objects have to
-# be alike for longer; on white, D would know objects that stay alike too well (log, entries 35, 37).
+# be alike for longer; on white, D knows objects that stay alike too well (log, entries 35, 37).
 BEFORE_BACKGROUNDS = {"generator.background": True, "generator.diversity_clarity": 0.7}
 # Presets of no data set: what is not given is taken from the photographs.
 UNTUNED = ("custom", "small")
