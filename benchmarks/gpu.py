@@ -145,7 +145,7 @@ def _outputs(config: Config, device: torch.device) -> dict[str, Tensor]:
     assert latent.pose is not None  # all presets learn poses
     cam2world = generator.cam2world(latent.pose)[:, None]
     rendered = generator.render(
-        planes, latent.ws[:, -1], cam2world, generator.intrinsics, stochastic=False
+        planes, latent.ws, cam2world, generator.intrinsics, stochastic=False
     )
     view = rendered.select(0)
     output = losses.discriminate(

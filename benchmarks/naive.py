@@ -34,7 +34,7 @@ def render_once(
     planes = generator.planes(latent.ws, noise="random")
     view = generator.render(
         planes,
-        latent.ws[:, -1],
+        latent.ws,
         cam2world[:, None],
         inputs.intrinsics,
         stochastic=inputs.stochastic,
