@@ -7,7 +7,7 @@ D's trunk yields pose and score.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -76,13 +76,14 @@ def discriminate(
 def generate(generator: Generator, inputs: StepInputs) -> Generated:
     """Render each object from its own camera and, unless `mirror` is None, a mirrored one."""
     # Backgrounds differ from the first: what is behind an object must not tell its pose.
-    truncation: dict[str, Any] = {"truncation": inputs.truncation, "cutoff": generator.object_ws}
-    latent = generator.latent(inputs.z, **truncation)
+    psi, cutoff = inputs.truncation, generator.num_object_ws
+    latent = generator.latent(inputs.z, truncation=psi, cutoff=cutoff)
     poses = generator.pose_source.sample(generator, inputs.z, latent.w)
     ws = latent.ws
     if inputs.mixing is not None:
         other, start = inputs.mixing
-        ws = torch.cat([ws[:, :start], generator.latent(other, **truncation).ws[:, start:]], dim=1)
+        mixed = generator.latent(other, truncation=psi, cutoff=cutoff).ws
+        ws = torch.cat([ws[:, :start], mixed[:, start:]], dim=1)
     planes = generator.planes(ws, noise="random")
     cam2world = [generator.cam2world(poses.pose)]
     if inputs.mirror is not None:

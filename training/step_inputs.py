@@ -63,7 +63,7 @@ def draw_inputs(
     if (mirrors := config.camera.mirrors) and generator.pose_source.second_view:
         mirror = mirrors[int(torch.randint(len(mirrors), ()))]
     if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:
-        start = torch.randint(1, generator.object_ws, ())
+        start = torch.randint(1, generator.num_object_ws, ())
         mixing = (torch.randn_like(z), int(start))
     return StepInputs(
         z,

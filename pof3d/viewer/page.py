@@ -160,7 +160,7 @@ class Page:
         return f"**{self._source.file.name}**"
 
     def _add_object_widgets(self, gui: viser.GuiApi) -> None:
-        layers = self._source.network.generator.object_ws
+        layers = self._source.network.generator.num_object_ws
         seed = gui.add_slider("Seed", 0, LARGEST_SEED_SHOWN, 1, self._settings.seed)
         seed.on_update(lambda _: self._change(seed=seed.value, photograph=None))
         truncation = gui.add_slider("Truncation", 0.0, 1.5, 0.05, self._settings.truncation)

@@ -164,7 +164,7 @@ def render_frame(
     if mode == "image":
         colors = features[:, :3]
         if detail.superresolved and generator.superresolution is not None:
-            last = objects.ws[:, generator.object_ws - 1]
+            last = objects.ws[:, generator.num_object_ws - 1]
             colors = generator.superresolution(features, last)
     else:
         colors = _mode_colors(generator, camera, lens, mode, depth, opacity)

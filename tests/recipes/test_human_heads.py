@@ -276,19 +276,8 @@ def test_the_truth_is_in_the_toy_sets_format(wheel, tmp_path):
 
 def test_labels_are_the_true_cameras(wheel, tmp_path):
     path = tmp_path / "heads.zip"
-    run(
-        "--dest",
-        path,
-        "--wheel",
-        wheel,
-        "--kind",
-        "wild",
-        "--count",
-        3,
-        "--resolution",
-        32,
-        "--labels",
-    )
+    run("--dest", path, "--wheel", wheel, "--kind", "wild", "--count", 3, "--resolution", 32,
+        "--labels")  # fmt: skip
     dataset, truth = ImageDataset(path), load_ground_truth(path)
     torch.testing.assert_close(dataset.all_cam2world, torch.from_numpy(truth.cam2world))
     with zipfile.ZipFile(path) as archive, np.load(archive.open("ground_truth.npz")) as arrays:

@@ -81,7 +81,7 @@ class Generator(nn.Module):
         self.background = (
             Background(sizes.w_dim, sizes.feature_channels) if sizes.background else None
         )
-        self.object_ws = synthesis.num_ws
+        self.num_object_ws = synthesis.num_ws
         self.num_ws = synthesis.num_ws + (self.background.num_ws if self.background else 0)
         focal = config.camera.focal
         self.register_buffer("intrinsics", cameras.intrinsics_from_focal(focal), persistent=False)
@@ -171,7 +171,7 @@ class Generator(nn.Module):
         any choice for a generator without noise.
         """
         noise = noise if self.config.generator.noise else "none"
-        return self.backbone.planes(ws[:, : self.object_ws], noise)
+        return self.backbone.planes(ws[:, : self.num_object_ws], noise)
 
     def field(self, planes: Tensor, points: Tensor) -> FieldSamples:
         """Density (before softplus) and color at points [B, N, 3] in world units.
@@ -221,10 +221,10 @@ class Generator(nn.Module):
             part.reshape(batch * views, size, size, -1).permute(0, 3, 1, 2) for part in rendered
         )
         if self.background is not None:
-            features = self.background(ws[:, self.object_ws :], features, opacity)
+            features = self.background(ws[:, self.num_object_ws :], features, opacity)
         raw = image = features[:, :3]
         if self.superresolution is not None:
-            last = ws[:, self.object_ws - 1]
+            last = ws[:, self.num_object_ws - 1]
             image = self.superresolution(features, last.repeat_interleave(views, dim=0))
         return View(*(part.unflatten(0, (batch, views)) for part in (image, raw, depth, opacity)))
 

@@ -25,7 +25,7 @@ def check_mixing(
     Raises:
         UserError: where there are no such layers, or too many pictures.
     """
-    count = generator.object_ws
+    count = generator.num_object_ws
     if rows * columns > MOST_PICTURES:
         raise UserError(
             f"--mix-with: {rows} times {columns} pictures are more than {MOST_PICTURES}; "

@@ -129,7 +129,7 @@ def project(
         best, steps = search.best_of(_start_poses(generator, discriminator, views))
         found = latents.ws(best.white), best.pose
         if options.tune_steps:
-            photographs = _Target(given, given.shape[1], options)
+            photographs = target if views is given else _Target(given, given.shape[1], options)
             poses = best.pose[:, : given.shape[1]]
             _tune(working, photographs, (found[0], poses), options, progress)
             working.config = generator.config
@@ -162,8 +162,10 @@ def _with_mirror_images(
     options: ProjectionOptions,
 ) -> Tensor:
     """Photographs [N, V, 3, R, R], and behind them their mirror images, where these help."""
-    if discriminator is None or not options.mirror_weight or generator.background is not None:
-        return given  # a background is not mirrored with its object
+    if discriminator is None or not options.mirror_weight:
+        return given
+    if generator.background is not None:  # it is not mirrored with its object
+        return given
     symmetry = _symmetry(generator, discriminator)
     return torch.cat([given, given.flip(-1)], dim=1) if symmetry > SYMMETRIC else given
 

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from tests.helpers import DUAL, small_config, small_discriminator, small_generator, tiny_config
+from tests.helpers import (
+    DUAL,
+    PLAIN,
+    small_config,
+    small_discriminator,
+    small_generator,
+    tiny_config,
+)
 from training import losses
 from training.networks.generator import Generator
 from training.outputs.objects import Objects
@@ -14,9 +21,8 @@ from training.step_inputs import StepInputs
 YAWS = torch.tensor([[-20.0, 0.0], [0.0, 0.0], [20.0, 0.0]])
 
 
-def with_background(sizes=None, **changes) -> Generator:
-    sizes = (sizes,) if sizes else ()
-    return small_generator(*sizes, generator__background=True, **changes).eval()
+def with_background(sizes=PLAIN) -> Generator:
+    return small_generator(sizes, generator__background=True).eval()
 
 
 def emptied(generator: Generator) -> Generator:
@@ -26,7 +32,7 @@ def emptied(generator: Generator) -> Generator:
     return generator
 
 
-@pytest.mark.parametrize("sizes", [None, DUAL], ids=["plain", "super-resolved"])
+@pytest.mark.parametrize("sizes", [PLAIN, DUAL], ids=["plain", "super-resolved"])
 def test_it_is_the_same_from_all_sides_and_another_for_each_object(sizes):
     generator = emptied(with_background(sizes))
     views = Objects.from_seeds(generator, range(2)).render(generator.pose_from_degrees(YAWS)).raw
@@ -42,10 +48,9 @@ def test_it_shows_as_far_as_the_object_lets_it_through():
     objects = Objects.from_seeds(generator, range(2))
     whole = objects.own_view()
     behind = Objects.from_seeds(emptied(with_background()), range(2)).own_view().image
-    black = generator.background
-    generator.background = None
+    background, generator.background = generator.background, None
     alone = objects.own_view()
-    generator.background = black
+    generator.background = background
     assert whole.opacity.mean() > 0.1
     expected = alone.image + (1 - whole.opacity) * (behind + 1)
     torch.testing.assert_close(whole.image, expected, atol=1e-5, rtol=1e-4)
@@ -66,7 +71,9 @@ def test_objects_that_are_alike_have_different_backgrounds():
     generator.planes = lambda ws, noise: seen.append(ws) or Generator.planes(generator, ws, noise)
     losses.generate(generator, inputs)
     (ws,) = seen
-    of_object, of_background = ws.split([generator.object_ws, generator.background.num_ws], dim=1)
+    of_object, of_background = ws.split(
+        [generator.num_object_ws, generator.background.num_ws], dim=1
+    )
     assert torch.equal(of_object[0], of_object[1])
     assert not torch.allclose(of_background[0], of_background[1], atol=1e-3)
 
