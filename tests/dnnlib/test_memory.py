@@ -12,21 +12,22 @@ from dnnlib import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20):
-    torch.ones(1 << 21)
+    torch.ones({size})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    torch.ones(1 << 21)
+    torch.ones({size})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
-def test_pages_are_not_mapped_anew_for_each_tensor():
+@pytest.mark.parametrize("size", [1 << 21, 1 << 25])
+def test_pages_are_not_mapped_anew_for_each_tensor(size):
     root = Path(__file__).parents[2]
     faults = [
         int(
             subprocess.check_output(
-                [sys.executable, "-c", FAULTS_OF_TENSORS.format(keep=keep)], cwd=root, text=True
+                [sys.executable, "-c", FAULTS_OF_TENSORS.format(keep=keep, size=size)], cwd=root, text=True
             )
         )
         for keep in (True, False)

@@ -58,13 +58,15 @@ def _inputs(size, dtype=torch.float64, spread=1.4, seed=0):
     return [t.float().to(dtype).requires_grad_() for t in tensors]
 
 
-def _run(render, inputs, axes="full", box_warp=1.0):
-    """Outputs and the gradients of a random functional of them."""
+def _run(render, inputs, axes="full", box_warp=1.0, weight_of_points=None):
+    """Outputs and the gradients of a random functional of them; a factor [B, N, 1] is optional."""
     samples = render(
         inputs[0], inputs[1], DecoderWeights(*inputs[2:]), box_warp=box_warp, axes=axes
     )
     random = torch.Generator().manual_seed(1)
     weights = [torch.randn(t.shape, generator=random).to(t.dtype) for t in samples]
+    if weight_of_points is not None:
+        weights = [w * weight_of_points.to(w.dtype) for w in weights]
     wanted = [t for t in inputs if t.requires_grad]
     return [*samples, *torch.autograd.grad(list(samples), wanted, weights)]
 
@@ -81,6 +83,34 @@ def test_agrees_with_the_twin_in_float64(size, axes):
     expected = _run(triplane_render_torch, _inputs(size), axes)
     errors = [_error(a, e) for a, e in zip(actual, expected, strict=True)]
     assert max(errors) < 5e-6, errors
+
+
+def _weights_of_points(size, seed=2):
+    """From 1 down to 1e-14, as those of surfaces and of empty space, in no order."""
+    random = torch.Generator().manual_seed(seed)
+    exponents = torch.rand(*size[:2], 1, generator=random, dtype=torch.float64) * -14
+    return 10**exponents
+
+
+@pytest.mark.parametrize("size", SIZES[2:], ids=str)
+def test_points_with_negligible_gradients_change_nothing_that_float32_shows(size):
+    weights = _weights_of_points(size)
+    actual = _run(triplane_render, _inputs(size, torch.float32), weight_of_points=weights)
+    expected = _run(triplane_render_torch, _inputs(size), weight_of_points=weights)
+    errors = [_error(a, e) for a, e in zip(actual, expected, strict=True)]
+    assert max(errors) < 5e-6, errors
+    d_points = actual[3][(weights < 1e-10 * weights.max()).squeeze(-1)]
+    assert len(d_points) and not d_points.any()  # they were left out, and their places filled
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_not_lost(value):
+    size = (2, 300, 16, 32, 32, 32, 16)
+    weights = torch.full((*size[:2], 1), 1e-9)
+    weights[1, 77] = value
+    gradients = _run(triplane_render, _inputs(size, torch.float32), weight_of_points=weights)[2:]
+    assert all(not g.isfinite().all() for g in gradients)
+    assert gradients[1][0].isfinite().all() and gradients[1][0].any()
 
 
 def test_twin_has_the_gradients_that_finite_differences_show():

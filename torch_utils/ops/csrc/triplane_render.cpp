@@ -12,12 +12,14 @@
 //              df = dz W1          dW1^T += f^T dz
 //
 // The backward pass recomputes f, z and h per block; nothing per sample outlives a wave of some
-// 65536 points. Per wave, (1) blocks in parallel compute df; (2) df is added to the texels, each
+// 65536 points. It leaves out points whose gradients float sums with the largest ones would not
+// show: most empty and most hidden ones. Per wave, (1) blocks in parallel compute df; (2) df is added to the texels, each
 // thread to the batch elements or texel rows that it owns. No texel has two writers, and each
 // receives its points in order; weight gradients go to slots that belong to a stretch of the wave,
 // not to a thread, and are summed in order at the end. So the result is the same, to the bit, for
 // any number of threads.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <vector>
@@ -39,6 +41,7 @@ constexpr int64_t kBlock = 32;            // points whose arrays fit in the firs
 constexpr int64_t kGroup = 256;           // points that one thread takes at a time
 constexpr int64_t kWave = 65536;          // points whose df is held at once, about
 constexpr int64_t kSlots = 32;            // weight-gradient sums
+constexpr float kNegligible = 1.f / (1 << 24);  // of the largest gradient: half its last bit
 constexpr int kRows = kLanes == 16 ? 8 : 4;  // GEMM tile: kRows x 2 vectors fill the registers
 
 struct Free {
@@ -316,24 +319,56 @@ struct Slot {
 };
 
 struct OutputGradients {
-    const float *sigma, *color;  // gradients [count], [count, colors]
-    const float* color_value;    // the forward pass's colors
+    const float *sigma, *color;      // gradients [count], [count, colors]
+    const float* color_value;        // the forward pass's colors
+    float least_sigma, least_color;  // what counts is larger, in absolute value
+
+    // NaN counts too.
+    bool count(int64_t at, int64_t colors) const {
+        for (int64_t o = 0; o < colors; o++)
+            if (!(std::abs(color[at * colors + o]) <= least_color)) return true;
+        return !(std::abs(sigma[at]) <= least_sigma);
+    }
+};
+
+// Up to which absolute value gradients are negligible; 0 where one is infinite.
+float negligible(const float* gradients, int64_t count) {
+    Vec largest{};
+    for (int64_t i = 0; i < count; i += kLanes) {
+        const Vec x = load(gradients + i, count - i), size = x < 0.f ? -x : x;
+        largest = size > largest ? size : largest;
+    }
+    float result = 0;
+    for (int lane = 0; lane < kLanes; lane++) result = std::max(result, largest[lane]);
+    return std::isfinite(result) ? result * kNegligible : 0;
+}
+
+// Points of one batch element, by number.
+struct Selection {
+    const int32_t* numbers;
+    int64_t count;
+
+    void gather(const float* points, float* coordinates) const {
+        for (int64_t i = 0; i < count; i++)
+            std::copy_n(points + 3 * numbers[i], 3, coordinates + 3 * i);
+    }
 };
 
 // dy into block.outputs, from the colors themselves: sigmoid' = s (1 - s). Missing points give 0.
-void output_gradient(const Shape& s, const Decoder& d, OutputGradients g, int64_t count,
-                     Block& block) {
+void output_gradient(const Shape& s, const Decoder& d, OutputGradients g, int64_t first,
+                     Selection points, Block& block) {
     const int64_t stride = d.colors + kLanes;
     float* dy = block.outputs.get();
     std::memset(dy, 0, kBlock * stride * sizeof(float));
-    for (int64_t p = 0; p < count; p++) {
+    for (int64_t p = 0; p < points.count; p++) {
+        const int64_t point = first + points.numbers[p];
         for (int64_t o = 0; o < s.colors; o += kLanes) {
-            int64_t left = s.colors - o, at = p * s.colors + o;
+            int64_t left = s.colors - o, at = point * s.colors + o;
             Vec sigmoid = (load(g.color_value + at, left) + 0.001f) * (1 / 1.002f);
             Vec gradient = load(g.color + at, left) * 1.002f * sigmoid * (1.f - sigmoid);
             store(dy + p * stride + o, gradient);
         }
-        dy[p * stride + s.colors] = g.sigma[p];
+        dy[p * stride + s.colors] = g.sigma[point];
     }
 }
 
@@ -352,10 +387,7 @@ void weight_gradient(const Shape& s, const Decoder& d, const Block& block, Slot 
 }
 
 // Leaves dz in block.d_hidden.
-void decoder_gradient(const Shape& s, const Decoder& d, const float* planes, const float* points,
-                      OutputGradients gradients, int64_t count, Block& block) {
-    look_up(s, d, planes, points, count, block);
-    output_gradient(s, d, gradients, count, block);
+void decoder_gradient(const Shape& s, const Decoder& d, Block& block) {
     gemm(kBlock, d.hidden, s.colors + 1, {block.outputs.get(), d.colors + kLanes, 1},
          {d.w2.get(), d.hidden}, {d.none.get(), 0}, block.d_hidden.get(), d.hidden);
     float *hidden = block.hidden.get(), *dz = block.d_hidden.get();
@@ -375,33 +407,56 @@ struct Backward {
     OutputGradients outputs;
     float *d_planes, *d_points;  // either may be null
 
-    // Blocks of points [start, end) of batch element b: weight gradients (unless the slot is null)
-    // and d_points added up, df written to d_features [end - start, rounded up to a block].
-    void differentiate(int64_t b, int64_t start, int64_t end, float* slot, float* d_features,
-                       Block& block) const {
-        const float* texels = planes + b * s.batch_stride;
-        for (int64_t p = start; p < end; p += kBlock, d_features += kBlock * d.channels) {
-            const int64_t count = std::min(kBlock, end - p), at = b * s.count + p;
-            const OutputGradients g{outputs.sigma + at, outputs.color + at * s.colors,
-                                    outputs.color_value + at * s.colors};
-            decoder_gradient(s, d, texels, points + 3 * at, g, count, block);
-            if (slot) weight_gradient(s, d, block, Slot(s, d, slot));
-            if (!d_planes && !d_points) continue;
-            gemm(kBlock, d.channels, s.hidden, {block.d_hidden.get(), d.hidden, 1},
-                 {d.w1.get(), d.channels}, {d.none.get(), 0}, d_features, d.channels);
-            if (d_points)
-                point_gradient(s, texels, block.taps, count, d_features, d_points + 3 * at);
+    // Numbers of the points of [start, end) of batch element b whose gradients count, and how many
+    // they are. The others' d_points are 0.
+    int64_t select(int64_t b, int64_t start, int64_t end, int32_t* numbers) const {
+        int64_t selected = 0;
+        for (int64_t p = start; p < end; p++) {
+            const int64_t at = b * s.count + p;
+            if (outputs.count(at, s.colors)) numbers[selected++] = p;
+            else if (d_points) std::fill_n(d_points + 3 * at, 3, 0.f);
         }
+        return selected;
     }
 
-    void spread(int64_t b, int64_t start, int64_t end, const float* d_features, int32_t owners,
-                int32_t owner, Block& block) const {
-        for (int64_t p = start; p < end; p += kBlock, d_features += kBlock * d.channels) {
-            const int64_t count = std::min(kBlock, end - p);
-            find_taps(s, points + 3 * (b * s.count + p), count, block.taps);
-            scatter(s, block.taps, count, d_features, owners, owner,
-                    d_planes + b * s.batch_stride);
-        }
+    // Calls f with each block of a selection and its df.
+    template <typename F>
+    void visit_blocks(Selection points, float* d_features, F f) const {
+        for (int64_t i = 0; i < points.count; i += kBlock, d_features += kBlock * d.channels)
+            f(Selection{points.numbers + i, std::min(kBlock, points.count - i)}, d_features);
+    }
+
+    // Weight gradients (unless the slot is null) added up, d_points written, df written to
+    // d_features [points.count, rounded up to a block].
+    void differentiate(int64_t b, Selection points, float* slot, float* d_features,
+                       Block& block) const {
+        const float* texels = planes + b * s.batch_stride;
+        const int64_t first = b * s.count;
+        visit_blocks(points, d_features, [&](Selection part, float* df) {
+            float coordinates[3 * kBlock], gradients[3 * kBlock];
+            part.gather(this->points + 3 * first, coordinates);
+            look_up(s, d, texels, coordinates, part.count, block);
+            output_gradient(s, d, outputs, first, part, block);
+            decoder_gradient(s, d, block);
+            if (slot) weight_gradient(s, d, block, Slot(s, d, slot));
+            if (!d_planes && !d_points) return;
+            gemm(kBlock, d.channels, s.hidden, {block.d_hidden.get(), d.hidden, 1},
+                 {d.w1.get(), d.channels}, {d.none.get(), 0}, df, d.channels);
+            if (!d_points) return;
+            point_gradient(s, texels, block.taps, part.count, df, gradients);
+            for (int64_t i = 0; i < part.count; i++)
+                std::copy_n(gradients + 3 * i, 3, d_points + 3 * (first + part.numbers[i]));
+        });
+    }
+
+    void spread(int64_t b, Selection points, float* d_features, int32_t owners, int32_t owner,
+                Block& block) const {
+        visit_blocks(points, d_features, [&](Selection part, float* df) {
+            float coordinates[3 * kBlock];
+            part.gather(this->points + 3 * b * s.count, coordinates);
+            find_taps(s, coordinates, part.count, block.taps);
+            scatter(s, block.taps, part.count, df, owners, owner, d_planes + b * s.batch_stride);
+        });
     }
 };
 
@@ -467,7 +522,10 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
                                          float* d_w2, float* d_b2, int threads) {
     const Shape& s = *shape;
     const Decoder d(s, w1, b1, w2, b2);
-    const Backward pass{s, d, planes, points, {d_sigma, d_color, color}, d_planes, d_points};
+    const int64_t point_count = s.batch * s.count;
+    const OutputGradients outputs{d_sigma, d_color, color, negligible(d_sigma, point_count),
+                                  negligible(d_color, point_count * s.colors)};
+    const Backward pass{s, d, planes, points, outputs, d_planes, d_points};
     const int64_t slot_size = d_w1 ? Slot::size(s, d) : 0;
     const Buffer slots = zeros(kSlots * slot_size);
     // A wave is the same stretch of points, in whole groups, of every batch element.
@@ -475,6 +533,7 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
     const int64_t groups = std::min(std::max<int64_t>(kWave / kGroup / s.batch, 1), all_groups);
     const int64_t stretch = groups * kGroup, wave_groups = s.batch * groups;
     const Buffer d_features = zeros(s.batch * stretch * d.channels);
+    std::vector<int32_t> numbers(s.batch * stretch), selected(wave_groups);
     const int32_t owners = power_of_two_at_least((threads + s.batch - 1) / s.batch);
 
 #pragma omp parallel num_threads(threads)
@@ -486,7 +545,9 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
                 for (int64_t i = slot * wave_groups / kSlots;
                      i < (slot + 1) * wave_groups / kSlots; i++) {
                     const int64_t b = i / groups, start = first + i % groups * kGroup;
-                    pass.differentiate(b, start, std::min(start + kGroup, s.count),
+                    int32_t* own = &numbers[i * kGroup];
+                    selected[i] = pass.select(b, start, std::min(start + kGroup, s.count), own);
+                    pass.differentiate(b, {own, selected[i]},
                                        d_w1 ? &slots[slot * slot_size] : nullptr,
                                        &d_features[i * kGroup * d.channels], block);
                 }
@@ -494,8 +555,9 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < s.batch * owners; i++) {
                 const int64_t b = i / owners;
-                pass.spread(b, first, std::min(first + stretch, s.count),
-                            &d_features[b * stretch * d.channels], owners, i % owners, block);
+                for (int64_t j = b * groups; j < (b + 1) * groups; j++)
+                    pass.spread(b, {&numbers[j * kGroup], selected[j]},
+                                &d_features[j * kGroup * d.channels], owners, i % owners, block);
             }
         }
     }
