@@ -13,11 +13,11 @@
 //
 // The backward pass recomputes f, z and h per block; nothing per sample outlives a wave of some
 // 65536 points. It leaves out points whose gradients float sums with the largest ones would not
-// show: most empty and most hidden ones. Per wave, (1) blocks in parallel compute df; (2) df is added to the texels, each
-// thread to the batch elements or texel rows that it owns. No texel has two writers, and each
-// receives its points in order; weight gradients go to slots that belong to a stretch of the wave,
-// not to a thread, and are summed in order at the end. So the result is the same, to the bit, for
-// any number of threads.
+// show: most empty and most hidden ones. Per wave, (1) blocks in parallel compute df; (2) df is
+// added to the texels, each thread to the batch elements or texel rows that it owns. No texel has
+// two writers, and each receives its points in order; weight gradients go to slots that belong to
+// a stretch of the wave, not to a thread, and are summed in order at the end. So the result is the
+// same, to the bit, for any number of threads.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
