@@ -24,12 +24,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.parametrize("size", [1 << 21, 1 << 25])
 def test_pages_are_not_mapped_anew_for_each_tensor(size):
     root = Path(__file__).parents[2]
+    scripts = [FAULTS_OF_TENSORS.format(keep=keep, size=size) for keep in (True, False)]
     faults = [
-        int(
-            subprocess.check_output(
-                [sys.executable, "-c", FAULTS_OF_TENSORS.format(keep=keep, size=size)], cwd=root, text=True
-            )
-        )
-        for keep in (True, False)
+        int(subprocess.check_output([sys.executable, "-c", script], cwd=root, text=True))
+        for script in scripts
     ]
     assert faults[0] < 200 and faults[0] <= faults[1]

@@ -12,12 +12,12 @@
 //              df = dz W1          dW1^T += f^T dz
 //
 // The backward pass recomputes f, z and h per block; nothing per sample outlives a wave of some
-// 65536 points. It leaves out points whose gradients float sums with the largest ones would not
-// show: most empty and most hidden ones. Per wave, (1) blocks in parallel compute df; (2) df is
-// added to the texels, each thread to the batch elements or texel rows that it owns. No texel has
-// two writers, and each receives its points in order; weight gradients go to slots that belong to
-// a stretch of the wave, not to a thread, and are summed in order at the end. So the result is the
-// same, to the bit, for any number of threads.
+// 65536 points. It leaves out points whose gradients float sums with the largest ones of the same
+// batch element would not show: most empty and most hidden ones. Per wave, (1) blocks in parallel
+// compute df; (2) df is added to the texels, each thread to the batch elements or texel rows that
+// it owns. No texel has two writers, and each receives its points in order; weight gradients go to
+// slots that belong to a stretch of the wave, not to a thread, and are summed in order at the end.
+// So the result is the same, to the bit, for any number of threads.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -319,16 +319,8 @@ struct Slot {
 };
 
 struct OutputGradients {
-    const float *sigma, *color;      // gradients [count], [count, colors]
-    const float* color_value;        // the forward pass's colors
-    float least_sigma, least_color;  // what counts is larger, in absolute value
-
-    // NaN counts too.
-    bool count(int64_t at, int64_t colors) const {
-        for (int64_t o = 0; o < colors; o++)
-            if (!(std::abs(color[at * colors + o]) <= least_color)) return true;
-        return !(std::abs(sigma[at]) <= least_sigma);
-    }
+    const float *sigma, *color;  // gradients [count], [count, colors]
+    const float* color_value;    // the forward pass's colors
 };
 
 // Up to which absolute value gradients are negligible; 0 where one is infinite.
@@ -400,12 +392,34 @@ void decoder_gradient(const Shape& s, const Decoder& d, Block& block) {
 
 // ---- Backward pass ------------------------------------------------------------------------------
 
+// What counts of a batch element's gradients is larger, in absolute value; NaN counts too.
+struct Limits {
+    float sigma, color;
+};
+
 struct Backward {
     const Shape& s;
     const Decoder& d;
     const float *planes, *points;
     OutputGradients outputs;
     float *d_planes, *d_points;  // either may be null
+    std::vector<Limits> limits;  // of each batch element
+
+    void find_limits(int threads) {
+        limits.resize(s.batch);
+#pragma omp parallel for num_threads(threads)
+        for (int64_t b = 0; b < s.batch; b++) {
+            const int64_t first = b * s.count;
+            limits[b] = {negligible(outputs.sigma + first, s.count),
+                         negligible(outputs.color + first * s.colors, s.count * s.colors)};
+        }
+    }
+
+    bool counts(int64_t b, int64_t at) const {
+        for (int64_t o = 0; o < s.colors; o++)
+            if (!(std::abs(outputs.color[at * s.colors + o]) <= limits[b].color)) return true;
+        return !(std::abs(outputs.sigma[at]) <= limits[b].sigma);
+    }
 
     // Numbers of the points of [start, end) of batch element b whose gradients count, and how many
     // they are. The others' d_points are 0.
@@ -413,7 +427,7 @@ struct Backward {
         int64_t selected = 0;
         for (int64_t p = start; p < end; p++) {
             const int64_t at = b * s.count + p;
-            if (outputs.count(at, s.colors)) numbers[selected++] = p;
+            if (counts(b, at)) numbers[selected++] = p;
             else if (d_points) std::fill_n(d_points + 3 * at, 3, 0.f);
         }
         return selected;
@@ -522,10 +536,8 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
                                          float* d_w2, float* d_b2, int threads) {
     const Shape& s = *shape;
     const Decoder d(s, w1, b1, w2, b2);
-    const int64_t point_count = s.batch * s.count;
-    const OutputGradients outputs{d_sigma, d_color, color, negligible(d_sigma, point_count),
-                                  negligible(d_color, point_count * s.colors)};
-    const Backward pass{s, d, planes, points, outputs, d_planes, d_points};
+    Backward pass{s, d, planes, points, {d_sigma, d_color, color}, d_planes, d_points, {}};
+    pass.find_limits(threads);
     const int64_t slot_size = d_w1 ? Slot::size(s, d) : 0;
     const Buffer slots = zeros(kSlots * slot_size);
     // A wave is the same stretch of points, in whole groups, of every batch element.
