@@ -53,8 +53,9 @@ def said_in(folder: Path) -> list[str]:
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    # Sorted: files of one second are read in the order of their names, where 10 precedes 9.
     events = EventAccumulator(str(folder)).Reload().Scalars(name)
-    return [(event.step, event.value) for event in events]
+    return sorted((event.step, event.value) for event in events)
 
 
 def test_lines_go_to_the_terminal_and_the_log(reporter, tmp_path, capsys):
