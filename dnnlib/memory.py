@@ -14,8 +14,8 @@ def keep_freed_memory() -> bool:
 
     By default, glibc returns large blocks and the free end of its heap, and the system clears and
     maps each page anew for the next tensor: 7 % of a toy step, a fifth of a step at the size of
-    the paper's faces and of an image's time. What is kept lies in the heap, whose holes cost up to
-    a third more memory.
+    the paper's faces and of an image's time. What is kept lies in the heap, whose holes cost such
+    a step a fifth more memory.
 
     Returns:
         Whether it did; not without glibc.

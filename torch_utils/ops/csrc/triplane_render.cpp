@@ -339,11 +339,6 @@ float negligible(const float* gradients, int64_t count) {
 struct Selection {
     const int32_t* numbers;
     int64_t count;
-
-    void gather(const float* points, float* coordinates) const {
-        for (int64_t i = 0; i < count; i++)
-            std::copy_n(points + 3 * numbers[i], 3, coordinates + 3 * i);
-    }
 };
 
 // dy into block.outputs, from the colors themselves: sigmoid' = s (1 - s). Missing points give 0.
@@ -378,7 +373,7 @@ void weight_gradient(const Shape& s, const Decoder& d, const Block& block, Slot 
     }
 }
 
-// Leaves dz in block.d_hidden.
+// From what look_up and output_gradient left; leaves dz in block.d_hidden.
 void decoder_gradient(const Shape& s, const Decoder& d, Block& block) {
     gemm(kBlock, d.hidden, s.colors + 1, {block.outputs.get(), d.colors + kLanes, 1},
          {d.w2.get(), d.hidden}, {d.none.get(), 0}, block.d_hidden.get(), d.hidden);
@@ -397,6 +392,15 @@ struct Limits {
     float sigma, color;
 };
 
+std::vector<Limits> find_limits(const Shape& s, OutputGradients g, int threads) {
+    std::vector<Limits> limits(s.batch);
+#pragma omp parallel for num_threads(threads)
+    for (int64_t b = 0; b < s.batch; b++)
+        limits[b] = {negligible(g.sigma + b * s.count, s.count),
+                     negligible(g.color + b * s.count * s.colors, s.count * s.colors)};
+    return limits;
+}
+
 struct Backward {
     const Shape& s;
     const Decoder& d;
@@ -404,16 +408,6 @@ struct Backward {
     OutputGradients outputs;
     float *d_planes, *d_points;  // either may be null
     std::vector<Limits> limits;  // of each batch element
-
-    void find_limits(int threads) {
-        limits.resize(s.batch);
-#pragma omp parallel for num_threads(threads)
-        for (int64_t b = 0; b < s.batch; b++) {
-            const int64_t first = b * s.count;
-            limits[b] = {negligible(outputs.sigma + first, s.count),
-                         negligible(outputs.color + first * s.colors, s.count * s.colors)};
-        }
-    }
 
     bool counts(int64_t b, int64_t at) const {
         for (int64_t o = 0; o < s.colors; o++)
@@ -433,22 +427,26 @@ struct Backward {
         return selected;
     }
 
-    // Calls f with each block of a selection and its df.
+    // Calls f with each block of a selection in batch element b, its coordinates and its df.
     template <typename F>
-    void visit_blocks(Selection points, float* d_features, F f) const {
-        for (int64_t i = 0; i < points.count; i += kBlock, d_features += kBlock * d.channels)
-            f(Selection{points.numbers + i, std::min(kBlock, points.count - i)}, d_features);
+    void visit_blocks(int64_t b, Selection selection, float* d_features, F f) const {
+        float coordinates[3 * kBlock];
+        for (int64_t i = 0; i < selection.count; i += kBlock, d_features += kBlock * d.channels) {
+            const Selection part{selection.numbers + i, std::min(kBlock, selection.count - i)};
+            for (int64_t p = 0; p < part.count; p++)
+                std::copy_n(points + 3 * (b * s.count + part.numbers[p]), 3, coordinates + 3 * p);
+            f(part, coordinates, d_features);
+        }
     }
 
     // Weight gradients (unless the slot is null) added up, d_points written, df written to
-    // d_features [points.count, rounded up to a block].
-    void differentiate(int64_t b, Selection points, float* slot, float* d_features,
+    // d_features [selection.count, rounded up to a block].
+    void differentiate(int64_t b, Selection selection, float* slot, float* d_features,
                        Block& block) const {
         const float* texels = planes + b * s.batch_stride;
         const int64_t first = b * s.count;
-        visit_blocks(points, d_features, [&](Selection part, float* df) {
-            float coordinates[3 * kBlock], gradients[3 * kBlock];
-            part.gather(this->points + 3 * first, coordinates);
+        visit_blocks(b, selection, d_features, [&](Selection part, float* coordinates, float* df) {
+            float gradients[3 * kBlock];
             look_up(s, d, texels, coordinates, part.count, block);
             output_gradient(s, d, outputs, first, part, block);
             decoder_gradient(s, d, block);
@@ -463,11 +461,9 @@ struct Backward {
         });
     }
 
-    void spread(int64_t b, Selection points, float* d_features, int32_t owners, int32_t owner,
+    void spread(int64_t b, Selection selection, float* d_features, int32_t owners, int32_t owner,
                 Block& block) const {
-        visit_blocks(points, d_features, [&](Selection part, float* df) {
-            float coordinates[3 * kBlock];
-            part.gather(this->points + 3 * b * s.count, coordinates);
+        visit_blocks(b, selection, d_features, [&](Selection part, float* coordinates, float* df) {
             find_taps(s, coordinates, part.count, block.taps);
             scatter(s, block.taps, part.count, df, owners, owner, d_planes + b * s.batch_stride);
         });
@@ -536,8 +532,9 @@ extern "C" void triplane_render_backward(const Shape* shape, const float* planes
                                          float* d_w2, float* d_b2, int threads) {
     const Shape& s = *shape;
     const Decoder d(s, w1, b1, w2, b2);
-    Backward pass{s, d, planes, points, {d_sigma, d_color, color}, d_planes, d_points, {}};
-    pass.find_limits(threads);
+    const OutputGradients outputs{d_sigma, d_color, color};
+    const Backward pass{s,        d,        planes, points, outputs,
+                        d_planes, d_points, find_limits(s, outputs, threads)};
     const int64_t slot_size = d_w1 ? Slot::size(s, d) : 0;
     const Buffer slots = zeros(kSlots * slot_size);
     // A wave is the same stretch of points, in whole groups, of every batch element.
