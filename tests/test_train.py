@@ -112,6 +112,7 @@ def test_custom_trains_on_any_folder_with_what_it_finds_there(photographs, tmp_p
     (folder,) = tmp_path.iterdir()
     config = json.loads((folder / "config.json").read_text())
     assert config["loss"]["gamma"] == 0.0512 and config["rendering"]["white_background"]
+    assert config["augment"]["color_p"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -128,25 +129,30 @@ def test_a_background_that_is_not_white_is_found_unless_it_is_given(given, expec
     config = json.loads(said[said.index("{") :])
     assert config["rendering"]["white_background"] == expected
     assert config["generator"]["background"] != expected
+    assert config["augment"]["color_p"] == 0
 
 
-def test_runs_of_earlier_versions_resume_without_a_background(tmp_path):
+@pytest.mark.parametrize(
+    "color, setting", [("gray", "generator.background"), ("white", "augment.color_p")]
+)
+def test_runs_of_earlier_versions_resume_with_what_they_knew(color, setting, tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
-        Image.new("RGB", (32, 32), "gray").save(tmp_path / "data" / f"{number}.png")
+        Image.new("RGB", (32, 32), color).save(tmp_path / "data" / f"{number}.png")
     arguments = ["--cfg", "small", "--data", tmp_path / "data", "--outdir", tmp_path / "runs"]
     arguments += [*tiny_arguments(), "--device", "cpu"]
-    begun = run(*arguments, "--kimg", "0.004", "--set", "generator.background=false")
+    begun = run(*arguments, "--kimg", "0.004", "--set", f"{setting}=0")
     assert begun.returncode == 0, begun.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     config = json.loads((folder / "config.json").read_text())
-    del config["generator"]["background"]  # as they wrote it
+    section, field = setting.split(".")
+    del config[section][field]  # as they wrote it
     (folder / "config.json").write_text(json.dumps(config))
     resumed = run(*arguments, "--kimg", "0.008", "--resume", "latest")
     assert resumed.returncode == 0, resumed.stderr
     assert list((tmp_path / "runs").iterdir()) == [folder]
     config = json.loads((folder / "config.json").read_text())
-    assert config["run"]["kimg"] == 0.008 and not config["generator"]["background"]
+    assert config["run"]["kimg"] == 0.008 and not config[section][field]
 
 
 def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tmp_path):

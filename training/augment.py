@@ -26,6 +26,9 @@ SATURATION_STD = 1.0
 LANCZOS_LOBES = 3
 
 
+GEOMETRIC = 4  # of AugmentParams, the first; the others change colors
+
+
 class AugmentParams(NamedTuple):
     """Transforms of each picture of a batch, in this order; zero is neutral everywhere."""
 
@@ -54,7 +57,11 @@ class Augmentation(nn.Module):
         self.register_buffer("p", torch.tensor(float(p)))
 
     def forward(
-        self, image: Tensor, raw: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        image: Tensor,
+        raw: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        color_p: Tensor | float | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Transform an image and its raw rendering alike.
 
@@ -62,23 +69,38 @@ class Augmentation(nn.Module):
             image: [B, 3, H, W] in [-1, 1].
             raw: [B, 3, h, w], the same views at another resolution, or None.
             generator: of random numbers, on the images' device; None: that device's own.
+            color_p: the probability of transforms of color, where it is larger than p.
 
         Returns:
-            New tensors of the same shapes and types; at p = 0 the inputs themselves.
+            New tensors of the same shapes and types; at p = 0, and without color_p, the inputs
+            themselves.
         """
-        if self.p == 0:
+        if self.p == 0 and color_p is None:
             return image, raw
         # Whole pixels of the coarser picture are whole pixels of the finer one as well.
         coarsest = image if raw is None else min(image, raw, key=lambda picture: picture.shape[-1])
-        params = draw(coarsest, self.p, generator)
-        return augment(image, params), None if raw is None else augment(raw, params)
+        params = draw(coarsest, self.p, generator, color_p)
+        moves = bool(self.p > 0)
+        return augment(image, params, moves), None if raw is None else augment(raw, params, moves)
 
 
-def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -> AugmentParams:
-    """Random transforms for a [B, 3, H, W] batch, whole in its pixels, each with probability p."""
+def draw(
+    picture: Tensor,
+    p: Tensor,
+    generator: torch.Generator | None = None,
+    color_p: Tensor | float | None = None,
+) -> AugmentParams:
+    """Random transforms for a [B, 3, H, W] batch, whole in its pixels, each with probability p.
+
+    color_p: the probability of transforms of color, where it is larger than p.
+    """
     batch, _, height, width = picture.shape
     device, transforms = picture.device, len(AugmentParams._fields)
-    gate = (torch.rand(batch, transforms, device=device, generator=generator) < p).float()
+    chance = torch.rand(batch, transforms, device=device, generator=generator)
+    gate = chance < p
+    if color_p is not None:
+        gate[:, GEOMETRIC:] |= chance[:, GEOMETRIC:] < color_p
+    gate = gate.float()
     normal = torch.randn(batch, 7, device=device, generator=generator)
     uniform = torch.rand(batch, 4, device=device, generator=generator)
 
@@ -98,11 +120,15 @@ def draw(picture: Tensor, p: Tensor, generator: torch.Generator | None = None) -
     )
 
 
-def augment(picture: Tensor, params: AugmentParams) -> Tensor:
-    """Apply `params` to a [B, 3, H, W] picture of any size; works in float32 at least."""
+def augment(picture: Tensor, params: AugmentParams, moves: bool = True) -> Tensor:
+    """Apply `params` to a [B, 3, H, W] picture of any size; works in float32 at least.
+
+    moves: whether transforms of geometry are among them; False: all of those are neutral.
+    """
     dtype = torch.promote_types(picture.dtype, torch.float32)
     params = AugmentParams(*(parameter.to(dtype) for parameter in params))
-    return recolor(resample(picture.to(dtype), params), params).to(picture.dtype)
+    moved = resample(picture.to(dtype), params) if moves else picture.to(dtype)
+    return recolor(moved, params).to(picture.dtype)
 
 
 def resample(picture: Tensor, params: AugmentParams) -> Tensor:

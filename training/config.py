@@ -244,6 +244,11 @@ class AugmentConfig(_Section):
 
     mode: Literal["noaug", "ada", "fixed"] = Field("noaug", description="none, adaptive, fixed p")
     p: Share = Field(0.2, description="probability of mode=fixed")
+    color_p: Share = Field(
+        0.0,
+        description="probability of the transforms of color alone, in any mode, while objects are "
+        "alike; falls to 0 with 1 - psi, see generator.diversity_clarity (not in the paper)",
+    )
     target: Share = Field(0.6, description="of mode=ada: mean sign of D's score on photographs")
     every: PositiveInt = Field(4, description="steps between adjustments of p")
     kimg: PositiveFloat = Field(500, description="thousand images that move p by one")

@@ -1,6 +1,8 @@
 """What training adjusts to D's outputs: augmentation, R1's weight, the spread of poses."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -137,6 +139,7 @@ class Feedback:
 
     def __init__(self, config: Config, augmentation: Augmentation, device: torch.device):
         loss, augment = config.loss, config.augment
+        self.augmentation, self._settings = augmentation, augment
         self.batch, self.adaptive = config.run.batch, augment.mode == "ada"
         self.ada = AdaController(
             augmentation, augment.kimg, target=augment.target, interval=augment.every
@@ -150,6 +153,18 @@ class Feedback:
     def r1_factor(self) -> Tensor | float:
         """By which R1's weight is multiplied."""
         return 1.0 if self.r1 is None else self.r1.factor
+
+    @property
+    def augment(self) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
+        """The augmentation of D's images as it is now; None: there is none.
+
+        D tells objects that are all alike from photographs by their colors, however well their
+        shapes and cameras are learned. Random colors of both take that away while it lasts.
+        """
+        if self.diversity is not None and self._settings.color_p:
+            color_p = self._settings.color_p * (1 - self.diversity.psi)
+            return functools.partial(self.augmentation, color_p=color_p)
+        return None if self._settings.mode == "noaug" else self.augmentation
 
     @property
     def truncation(self) -> Tensor | float:

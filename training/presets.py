@@ -95,9 +95,12 @@ PRESETS["small"] = with_changes(
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
-# What photographs need that are not on white. Cameras are harder to tell there, so objects have to
-# be alike for longer; on white, D knows objects that stay alike too well (log, entries 35, 37).
+# What photographs need besides. On white, D tells objects that stay alike from photographs by their
+# colors. Before backgrounds it cannot, but cameras are harder to tell, so objects have to be alike
+# for longer (log, entries 35, 37, 43).
+ON_WHITE = {"augment.color_p": 0.5}
 BEFORE_BACKGROUNDS = {"generator.background": True, "generator.diversity_clarity": 0.7}
+WHILE_ALIKE = ("generator.diversity_clarity", "augment.color_p")  # about objects that are alike
 # Presets of no data set: what is not given is taken from the photographs.
 UNTUNED = ("custom", "small")
 PRESET_ALIASES = {"shapenet": "shapenet_cars", "shapenetcars": "shapenet_cars"}

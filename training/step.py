@@ -139,8 +139,8 @@ class Trainer:
         self._update_averages()
 
     def _transform(self) -> DiscriminatorTransform:
-        augment = None if self.config.augment.mode == "noaug" else self.augmentation
-        return DiscriminatorTransform(schedules.blur_sigma(self.config, self.kimg), augment)
+        sigma = schedules.blur_sigma(self.config, self.kimg)
+        return DiscriminatorTransform(sigma, self.feedback.augment)
 
     def _inverse_renderer(self, reals: list[RealBatch]) -> list[Terms]:
         supervisor = self.supervisor

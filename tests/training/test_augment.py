@@ -190,6 +190,29 @@ def test_without_strength_the_inputs_come_back_themselves():
     assert same_image is image and same_raw is raw
 
 
+def test_colors_can_change_alone():
+    """Every pixel by the same affine map of its color, and nothing where nothing is drawn."""
+    picture = random_picture(16, 3, 8, 8)
+    generator = torch.Generator().manual_seed(0)
+    moved, raw = Augmentation()(picture, picture[..., ::2, ::2], generator, color_p=0.5)
+    assert torch.equal(moved[..., ::2, ::2], raw)
+    colors = torch.cat([picture, torch.ones(16, 1, 8, 8)], dim=1).flatten(2).mT.double()
+    residual = torch.linalg.lstsq(colors, moved.flatten(2).mT.double())
+    fitted = colors @ residual.solution
+    torch.testing.assert_close(fitted, moved.flatten(2).mT.double(), rtol=0, atol=1e-5)
+    params = draw(picture, torch.tensor(0.0), torch.Generator().manual_seed(0), 0.5)
+    assert not any(values.any() for values in params[:4]) and all(v.any() for v in params[4:])
+
+
+def test_the_larger_probability_of_colors_counts():
+    picture, p = random_picture(64, 3, 8, 8), torch.tensor(0.7)
+    drawn = [
+        draw(picture, p, torch.Generator().manual_seed(0), color_p) for color_p in (None, 0.5, 1.0)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
+    assert drawn[2].hue.all() and torch.equal(drawn[0].zoom, drawn[2].zoom)
+
+
 def test_samples_without_transforms_are_unchanged():
     picture = random_picture(4, 3, 33, 33).float()
     torch.testing.assert_close(augment(picture, neutral(4)), picture, rtol=0, atol=1e-6)

@@ -119,6 +119,25 @@ def test_augmentation_modes(photographs, augment):
         assert p == pytest.approx({"noaug": 0.0, "fixed": 0.2}[augment])
 
 
+@pytest.mark.parametrize("augment", ["noaug", "fixed"])
+def test_colors_of_ds_images_change_while_objects_are_alike(photographs, augment):
+    changes = {"augment__mode": augment, "augment__p": 0.0, "augment__color_p": 1.0}
+    trainer = make_trainer(photographs, generator__diversity_clarity=0.5, **changes)
+    image = torch.rand(16, 3, 32, 32)
+
+    def recolored():
+        found, _ = trainer._transform().augment(image, None)
+        return (found - image).abs().flatten(1).amax(1) > 1e-4
+
+    assert recolored().all()
+    trainer.feedback.diversity.psi.fill_(0.9)
+    assert 0 < recolored().sum() < 16
+    trainer.feedback.diversity.psi.fill_(1)
+    assert not recolored().any()
+    without = make_trainer(photographs, generator__diversity_clarity=None, **changes)
+    assert (without._transform().augment is None) == (augment == "noaug")
+
+
 def test_gradient_accumulation_covers_the_batch(photographs):
     trainer = make_trainer(photographs, run__batch_gpu=2)
     sizes = []
@@ -202,6 +221,7 @@ def test_schedules():
         {"rendering__density_scale": 1},
         {"generator__style_mixing": 1},
         {"generator__diversity_clarity": 0.6},
+        {"generator__diversity_clarity": 0.6, "augment__color_p": 0.9},
         {"loss__pose_spread_weight": 0.5, "loss__pose_entropy_weight": 0},
         {"rendering__plane_axes": "eg3d"},
         {"rendering__importance_samples": 0},

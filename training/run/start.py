@@ -25,7 +25,9 @@ from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import (
     BEFORE_BACKGROUNDS,
+    ON_WHITE,
     UNTUNED,
+    WHILE_ALIKE,
     build_config,
     build_small_custom,
     is_super_resolved,
@@ -83,8 +85,8 @@ class Request:
         if config.preset in UNTUNED:
             found = _found_in_data(config, changes)
             folder = self._resumed(self._config_of(found | changes))
-            if folder is not None and not _had_background(folder):
-                found = {key: found[key] for key in found if key not in BEFORE_BACKGROUNDS}
+            if folder is not None:
+                found = _known_to_run(found, folder)
             changes = found | changes
         config = self._config_of(changes)
         self._check(config)
@@ -166,10 +168,12 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     gamma = suggested_gamma(config.data.resolution, config.run.batch)
     white = has_white_background(open_dataset(config))
     found: dict[str, Any] = {"rendering.white_background": white}
-    if not white and "rendering.white_background" not in given:
+    if white:
+        found |= ON_WHITE
+    elif "rendering.white_background" not in given:
         found |= BEFORE_BACKGROUNDS
-        if config.generator.diversity_clarity is None:  # objects are different from the start
-            del found["generator.diversity_clarity"]
+    if config.generator.diversity_clarity is None:  # objects are different from the start
+        found = {key: found[key] for key in found if key not in WHILE_ALIKE}
     words = ", ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
     click.echo(
         f"unless they are given: --gamma {gamma:.4g}, a guess from resolution and batch (try 5 "
@@ -178,12 +182,14 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     return {"loss.gamma": gamma, **found}
 
 
-def _had_background(folder: Path) -> bool:
-    """Whether a run's objects have a background of their own; in earlier versions none had."""
-    with contextlib.suppress(OSError, ValueError, LookupError):  # whether it fits is seen later
-        settings = json.loads((folder / "config.json").read_text())
-        return bool(settings["generator"].get("background", False))
-    return False
+def _known_to_run(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings found in data, but not those for a kind of data that the run's version lacked."""
+    known: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # is seen later
+        sections = json.loads((folder / "config.json").read_text())
+        known = {f"{name}.{field}" for name, fields in sections.items() for field in fields}
+    unknown = [group for group in (ON_WHITE, BEFORE_BACKGROUNDS) if not known.issuperset(group)]
+    return {key: found[key] for key in found if not any(key in group for group in unknown)}
 
 
 def start(request: Request) -> int | None:
