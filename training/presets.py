@@ -87,7 +87,9 @@ PRESETS["small"] = with_changes(
     PRESETS["toy"],
     {
         "generator.noise": False,  # it fakes texture, and delays the shapes that cause it
-        "generator.diversity_clarity": 0.5,
+        "generator.diversity_clarity": 0.7,
+        # Otherwise D tells objects that stay alike from photographs by their color (log, entry 43).
+        "augment.color_p": 0.5,
         "camera.mirrors": ("horizontal",),  # a camera below the ground has no photographs
         "loss.gamma_gap": 1.5,
         "loss.pose_entropy_weight": 0.0,
@@ -95,12 +97,10 @@ PRESETS["small"] = with_changes(
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
-# What photographs need besides. On white, D tells objects that stay alike from photographs by their
-# colors. Before backgrounds it cannot, but cameras are harder to tell, so objects have to be alike
-# for longer (log, entries 35, 37, 43).
-ON_WHITE = {"augment.color_p": 0.5}
-BEFORE_BACKGROUNDS = {"generator.background": True, "generator.diversity_clarity": 0.7}
-WHILE_ALIKE = ("generator.diversity_clarity", "augment.color_p")  # about objects that are alike
+# What photographs need that are not on white.
+BEFORE_BACKGROUNDS = {"generator.background": True}
+# Whether and for how long objects are alike at first, and what helps meanwhile.
+WHILE_ALIKE = ("generator.diversity_clarity", "augment.color_p")
 # Presets of no data set: what is not given is taken from the photographs.
 UNTUNED = ("custom", "small")
 PRESET_ALIASES = {"shapenet": "shapenet_cars", "shapenetcars": "shapenet_cars"}

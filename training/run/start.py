@@ -25,7 +25,6 @@ from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import (
     BEFORE_BACKGROUNDS,
-    ON_WHITE,
     UNTUNED,
     WHILE_ALIKE,
     build_config,
@@ -86,7 +85,7 @@ class Request:
             found = _found_in_data(config, changes)
             folder = self._resumed(self._config_of(found | changes))
             if folder is not None:
-                found = _known_to_run(found, folder)
+                found = _as_begun(found, folder)
             changes = found | changes
         config = self._config_of(changes)
         self._check(config)
@@ -168,12 +167,8 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     gamma = suggested_gamma(config.data.resolution, config.run.batch)
     white = has_white_background(open_dataset(config))
     found: dict[str, Any] = {"rendering.white_background": white}
-    if white:
-        found |= ON_WHITE
-    elif "rendering.white_background" not in given:
+    if not white and "rendering.white_background" not in given:
         found |= BEFORE_BACKGROUNDS
-    if config.generator.diversity_clarity is None:  # objects are different from the start
-        found = {key: found[key] for key in found if key not in WHILE_ALIKE}
     words = ", ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
     click.echo(
         f"unless they are given: --gamma {gamma:.4g}, a guess from resolution and batch (try 5 "
@@ -182,14 +177,17 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     return {"loss.gamma": gamma, **found}
 
 
-def _known_to_run(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings found in data, but not those for a kind of data that the run's version lacked."""
-    known: set[str] = set()
-    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # is seen later
+def _as_begun(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What was found in data when a run began; its version may have chosen otherwise."""
+    begun = dict(found)
+    # Whether an unreadable one fits is seen later.
+    with contextlib.suppress(OSError, ValueError, LookupError, AttributeError):
         sections = json.loads((folder / "config.json").read_text())
-        known = {f"{name}.{field}" for name, fields in sections.items() for field in fields}
-    unknown = [group for group in (ON_WHITE, BEFORE_BACKGROUNDS) if not known.issuperset(group)]
-    return {key: found[key] for key in found if not any(key in group for group in unknown)}
+        for key in (*found, *BEFORE_BACKGROUNDS, *WHILE_ALIKE):
+            name, field = key.split(".")
+            default = getattr(getattr(Config(), name), field)  # of settings that it did not have
+            begun[key] = sections[name].get(field, default)
+    return begun
 
 
 def start(request: Request) -> int | None:
