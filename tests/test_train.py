@@ -129,29 +129,33 @@ def test_a_background_that_is_not_white_is_found_unless_it_is_given(given, expec
     config = json.loads(said[said.index("{") :])
     assert config["rendering"]["white_background"] == expected
     assert config["generator"]["background"] != expected
+    assert config["augment"]["color_p"] == 0  # that is for photographs on white
 
 
-def test_runs_of_earlier_versions_resume_with_what_they_had(tmp_path):
-    """They had no background of their own, nor random colors, and told less of poses."""
+@pytest.mark.parametrize(
+    "color, unknown", [("gray", "generator.background"), ("white", "augment.color_p")]
+)
+def test_runs_of_earlier_versions_resume_with_what_they_had(color, unknown, tmp_path):
+    """They chose less for the data, and another clarity."""
     (tmp_path / "data").mkdir()
     for number in range(4):
-        Image.new("RGB", (32, 32), "gray").save(tmp_path / "data" / f"{number}.png")
+        Image.new("RGB", (32, 32), color).save(tmp_path / "data" / f"{number}.png")
     arguments = ["--cfg", "small", "--data", tmp_path / "data", "--outdir", tmp_path / "runs"]
     arguments += [*tiny_arguments(), "--device", "cpu"]
-    had = {"generator.background": False, "generator.diversity_clarity": 0.5}
-    settings = [f"--set={key}={json.dumps(value)}" for key, value in had.items()]
-    begun = run(*arguments, "--kimg", "0.004", *settings)
+    had = ["--set", f"{unknown}=0", "--set", "generator.diversity_clarity=0.5"]
+    begun = run(*arguments, "--kimg", "0.004", *had)
     assert begun.returncode == 0, begun.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     config = json.loads((folder / "config.json").read_text())
-    del config["generator"]["background"], config["augment"]["color_p"]  # as they wrote it
+    section, field = unknown.split(".")
+    del config[section][field]  # as they wrote it
     (folder / "config.json").write_text(json.dumps(config))
     resumed = run(*arguments, "--kimg", "0.008", "--resume", "latest")
     assert resumed.returncode == 0, resumed.stderr
     assert list((tmp_path / "runs").iterdir()) == [folder]
     config = json.loads((folder / "config.json").read_text())
-    assert config["run"]["kimg"] == 0.008 and config["augment"]["color_p"] == 0
-    assert all(config["generator"][key.split(".")[1]] == value for key, value in had.items())
+    assert config["run"]["kimg"] == 0.008 and not config[section][field]
+    assert config["generator"]["diversity_clarity"] == 0.5
 
 
 def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tmp_path):

@@ -88,8 +88,6 @@ PRESETS["small"] = with_changes(
     {
         "generator.noise": False,  # it fakes texture, and delays the shapes that cause it
         "generator.diversity_clarity": 0.7,
-        # Otherwise D tells objects that stay alike from photographs by their color (log, entry 43).
-        "augment.color_p": 0.5,
         "camera.mirrors": ("horizontal",),  # a camera below the ground has no photographs
         "loss.gamma_gap": 1.5,
         "loss.pose_entropy_weight": 0.0,
@@ -97,7 +95,9 @@ PRESETS["small"] = with_changes(
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
-# What photographs need that are not on white.
+# What photographs need on white, where D tells objects that stay alike by their colors, and before
+# backgrounds, which must not turn with the object (log, entries 34 and 43).
+ON_WHITE = {"augment.color_p": 0.5}
 BEFORE_BACKGROUNDS = {"generator.background": True}
 # Whether and for how long objects are alike at first, and what helps meanwhile.
 WHILE_ALIKE = ("generator.diversity_clarity", "augment.color_p")

@@ -25,6 +25,7 @@ from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import (
     BEFORE_BACKGROUNDS,
+    ON_WHITE,
     UNTUNED,
     WHILE_ALIKE,
     build_config,
@@ -167,6 +168,8 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     gamma = suggested_gamma(config.data.resolution, config.run.batch)
     white = has_white_background(open_dataset(config))
     found: dict[str, Any] = {"rendering.white_background": white}
+    if white and config.generator.diversity_clarity is not None:
+        found |= ON_WHITE
     if not white and "rendering.white_background" not in given:
         found |= BEFORE_BACKGROUNDS
     words = ", ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
