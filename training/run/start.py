@@ -175,7 +175,7 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     words = ", ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
     click.echo(
         f"unless they are given: --gamma {gamma:.4g}, a guess from resolution and batch (try 5 "
-        f"times less and more), and {words}, as most images have it"
+        f"times less and more); {words}, as most images are {'' if white else 'not '}on white"
     )
     return {"loss.gamma": gamma, **found}
 

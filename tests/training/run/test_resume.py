@@ -51,6 +51,7 @@ CHANCE = {
     "augment__every": 2,
     "augment__kimg": 0.04,
     "augment__target": 0.0,
+    "augment__color_p": 0.5,
     "generator__style_mixing": 0.5,
     "generator__diversity_clarity": 0.0,
     "loss__pose_spread_weight": 0.5,
