@@ -177,6 +177,19 @@ def test_a_resumed_network_has_different_objects_from_the_start(photographs, tmp
     assert json.loads(said[said.index("{") :])["generator"]["diversity_clarity"] is None
 
 
+def test_a_run_from_weights_is_resumed_with_different_objects(photographs, tmp_path):
+    arguments = ["--outdir", tmp_path, "--cfg", "small", "--data", photographs, "--device", "cpu"]
+    arguments += [*tiny_arguments(), "--kimg", "0.004"]
+    assert run(*arguments).returncode == 0
+    (weights,) = tmp_path.glob("*/network-000000.00.safetensors")
+    assert run(*arguments, "--resume", weights, "--desc", "from-weights").returncode == 0
+    resumed = run(*arguments[:-1], "0.008", "--resume", "latest", "--desc", "from-weights")
+    assert resumed.returncode == 0, resumed.stderr
+    (folder,) = tmp_path.glob("*from-weights")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["run"]["kimg"] == 0.008 and config["generator"]["diversity_clarity"] is None
+
+
 def test_two_processes_train(photographs, tmp_path):
     arguments = ["--cfg", "toy", "--data", photographs, *tiny_arguments(), "--kimg", "0.008"]
     result = run("--outdir", tmp_path, *arguments, "--gpus", 2, "--device", "cpu")
