@@ -25,7 +25,6 @@ SATURATION_STD = 1.0
 
 LANCZOS_LOBES = 3
 
-
 GEOMETRIC = 4  # of AugmentParams, the first; the others change colors
 
 

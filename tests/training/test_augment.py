@@ -197,9 +197,9 @@ def test_colors_can_change_alone():
     moved, raw = Augmentation()(picture, picture[..., ::2, ::2], generator, color_p=0.5)
     assert torch.equal(moved[..., ::2, ::2], raw)
     colors = torch.cat([picture, torch.ones(16, 1, 8, 8)], dim=1).flatten(2).mT.double()
-    residual = torch.linalg.lstsq(colors, moved.flatten(2).mT.double())
-    fitted = colors @ residual.solution
-    torch.testing.assert_close(fitted, moved.flatten(2).mT.double(), rtol=0, atol=1e-5)
+    expected = moved.flatten(2).mT.double()
+    fitted = colors @ torch.linalg.lstsq(colors, expected).solution
+    torch.testing.assert_close(fitted, expected, rtol=0, atol=1e-5)
     params = draw(picture, torch.tensor(0.0), torch.Generator().manual_seed(0), 0.5)
     assert not any(values.any() for values in params[:4]) and all(v.any() for v in params[4:])
 

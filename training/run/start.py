@@ -15,7 +15,7 @@ from dnnlib import UserError
 from metrics.registry import check_names, parse_names
 from torch_utils import distributed
 from training import pose_sources
-from training.config import Config, parse_settings
+from training.config import Config, config_from_dict, parse_settings
 from training.data.archive import refuse_inside
 from training.data.dataset import has_white_background
 from training.data.toy_set import toy_dataset_path
@@ -182,15 +182,12 @@ def _found_in_data(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_begun(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What was found in data when a run began; its version may have chosen otherwise."""
-    begun = dict(found)
-    # Whether an unreadable one fits is seen later.
-    with contextlib.suppress(OSError, ValueError, LookupError, AttributeError):
-        sections = json.loads((folder / "config.json").read_text())
-        for key in (*found, *BEFORE_BACKGROUNDS, *WHILE_ALIKE):
-            name, field = key.split(".")
-            default = getattr(getattr(Config(), name), field)  # of settings that it did not have
-            begun[key] = sections[name].get(field, default)
-    return begun
+    try:
+        begun = config_from_dict(json.loads((folder / "config.json").read_text())).model_dump()
+    except (OSError, ValueError, UserError):
+        return dict(found)  # that the file is wrong is seen later
+    places = {key: key.split(".") for key in (*found, *BEFORE_BACKGROUNDS, *WHILE_ALIKE)}
+    return {key: begun[section][field] for key, (section, field) in places.items()}
 
 
 def start(request: Request) -> int | None:
