@@ -427,7 +427,8 @@ class Run:
         z = latents_of_seeds(range(PICTURED), config.generator.z_dim).to(trainer.device)
         inputs = z, intrinsics, self._photographs.to(trainer.device)
         size = config.run.snapshot_resolution
-        pictures = snapshot_pictures(generator, discriminator, *inputs, resolution=size)
+        psi = float(trainer.feedback.truncation)
+        pictures = snapshot_pictures(generator, discriminator, *inputs, size, psi)
         if trainer.supervisor is not None:
             pictures |= geod_pictures(trainer.supervisor.network, generator, *inputs)
         for name, picture in pictures.items():

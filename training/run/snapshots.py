@@ -23,6 +23,7 @@ def snapshot_pictures(
     intrinsics: Tensor | None,
     real_images: Tensor,
     resolution: int | None = None,
+    truncation: float = 1,
 ) -> dict[str, Image.Image]:
     """Pictures by name: fakes, depth, normals, yaws, poses, and raw where there is one.
 
@@ -35,10 +36,11 @@ def snapshot_pictures(
         intrinsics: [N, 3, 3]; None: the preset's.
         real_images: photographs [M, 3, R, R] in [-1, 1].
         resolution: pixels a side of the renderings; None: as trained.
+        truncation: psi of the objects, not of their backgrounds, as in training.
     """
     if intrinsics is None:
         intrinsics = generator.intrinsics.expand(len(z), 3, 3)
-    own, turned = _views(generator, z, intrinsics, resolution)
+    own, turned = _views(generator, z, intrinsics, resolution, truncation)
     images = {
         "fakes": own.image,
         "depth": depth_colors(own.depth, own.opacity, generator.config),
@@ -55,7 +57,7 @@ def snapshot_pictures(
 
 
 def _views(
-    generator: Generator, z: Tensor, intrinsics: Tensor, resolution: int | None
+    generator: Generator, z: Tensor, intrinsics: Tensor, resolution: int | None, psi: float
 ) -> tuple[View, Tensor]:
     """All objects from their own poses; images of the first few from TURNS, a row for each."""
     own: list[View] = []
@@ -63,7 +65,7 @@ def _views(
     directions = torch.tensor([[turn, 0.0] for turn in TURNS], device=z.device)
     turns = generator.pose_from_degrees(directions).split(1)
     for some_z, lens in zip(z.split(AT_ONCE), intrinsics.split(AT_ONCE), strict=True):
-        objects = Objects.from_latents(generator, some_z)
+        objects = Objects.from_latents(generator, some_z, psi, generator.num_object_ws)
         own.append(objects.own_view(lens, resolution))
         if len(turned) * AT_ONCE < TURNED_OBJECTS:
             images = [objects.render(turn, lens, resolution).image for turn in turns]

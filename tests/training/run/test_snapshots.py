@@ -5,6 +5,7 @@ import math
 import random
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -15,6 +16,9 @@ from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import build_config
 from training.run.snapshots import snapshot_pictures
+
+
+NETWORKS = (Generator, Discriminator)
 
 
 def small_config(preset: str = "toy", **changes) -> Config:
@@ -51,6 +55,23 @@ def test_snapshot_shows_what_the_generator_renders():
     close = {"atol": 1, "rtol": 0}
     torch.testing.assert_close(fakes[:, 32:, 32:64], to_uint8(own.image[4, 0]), **close)
     torch.testing.assert_close(yaws[:, 64:96, 96:128], to_uint8(turned.image[2, 0]), **close)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_objects_are_as_different_as_in_training(background):
+    """At psi 0 they are the same; what is behind them never is."""
+    torch.manual_seed(3)
+    changes = {"generator.background": background, "rendering.white_background": not background}
+    generator, discriminator = (network(small_config(**changes)) for network in NETWORKS)
+    arguments = (torch.randn(4, 8), None, torch.zeros(3, 3, 32, 32))
+
+    def are_alike(psi: float) -> bool:
+        yaws = snapshot_pictures(generator, discriminator, *arguments, truncation=psi)["yaws"]
+        first, *others = pixels(yaws).int().unflatten(1, (4, 32)).unbind(1)  # a row for each
+        return all((row - first).abs().max() <= 1 for row in others)
+
+    assert not are_alike(1)
+    assert are_alike(0) != background
 
 
 def test_snapshot_of_a_super_resolved_network_has_raw_pictures():
