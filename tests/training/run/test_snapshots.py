@@ -17,7 +17,6 @@ from training.networks.generator import Generator
 from training.presets import build_config
 from training.run.snapshots import snapshot_pictures
 
-
 NETWORKS = (Generator, Discriminator)
 
 
