@@ -7,6 +7,7 @@ which R1 regularization can differentiate twice.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,9 @@ CONTRAST_STD = 0.5
 SATURATION_STD = 1.0
 
 LANCZOS_LOBES = 3
+
+# (image, raw or None) -> (image, raw or None), differentiable.
+Augment = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 GEOMETRIC = 4  # of AugmentParams, the first; the others change colors
 

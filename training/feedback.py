@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from torch_utils import distributed
 from torch_utils.training_stats import StatsCollector
-from training.augment import AdaController, Augmentation
+from training.augment import AdaController, Augment, Augmentation
 from training.config import Config
 
 R1_RATE = 0.008  # per step, of the factor's logarithm at most
@@ -139,7 +138,7 @@ class Feedback:
 
     def __init__(self, config: Config, augmentation: Augmentation, device: torch.device):
         loss, augment = config.loss, config.augment
-        self.augmentation, self._settings = augmentation, augment
+        self._settings = augment
         self.batch, self.adaptive = config.run.batch, augment.mode == "ada"
         self.ada = AdaController(
             augmentation, augment.kimg, target=augment.target, interval=augment.every
@@ -155,7 +154,7 @@ class Feedback:
         return 1.0 if self.r1 is None else self.r1.factor
 
     @property
-    def augment(self) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
+    def augment(self) -> Augment | None:
         """The augmentation of D's images as it is now; None: there is none.
 
         D tells objects that are all alike from photographs by their colors, however well their
@@ -163,8 +162,8 @@ class Feedback:
         """
         if self.diversity is not None and self._settings.color_p:
             color_p = self._settings.color_p * (1 - self.diversity.psi)
-            return functools.partial(self.augmentation, color_p=color_p)
-        return None if self._settings.mode == "noaug" else self.augmentation
+            return functools.partial(self.ada.augmentation, color_p=color_p)
+        return None if self._settings.mode == "noaug" else self.ada.augmentation
 
     @property
     def truncation(self) -> Tensor | float:

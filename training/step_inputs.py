@@ -1,17 +1,14 @@
 """What the losses of a step take beside the networks, and how its random part is drawn."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from training.augment import Augment
 from training.data.dataset import ImageDataset
 from training.feedback import Feedback
 from training.networks.generator import Generator
-
-# (image, raw or None) -> (image, raw or None), differentiable.
-Augment = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 class StepInputs(NamedTuple):

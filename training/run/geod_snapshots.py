@@ -22,6 +22,7 @@ def geod_pictures(
     z: Tensor,
     intrinsics: Tensor | None,
     real_images: Tensor,
+    truncation: float = 1,
 ) -> dict[str, Image.Image]:
     """Pictures by name: geod_normals, normals_ir, normals_ir_real, turned_real.
 
@@ -34,11 +35,13 @@ def geod_pictures(
         z: [N, z_dim], one per object.
         intrinsics: [N, 3, 3]; None: the preset's.
         real_images: photographs [M, 3, R, R] in [-1, 1].
+        truncation: psi of the objects, not of their backgrounds, as in training.
     """
     if intrinsics is None:
         intrinsics = generator.intrinsics.expand(len(z), 3, 3)
+    psi, cutoff = truncation, generator.num_object_ws
     views = [
-        Objects.from_latents(generator, some_z).own_view(lens)
+        Objects.from_latents(generator, some_z, psi, cutoff).own_view(lens)
         for some_z, lens in zip(z.split(AT_ONCE), intrinsics.split(AT_ONCE), strict=True)
     ]
     normals = {

@@ -430,7 +430,7 @@ class Run:
         psi = float(trainer.feedback.truncation)
         pictures = snapshot_pictures(generator, discriminator, *inputs, size, psi)
         if trainer.supervisor is not None:
-            pictures |= geod_pictures(trainer.supervisor.network, generator, *inputs)
+            pictures |= geod_pictures(trainer.supervisor.network, generator, *inputs, psi)
         for name, picture in pictures.items():
             save_image(self.folder / f"{name}-{kimg_tag(trainer.kimg)}.png", picture)
         arrays = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
