@@ -136,13 +136,14 @@ def test_a_background_that_is_not_white_is_found_unless_it_is_given(given, expec
     "color, unknown", [("gray", "generator.background"), ("white", "augment.color_p")]
 )
 def test_runs_of_earlier_versions_resume_with_what_they_had(color, unknown, tmp_path):
-    """They chose less for the data, and another clarity."""
+    """They chose less for the data, and other numbers for all."""
     (tmp_path / "data").mkdir()
     for number in range(4):
         Image.new("RGB", (32, 32), color).save(tmp_path / "data" / f"{number}.png")
     arguments = ["--cfg", "small", "--data", tmp_path / "data", "--outdir", tmp_path / "runs"]
     arguments += [*tiny_arguments(), "--device", "cpu"]
-    had = ["--set", f"{unknown}=0", "--set", "generator.diversity_clarity=0.5"]
+    numbers = {"generator.diversity_clarity": 0.5, "rendering.density_scale": 5}
+    had = [f"--set={key}={value}" for key, value in {unknown: 0, **numbers}.items()]
     begun = run(*arguments, "--kimg", "0.004", *had)
     assert begun.returncode == 0, begun.stderr
     (folder,) = (tmp_path / "runs").iterdir()
@@ -156,6 +157,7 @@ def test_runs_of_earlier_versions_resume_with_what_they_had(color, unknown, tmp_
     config = json.loads((folder / "config.json").read_text())
     assert config["run"]["kimg"] == 0.008 and not config[section][field]
     assert config["generator"]["diversity_clarity"] == 0.5
+    assert config["rendering"]["density_scale"] == 5
 
 
 def test_custom_has_the_papers_networks_at_the_papers_resolution(photographs, tmp_path):

@@ -196,14 +196,15 @@ class Reporter:
         """Warn when, some way into the run, D's poses of photographs mean little.
 
         Signs that need no labels: flipping a photograph does not flip its pose; D's poses spread
-        much less than G's, as where objects turn in place of cameras.
+        much less than G's, as where objects turn in place of cameras. Where all photographs show
+        one side of the objects, flipped ones are unlike any, and a flip may well leave the yaw.
         """
         if kimg < max(self.total_kimg * POSES_DUE_SHARE, POSES_DUE_KIMG):
             return
         advice = "see 'poses are not learned' in docs/troubleshooting.md"
         correlation = stats.get("pose/flip_correlation", _NOTHING).mean
         self.warn_while(
-            correlation < CONSISTENT,
+            abs(correlation) < CONSISTENT,
             "flip",
             "poses are not being found: D's poses of flipped photographs are not the flipped "
             f"ones (correlation {correlation:.2f}); {advice}",

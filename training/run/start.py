@@ -25,9 +25,9 @@ from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import (
     BEFORE_BACKGROUNDS,
+    BY_VERSION,
     ON_WHITE,
     UNTUNED,
-    WHILE_ALIKE,
     build_config,
     build_small_custom,
     is_super_resolved,
@@ -186,7 +186,7 @@ def _as_begun(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         begun = config_from_dict(json.loads((folder / "config.json").read_text())).model_dump()
     except (OSError, ValueError, UserError):
         return dict(found)  # that the file is wrong is seen later
-    places = {key: key.split(".") for key in (*found, *BEFORE_BACKGROUNDS, *WHILE_ALIKE)}
+    places = {key: key.split(".") for key in (*found, *BEFORE_BACKGROUNDS, *BY_VERSION)}
     return {key: begun[section][field] for key, (section, field) in places.items()}
 
 

@@ -167,6 +167,13 @@ def test_poses_that_are_not_found_are_reported_once_they_are_due(reporter, capsy
     assert line.startswith(f"WARNING: {words}") and "docs/troubleshooting.md" in line
 
 
+def test_flipped_photographs_may_be_unlike_any(reporter, capsys):
+    """Where all show one side of the objects, D tells yaw by outline, which a flip keeps."""
+    found = STATS | {"pose/estimated_h": Stat(8, 1.5, 0.3)}
+    reporter.watch_poses(found | {"pose/flip_correlation": Stat(8, -0.8, 0)}, 10)
+    assert capsys.readouterr().out == ""
+
+
 def test_one_spread_angle_is_no_collapse(reporter, capsys):
     reporter.watch_for_collapse(STATS | {"pose/generated_v": Stat(8, 1.5, 0.01)}, 1)
     assert capsys.readouterr().out == ""
