@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
 from dnnlib import UserError
 
+SECONDS_OF_LOOKING = 0.3
 # Activations of networks by precision; None: those of the weights.
 INNER_DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -46,6 +48,24 @@ def select_precision(choice: str, device: torch.device) -> str:
         return "fp16"
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in old torch
     return "bf16" if known.get("avx512_bf16") else "fp32"
+
+
+def find_shared_cores(device: torch.device) -> list[str]:
+    """Look for a moment whether other processes leave cores for this one's threads.
+
+    Returns:
+        A line for the log where they do not.
+    """
+    threads, cores = torch.get_num_threads(), psutil.cpu_count() or 1
+    if device.type != "cpu" or threads == 1:
+        return []
+    busy = psutil.cpu_percent(SECONDS_OF_LOOKING) / 100 * cores
+    if busy + threads < cores + 0.5:
+        return []
+    return [
+        f"other processes keep {busy:.1f} of {cores} cores busy: {threads} threads would wait for "
+        f"each other, up to seconds a step; set OMP_NUM_THREADS={max(1, int(cores - busy))}"
+    ]
 
 
 def restore_threads(threads: int, device: torch.device) -> list[str]:

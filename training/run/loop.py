@@ -25,7 +25,7 @@ from metrics.poses import flip_consistency
 from metrics.registry import compute
 from metrics.runner import Runner
 from torch_utils import distributed, ops
-from torch_utils.devices import select_device
+from torch_utils.devices import find_shared_cores, select_device
 from torch_utils.images import to_float
 from torch_utils.training_stats import Stat
 from torch_utils.watchdog import is_broken_connection
@@ -176,6 +176,8 @@ class Run:
         if trainer.device.type == "cpu":
             processes += f", {torch.get_num_threads()} thread(s) each"
         self.notes.append(f"{processes}, {trainer.precision}")
+        if self.is_first:
+            self.notes += find_shared_cores(trainer.device)
         self.notes.append(ops.status(trainer.device))
         if self._finished():
             self.notes.append(f"{trainer.kimg:.2f} kimg are done already: --kimg takes it further")
