@@ -112,7 +112,7 @@ def test_custom_trains_on_any_folder_with_what_it_finds_there(photographs, tmp_p
     (folder,) = tmp_path.iterdir()
     config = json.loads((folder / "config.json").read_text())
     assert config["loss"]["gamma"] == 0.0512 and config["rendering"]["white_background"]
-    assert config["augment"]["color_p"] == 0.5
+    assert config["augment"]["color_p"] == 0.5 and config["rendering"]["density_scale"] == 12
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,8 @@ def test_a_background_that_is_not_white_is_found_unless_it_is_given(given, expec
     config = json.loads(said[said.index("{") :])
     assert config["rendering"]["white_background"] == expected
     assert config["generator"]["background"] != expected
-    assert config["augment"]["color_p"] == 0  # that is for photographs on white
+    # These are for photographs on white.
+    assert config["augment"]["color_p"] == 0 and config["rendering"]["density_scale"] == 5
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,9 @@ def test_a_resumed_network_has_different_objects_from_the_start(photographs, tmp
     arguments = ["--outdir", tmp_path, "--cfg", "small", "--data", photographs, "--dry-run"]
     arguments += ["--set", "data.resolution=64", "--resume", ROOT / "models/heads.safetensors"]
     said = run(*arguments).stdout
-    assert json.loads(said[said.index("{") :])["generator"]["diversity_clarity"] is None
+    config = json.loads(said[said.index("{") :])
+    assert config["generator"]["diversity_clarity"] is None
+    assert config["rendering"]["density_scale"] == 5  # the network's, on white as well
 
 
 def test_a_run_from_weights_is_resumed_with_different_objects(photographs, tmp_path):

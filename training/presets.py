@@ -92,14 +92,13 @@ PRESETS["small"] = with_changes(
         "loss.gamma_gap": 1.5,
         "loss.pose_entropy_weight": 0.0,
         "loss.pose_spread_weight": 0.5,
-        # With 5 heads are fog with veils for faces, whose depth images determine badly.
-        "rendering.density_scale": 12.0,
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
-# What photographs need on white, where D tells objects that stay alike by their colors, and before
-# backgrounds, which must not turn with the object (log, entries 34 and 43).
-ON_WHITE = {"augment.color_p": 0.5}
+# What photographs need on white, where D tells objects that stay alike by their colors and G draws
+# veils of features before a fog of skin (log, entries 43 and 52), and before backgrounds, which must
+# not turn with the object (34).
+ON_WHITE = {"augment.color_p": 0.5, "rendering.density_scale": 12.0}
 BEFORE_BACKGROUNDS = {"generator.background": True}
 # What earlier versions of these presets had otherwise: a resumed run keeps its own.
 BY_VERSION = ("augment.color_p", "generator.diversity_clarity", "rendering.density_scale")

@@ -19,6 +19,7 @@ from training.config import Config, config_from_dict, parse_settings
 from training.data.archive import refuse_inside
 from training.data.dataset import has_white_background
 from training.data.toy_set import toy_dataset_path
+from training.files.network_file import load_network
 from training.files.transfer import start_from
 from training.geod_supervisor import check_supervision
 from training.networks.discriminator import Discriminator
@@ -84,6 +85,9 @@ class Request:
             changes["data.path"] = str(toy_dataset_path(config.data.resolution, labels=labels))
         if config.preset in UNTUNED:
             found = _found_in_data(config, changes)
+            if self.weights is not None:
+                theirs = load_network(self.weights).config.rendering
+                found["rendering.density_scale"] = theirs.density_scale
             folder = self._resumed(self._config_of(found | changes))
             if folder is not None:
                 found = _as_begun(found, folder)
