@@ -95,10 +95,10 @@ PRESETS["small"] = with_changes(
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
-# What photographs need on white, where D tells objects that stay alike by their colors and G draws
-# veils of features before a fog of skin (log, entries 43 and 52), and before backgrounds, which must
-# not turn with the object (34).
+# What photographs need on white, where D tells objects that stay alike by their colors, and G draws
+# features as veils before a fog of skin (log, entries 43 and 52).
 ON_WHITE = {"augment.color_p": 0.5, "rendering.density_scale": 12.0}
+# What they need elsewhere: backgrounds must not turn with the object (entry 34).
 BEFORE_BACKGROUNDS = {"generator.background": True}
 # What earlier versions of these presets had otherwise: a resumed run keeps its own.
 BY_VERSION = ("augment.color_p", "generator.diversity_clarity", "rendering.density_scale")
