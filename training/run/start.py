@@ -86,7 +86,7 @@ class Request:
         if config.preset in UNTUNED:
             found = _found_in_data(config, changes)
             if self.weights is not None:
-                theirs = load_network(self.weights).config.rendering
+                theirs = load_network(self.weights).config.rendering  # what their densities mean
                 found["rendering.density_scale"] = theirs.density_scale
             folder = self._resumed(self._config_of(found | changes))
             if folder is not None:
