@@ -60,7 +60,7 @@ def find_shared_cores(device: torch.device) -> list[str]:
     if device.type != "cpu" or threads == 1:
         return []
     busy = psutil.cpu_percent(SECONDS_OF_LOOKING) / 100 * cores
-    if busy + threads < cores + 0.5:
+    if busy < 0.5 or busy + threads < cores + 0.5:
         return []
     return [
         f"other processes keep {busy:.1f} of {cores} cores busy: {threads} threads would wait for "

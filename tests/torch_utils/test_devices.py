@@ -29,6 +29,7 @@ def test_auto_is_what_the_device_has_instructions_for(monkeypatch, device, capab
         (2, 50, "1.0 of 2 cores busy: 2 threads would wait for each other"),
         (2, 100, "OMP_NUM_THREADS=1"),
         (1, 100, None),
+        (4, 0, None),  # more threads than cores, and nobody else
     ],
 )
 def test_threads_that_share_a_core_are_reported(monkeypatch, threads, percent, advice):
