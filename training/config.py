@@ -80,6 +80,17 @@ class GeneratorConfig(_Section):
         "estimates explain this share of the variance of generated poses (not in the paper); null: "
         "psi is 1",
     )
+    depth_trial_kimg: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        None,
+        description="from the first to the second of these, training is tried with reversed depth "
+        "as well, and goes on with the better one (not in the paper); needs diversity_clarity",
+    )
+
+    @model_validator(mode="after")
+    def _depth_trial(self) -> "GeneratorConfig":
+        if self.depth_trial_kimg and self.depth_trial_kimg[0] >= self.depth_trial_kimg[1]:
+            raise ValueError("depth_trial_kimg must name the earlier kimg first")
+        return self
 
 
 class DiscriminatorConfig(_Section):

@@ -200,6 +200,12 @@ class Feedback:
             for angle, gap in zip("hv", self.spread.gap(), strict=True):
                 stats.report(f"pose/spread_gap_{angle}", gap)
 
+    def forget_poses(self) -> None:
+        """Observe poses afresh: they have changed their meaning."""
+        for part in (self.diversity, self.spread):
+            if part is not None:
+                part.moments.zero_()
+
     def parts(self) -> dict[str, Any]:
         """What a checkpoint keeps, by name."""
         parts: dict[str, Any] = {"ada": self.ada}

@@ -96,12 +96,22 @@ PRESETS["small"] = with_changes(
     },
 ).model_copy(update={"preset": "small"})
 # What photographs need on white, where D tells objects that stay alike by their colors, and G draws
-# features as veils before a fog of skin (log, entries 43 and 52).
-ON_WHITE = {"augment.color_p": 0.5, "rendering.density_scale": 12.0}
+# features as veils before a fog of skin; without the fog, reversed depth shows early (log, entries
+# 43, 52 and 53).
+ON_WHITE = {
+    "augment.color_p": 0.5,
+    "rendering.density_scale": 12.0,
+    "generator.depth_trial_kimg": (8.0, 14.0),
+}
 # What they need elsewhere: backgrounds must not turn with the object (entry 34).
 BEFORE_BACKGROUNDS = {"generator.background": True}
 # What earlier versions of these presets had otherwise: a resumed run keeps its own.
-BY_VERSION = ("augment.color_p", "generator.diversity_clarity", "rendering.density_scale")
+BY_VERSION = (
+    "augment.color_p",
+    "generator.depth_trial_kimg",
+    "generator.diversity_clarity",
+    "rendering.density_scale",
+)
 # Presets of no data set: what is not given is taken from the photographs.
 UNTUNED = ("custom", "small")
 PRESET_ALIASES = {"shapenet": "shapenet_cars", "shapenetcars": "shapenet_cars"}

@@ -21,6 +21,7 @@ from training.augment import Augmentation
 from training.config import Config
 from training.data.dataset import ImageDataset
 from training.data.loader import Batch, training_batches
+from training.depth_reversal import reverse_depth
 from training.feedback import Feedback
 from training.geod_supervisor import Supervisor
 from training.losses import Phase
@@ -237,6 +238,12 @@ class Trainer:
         w = self.generator.mapping(z).mean(dim=0, keepdim=True)
         self.generator.mapping.update_w_avg(distributed.all_reduce_mean(w))
 
+    def reverse_depth(self) -> None:
+        """Go on in a world of reversed depth; see `training.depth_reversal`."""
+        for generator, discriminator in zip(*self._averages, strict=True):
+            reverse_depth(generator, discriminator)
+        self.feedback.forget_poses()
+
     def start_averages(self) -> None:
         """Let the moving averages begin at the networks as they are."""
         for averaged, current in self._averages:
@@ -331,6 +338,7 @@ class Trainer:
                     f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
                 ) from error
         self.steps, self.bad_steps = state["steps"], state["bad_steps"]
+        self._batches = self._fetched = None  # they were those of other steps
         seed = self._seed_of_process + distributed.world_size() * self.steps
         return [
             *self._restore_precision(state.get("precision", "fp32")),

@@ -1,5 +1,6 @@
 """Start a run from the weights of a network file."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ _SHARED = (
     *(f"generator.{size}" for size in ("w_dim", "channel_base", "channel_max")),
     *(f"generator.{size}" for size in ("plane_resolution", "plane_channels")),
     *(f"generator.{size}" for size in ("decoder_hidden", "feature_channels", "background")),
+    "generator.depth_trial_kimg",
 )
 _OF_MAPPING = ("generator.z_dim", "generator.mapping_layers")
 
@@ -85,7 +87,8 @@ def _require_same(path: Path, theirs: Config, ours: Config, settings: Sequence[s
         section, _, field = key.partition(".")
         wanted, found = (getattr(getattr(config, section), field) for config in (theirs, ours))
         if wanted != found:
-            needed.append(f"--set {key}={wanted}")
+            value = wanted if isinstance(wanted, str) else json.dumps(wanted, separators=",:")
+            needed.append(f"--set {key}={value}")
     if needed:
         raise UserError(f"{path} has other sizes or axes than this run: add {' '.join(needed)}")
 

@@ -68,15 +68,34 @@ class SynthesisNetwork(nn.Module):
 class Backbone(nn.Module):
     """The mapping and the synthesis of the planes; named as in published checkpoints."""
 
-    def __init__(self, mapping: GeneratorMapping, synthesis: SynthesisNetwork, plane_channels: int):
+    depth_reversed: Tensor | None
+
+    def __init__(
+        self,
+        mapping: GeneratorMapping,
+        synthesis: SynthesisNetwork,
+        plane_channels: int,
+        *,
+        reversible: bool = False,
+    ):
         super().__init__()
         self.mapping = mapping
         self.synthesis = synthesis
         self.plane_channels = plane_channels
+        self.register_buffer("depth_reversed", torch.tensor(False) if reversible else None)
 
     def planes(self, ws: Tensor, noise: str) -> Tensor:
         """Tri-planes [B, 3, plane channels, resolution, resolution] of ws [B, num_ws, w_dim].
 
         noise: see `SynthesisNetwork.forward`. They lie in memory as `triplane_render` reads them.
         """
-        return as_texels(self.synthesis(ws, noise).unflatten(1, (3, self.plane_channels)))
+        planes = self.synthesis(ws, noise).unflatten(1, (3, self.plane_channels))
+        if self.depth_reversed is not None:
+            planes = torch.where(self.depth_reversed, _with_reversed_depth(planes), planes)
+        return as_texels(planes)
+
+
+def _with_reversed_depth(planes: Tensor) -> Tensor:
+    """Tri-planes of the object reflected in the plane z = 0; all sets of axes have z there."""
+    xy, xz, zy = planes.unbind(1)
+    return torch.stack([xy, xz.flip(-2), zy.flip(-1)], dim=1)

@@ -39,6 +39,7 @@ from training.outputs.figures import save_image, save_image_grid
 from training.outputs.objects import latents_of_seeds
 from training.run import checkpoint
 from training.run.after_snapshot import AfterSnapshot
+from training.run.depth_trial import DepthTrial
 from training.run.geod_snapshots import geod_pictures
 from training.run.reporting import Reporter, duration
 from training.run.run_folder import (
@@ -132,6 +133,7 @@ class Run:
         self._averaged = 0  # bytes of gradients, up to this tick
         self.notes = [f"{len(trainer.dataset)} images of {trainer.dataset.name}"]
         self.notes += trainer.dataset.notes
+        self.depth_trial = DepthTrial(trainer, lambda line: self.reporter.say(line))
         if known := checkpoints(folder):
             self._resume(known, resume if resume in known else known[0])
         elif resume is not None:
@@ -152,6 +154,7 @@ class Run:
         found = checkpoint.load_newest(known[known.index(wanted) :])
         self.notes += self.trainer.load_state_dict(found.state["trainer"])
         self.tick, self.tick_started_at = found.state["tick"], found.state["tick_started_at"]
+        self.depth_trial.before = found.state.get("depth_trial")
         self.notes += [f"WARNING: {fault}; trying the one before" for fault in found.faults]
         distributed.barrier()  # all have looked at the folder before it changes
         if self.is_first:
@@ -198,7 +201,14 @@ class Run:
         clock, counted_from = time.time(), trainer.images_processed
         timer = _StepTimer()
         trainer.stop_waiting = lambda: stop.received is not None
+
+        def go_on() -> bool:
+            self.reporter.progress(trainer.kimg)
+            return distributed.largest(self._reason(stop, self._fetch())) <= _CHECKPOINT_DUE
+
         while not self._finished():
+            if self.depth_trial.look(go_on):
+                clock, counted_from = time.time(), trainer.images_processed
             failure = self._fetch()
             reason = distributed.largest(self._reason(stop, failure))
             if reason > _CHECKPOINT_DUE:
@@ -356,6 +366,7 @@ class Run:
             "trainer": self.trainer.state_dict(),
             "tick": self.tick,
             "tick_started_at": self.tick_started_at,
+            "depth_trial": self.depth_trial.before,
         }
         self._checkpoint_at = time.monotonic()
         if self.is_first:

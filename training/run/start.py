@@ -86,8 +86,9 @@ class Request:
         if config.preset in UNTUNED:
             found = _found_in_data(config, changes)
             if self.weights is not None:
-                theirs = load_network(self.weights).config.rendering  # what their densities mean
-                found["rendering.density_scale"] = theirs.density_scale
+                theirs = load_network(self.weights).config  # what their densities and axes mean
+                found["rendering.density_scale"] = theirs.rendering.density_scale
+                found["generator.depth_trial_kimg"] = theirs.generator.depth_trial_kimg
             folder = self._resumed(self._config_of(found | changes))
             if folder is not None:
                 found = _as_begun(found, folder)

@@ -54,6 +54,7 @@ CHANCE = {
     "augment__color_p": 0.5,
     "generator__style_mixing": 0.5,
     "generator__diversity_clarity": 0.0,
+    "generator__depth_trial_kimg": "0.008,0.016",
     "loss__pose_spread_weight": 0.5,
     "loss__blur_sigma": 2.0,
     "loss__blur_kimg": 0.2,
@@ -159,6 +160,26 @@ def test_cut_after_any_step(photographs, uninterrupted, tmp_path, without_pictur
     assert run(config, tmp_path, stop_at=stop_at) == signal.SIGTERM
     assert load_checkpoint(checkpoints(tmp_path)[0])["trainer"]["steps"] == stop_at
     assert run(config, tmp_path) is None
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_cut_while_reversed_depth_is_tried(
+    photographs, uninterrupted, tmp_path, without_pictures, monkeypatch
+):
+    """After step 4 training goes back to step 2; the signal comes in the step after that."""
+    compute, steps = Trainer.step, []
+
+    def step(trainer: Trainer) -> None:
+        steps.append(trainer.steps)
+        if steps == [0, 1, 2, 3, 2]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        compute(trainer)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    assert train(settings(photographs), tmp_path) == signal.SIGTERM
+    assert load_checkpoint(checkpoints(tmp_path)[0])["trainer"]["steps"] == 4
+    assert train(settings(photographs), tmp_path) is None
+    assert steps == [0, 1, 2, 3, 2, 2, 3, 4, 5, 6]
     assert_same_run(tmp_path, uninterrupted)
 
 

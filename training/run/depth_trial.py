@@ -1,0 +1,104 @@
+"""Whether the depth of a run's world is reversed: both are tried, and the better one stays.
+
+For a while training goes on as it is; then once more from where it was, with reversed depth. What
+tells the two apart needs no labels: where depth is right, D estimates the cameras of generated
+images better, and objects become different sooner. Not in the paper.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch_utils import distributed
+from training.config import Config
+from training.run.checkpoint import copy_in_main_memory
+from training.run.run_folder import images_in
+from training.step import Trainer, TrainingDiverged
+
+MARGIN = 0.1  # by which reversed depth has to be better; two seeds differ by less
+
+
+def is_tried(config: Config) -> bool:
+    """Whether a run tries both depths: where objects start alike, and poses can be reversed."""
+    camera, generator = config.camera, config.generator
+    return (
+        generator.depth_trial_kimg is not None
+        and generator.diversity_clarity is not None
+        and camera.poses == "learned"
+        and camera.range_h is None
+        and camera.range_v is None
+        and not any(camera.pivot)
+        and not config.geod.active
+    )
+
+
+class DepthTrial:
+    """The trial of a run. `before` is what checkpoints keep of it, None except while it is on.
+
+    Args:
+        trainer: of the run.
+        say: writes a line to the log.
+    """
+
+    def __init__(self, trainer: Trainer, say: Callable[[str], None]):
+        self._trainer, self._say = trainer, say
+        self.before: dict[str, Any] | None = None  # the state of training where the trial began
+        self._first = self._last = -1  # steps
+        if is_tried(trainer.config):
+            limits, batch = trainer.config.generator.depth_trial_kimg, trainer.config.run.batch
+            assert limits is not None
+            self._first, self._last = (images_in(kimg) // batch for kimg in limits)
+
+    def look(self, go_on: Callable[[], bool]) -> bool:
+        """Begin, or decide, where it is time; to be called before each step, by all processes.
+
+        Args:
+            go_on: prepares a step; False where training is to stop. Nothing is decided then; it
+                will be when training resumes.
+
+        Returns:
+            Whether that took steps.
+        """
+        steps = self._trainer.steps
+        if steps == self._first and self.before is None:
+            self.before = self._state()
+        if steps != self._last or self.before is None:
+            return False
+        self._decide(self.before, go_on)
+        return True
+
+    def _decide(self, before: dict[str, Any], go_on: Callable[[], bool]) -> None:
+        trainer, until = self._trainer, self._trainer.kimg
+        as_it_is, found = self._state(), self._success()
+        trainer.load_state_dict(copy_in_main_memory(before))  # optimizers go on in what they load
+        self._say(f"from {trainer.kimg:g} to {until:g} kimg once more, with reversed depth")
+        trainer.reverse_depth()
+        try:
+            while trainer.steps < self._last:
+                if not go_on():
+                    trainer.load_state_dict(as_it_is)
+                    return
+                trainer.step()
+            found_reversed = self._success()
+        except TrainingDiverged:
+            found_reversed = -math.inf, 0.0
+        self.before = None
+        is_better = sum(found_reversed) > sum(found) + MARGIN
+        if not is_better:
+            trainer.load_state_dict(as_it_is)
+        self._say(
+            "share of poses' variance that D explains, and psi: {:.2f}, {:.2f}; with reversed "
+            "depth {:.2f}, {:.2f}; ".format(*found, *found_reversed)
+            + ("depth is reversed from here on" if is_better else "depth stays as it was")
+        )
+
+    def _success(self) -> tuple[float, float]:
+        """How well D estimates poses, and how different objects have become, which costs some."""
+        diversity = self._trainer.feedback.diversity
+        assert diversity is not None
+        return float(diversity.explained()), float(diversity.psi)
+
+    def _state(self) -> dict[str, Any]:
+        """The trainer's, complete in every process."""
+        state = copy_in_main_memory(self._trainer.state_dict())
+        return state | {"random": distributed.from_first(lambda: state["random"])}
