@@ -21,7 +21,6 @@ from training.augment import Augmentation
 from training.config import Config
 from training.data.dataset import ImageDataset
 from training.data.loader import Batch, training_batches
-from training.depth_reversal import reverse_depth
 from training.feedback import Feedback
 from training.geod_supervisor import Supervisor
 from training.losses import Phase
@@ -237,12 +236,6 @@ class Trainer:
     def _track_mean_w(self, z: Tensor) -> None:
         w = self.generator.mapping(z).mean(dim=0, keepdim=True)
         self.generator.mapping.update_w_avg(distributed.all_reduce_mean(w))
-
-    def reverse_depth(self) -> None:
-        """Go on in a world of reversed depth; see `training.depth_reversal`."""
-        for generator, discriminator in zip(*self._averages, strict=True):
-            reverse_depth(generator, discriminator)
-        self.feedback.forget_poses()
 
     def start_averages(self) -> None:
         """Let the moving averages begin at the networks as they are."""

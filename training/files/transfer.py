@@ -87,7 +87,7 @@ def _require_same(path: Path, theirs: Config, ours: Config, settings: Sequence[s
         section, _, field = key.partition(".")
         wanted, found = (getattr(getattr(config, section), field) for config in (theirs, ours))
         if wanted != found:
-            value = wanted if isinstance(wanted, str) else json.dumps(wanted, separators=",:")
+            value = wanted if isinstance(wanted, str) else json.dumps(wanted, separators=(",", ":"))
             needed.append(f"--set {key}={value}")
     if needed:
         raise UserError(f"{path} has other sizes or axes than this run: add {' '.join(needed)}")

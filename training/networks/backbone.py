@@ -75,7 +75,6 @@ class Backbone(nn.Module):
         mapping: GeneratorMapping,
         synthesis: SynthesisNetwork,
         plane_channels: int,
-        *,
         reversible: bool = False,
     ):
         super().__init__()

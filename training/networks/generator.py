@@ -71,12 +71,8 @@ class Generator(nn.Module):
             channel_max=sizes.channel_max,
         )
         self.pose_source = pose_sources.build(config)
-        self.backbone = Backbone(
-            self._mapping(),
-            synthesis,
-            sizes.plane_channels,
-            reversible=sizes.depth_trial_kimg is not None,
-        )
+        reversible = sizes.depth_trial_kimg is not None
+        self.backbone = Backbone(self._mapping(), synthesis, sizes.plane_channels, reversible)
         self.decoder = Decoder(sizes.plane_channels, sizes.decoder_hidden, sizes.feature_channels)
         self.superresolution = (
             SuperResolution(sizes.feature_channels, sizes.w_dim, config.data.resolution)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch_utils import distributed
 from training.config import Config
+from training.networks.depth_reversal import reverse_depth
 from training.run.checkpoint import copy_in_main_memory
 from training.run.run_folder import images_in
 from training.step import Trainer, TrainingDiverged
@@ -70,9 +71,10 @@ class DepthTrial:
     def _decide(self, before: dict[str, Any], go_on: Callable[[], bool]) -> None:
         trainer, until = self._trainer, self._trainer.kimg
         as_it_is, found = self._state(), self._success()
-        trainer.load_state_dict(copy_in_main_memory(before))  # optimizers go on in what they load
+        # A copy, since optimizers step on in the tensors that they load.
+        trainer.load_state_dict(copy_in_main_memory(before))
         self._say(f"from {trainer.kimg:g} to {until:g} kimg once more, with reversed depth")
-        trainer.reverse_depth()
+        self._reverse()
         try:
             while trainer.steps < self._last:
                 if not go_on():
@@ -92,6 +94,12 @@ class DepthTrial:
             + ("depth is reversed from here on" if is_better else "depth stays as it was")
         )
 
+    def _reverse(self) -> None:
+        trainer = self._trainer
+        reverse_depth(trainer.generator, trainer.discriminator)
+        reverse_depth(trainer.averaged_generator, trainer.averaged_discriminator)
+        trainer.feedback.forget_poses()
+
     def _success(self) -> tuple[float, float]:
         """How well D estimates poses, and how different objects have become, which costs some."""
         diversity = self._trainer.feedback.diversity
@@ -99,6 +107,6 @@ class DepthTrial:
         return float(diversity.explained()), float(diversity.psi)
 
     def _state(self) -> dict[str, Any]:
-        """The trainer's, complete in every process."""
-        state = copy_in_main_memory(self._trainer.state_dict())
-        return state | {"random": distributed.from_first(lambda: state["random"])}
+        """The trainer's, of all processes, in each of them."""
+        state = self._trainer.state_dict()
+        return distributed.from_first(lambda: copy_in_main_memory(state))

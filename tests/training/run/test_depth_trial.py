@@ -42,7 +42,7 @@ def newest_network(config, folder: Path):
 
 
 def test_a_worse_reversal_leaves_no_trace(photographs, tmp_path, monkeypatch):
-    outcome(monkeypatch, 0.6, 0.5)
+    outcome(monkeypatch, 0.5, 0.55)  # not clearly better
     tried = newest_network(tiny_config(photographs, **TRIED, **RUN), tmp_path / "tried")
     assert "depth stays as it was" in (tmp_path / "tried" / "log.txt").read_text()
     never = TRIED | {"generator__depth_trial_kimg": "8,9"}
@@ -52,16 +52,16 @@ def test_a_worse_reversal_leaves_no_trace(photographs, tmp_path, monkeypatch):
 
 
 def test_a_better_reversal_stays(photographs, tmp_path, monkeypatch):
-    outcome(monkeypatch, 0.5, 0.6)
+    outcome(monkeypatch, 0.5, 0.7)
     network = newest_network(tiny_config(photographs, **TRIED, **RUN), tmp_path / "run")
     assert network.generator.backbone.depth_reversed
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "0.50, 0.00; with reversed depth 0.60, 0.00; depth is reversed from here on" in log
+    assert "0.50, 0.00; with reversed depth 0.70, 0.00; depth is reversed from here on" in log
 
 
 def test_both_begin_alike_and_see_the_same_photographs(trainer, monkeypatch):
-    outcome(monkeypatch, 0.5, 0.6)
-    monkeypatch.setattr(Trainer, "reverse_depth", lambda _: None)
+    outcome(monkeypatch, 0.5, 0.7)
+    monkeypatch.setattr(DepthTrial, "_reverse", lambda _: None)
     trial = DepthTrial(trainer, print)
     before = state_at_decision(trainer, trial)
     assert trial.look(lambda: True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.helpers import small_config
-from training.depth_reversal import reverse_depth
+from training.networks.depth_reversal import reverse_depth
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
