@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from dnnlib import UserError
 from torch_utils.ops.triplane_render import as_texels
+from training.config import GeneratorConfig
 from training.networks.layers import SynthesisBlock
 from training.networks.mapping import GeneratorMapping
 
@@ -71,16 +72,13 @@ class Backbone(nn.Module):
     depth_reversed: Tensor | None
 
     def __init__(
-        self,
-        mapping: GeneratorMapping,
-        synthesis: SynthesisNetwork,
-        plane_channels: int,
-        reversible: bool = False,
+        self, mapping: GeneratorMapping, synthesis: SynthesisNetwork, sizes: GeneratorConfig
     ):
         super().__init__()
         self.mapping = mapping
         self.synthesis = synthesis
-        self.plane_channels = plane_channels
+        self.plane_channels = sizes.plane_channels
+        reversible = sizes.depth_trial_kimg is not None
         self.register_buffer("depth_reversed", torch.tensor(False) if reversible else None)
 
     def planes(self, ws: Tensor, noise: str) -> Tensor:

@@ -71,8 +71,7 @@ class Generator(nn.Module):
             channel_max=sizes.channel_max,
         )
         self.pose_source = pose_sources.build(config)
-        reversible = sizes.depth_trial_kimg is not None
-        self.backbone = Backbone(self._mapping(), synthesis, sizes.plane_channels, reversible)
+        self.backbone = Backbone(self._mapping(), synthesis, sizes)
         self.decoder = Decoder(sizes.plane_channels, sizes.decoder_hidden, sizes.feature_channels)
         self.superresolution = (
             SuperResolution(sizes.feature_channels, sizes.w_dim, config.data.resolution)
