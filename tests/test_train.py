@@ -113,7 +113,7 @@ def test_custom_trains_on_any_folder_with_what_it_finds_there(photographs, tmp_p
     config = json.loads((folder / "config.json").read_text())
     assert config["loss"]["gamma"] == 0.0512 and config["rendering"]["white_background"]
     assert config["augment"]["color_p"] == 0.5 and config["rendering"]["density_scale"] == 12
-    assert config["generator"]["depth_trial_kimg"] == [8, 14]
+    assert config["generator"]["depth_trial_kimg"] == [16, 8]
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,10 @@ class Diversity(nn.Module):
         variance = (square - mean.square()).clamp(min=1e-6)
         return 1 - (error / variance).mean()
 
+    def is_near(self) -> bool:
+        """Whether psi has begun to grow, or is about to."""
+        return bool(self.moments.any()) and float(self.explained()) > self.clarity - PSI_MARGIN
+
     def observe(self, poses: Tensor, estimates: Tensor) -> None:
         """Adjust psi to the generated poses [N, 2] of a step; all processes together."""
         error = (estimates - poses).square()

@@ -101,7 +101,7 @@ PRESETS["small"] = with_changes(
 ON_WHITE = {
     "augment.color_p": 0.5,
     "rendering.density_scale": 12.0,
-    "generator.depth_trial_kimg": (8.0, 14.0),
+    "generator.depth_trial_kimg": (16.0, 8.0),
 }
 # What they need elsewhere: backgrounds must not turn with the object (entry 34).
 BEFORE_BACKGROUNDS = {"generator.background": True}

@@ -67,7 +67,11 @@ class SynthesisNetwork(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The mapping and the synthesis of the planes; named as in published checkpoints."""
+    """The mapping and the synthesis of the planes; named as in published checkpoints.
+
+    `depth_reversed` says whether objects are reflected in the plane z = 0 (`depth_reversal`); it is
+    None where that is never tried, as in published checkpoints.
+    """
 
     depth_reversed: Tensor | None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch_utils import distributed
 from training.config import Config
+from training.feedback import Diversity
 from training.networks.depth_reversal import reverse_depth
 from training.run.checkpoint import copy_in_main_memory
 from training.run.run_folder import images_in
@@ -34,7 +35,7 @@ def is_tried(config: Config) -> bool:
 
 
 class DepthTrial:
-    """The trial of a run. `before` is what checkpoints keep of it, None except while it is on.
+    """The trial of a run: there is one at most, early.
 
     Args:
         trainer: of the run.
@@ -43,12 +44,13 @@ class DepthTrial:
 
     def __init__(self, trainer: Trainer, say: Callable[[str], None]):
         self._trainer, self._say = trainer, say
-        self.before: dict[str, Any] | None = None  # the state of training where the trial began
-        self._first = self._last = -1  # steps
-        if is_tried(trainer.config):
-            limits, batch = trainer.config.generator.depth_trial_kimg, trainer.config.run.batch
-            assert limits is not None
-            self._first, self._last = (images_in(kimg) // batch for kimg in limits)
+        self._before: dict[str, Any] | None = None  # the state of training where the trial began
+        self._is_over = not is_tried(trainer.config)
+        limits, batch = (
+            trainer.config.generator.depth_trial_kimg or (0, 0),
+            trainer.config.run.batch,
+        )
+        self._latest, self._length = (images_in(kimg) // batch for kimg in limits)  # steps
 
     def look(self, go_on: Callable[[], bool]) -> bool:
         """Begin, or decide, where it is time; to be called before each step, by all processes.
@@ -60,13 +62,27 @@ class DepthTrial:
         Returns:
             Whether that took steps.
         """
-        steps = self._trainer.steps
-        if steps == self._first and self.before is None:
-            self.before = self._state()
-        if steps != self._last or self.before is None:
+        if self._is_over:
             return False
-        self._decide(self.before, go_on)
+        if self._before is None:
+            if self._is_time():
+                self._before = self._state()
+            return False
+        if self._trainer.steps < self._before["steps"] + self._length:
+            return False
+        self._decide(self._before, go_on)
         return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {"before": self._before, "is_over": self._is_over}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._before, self._is_over = state["before"], state["is_over"]
+
+    def _is_time(self) -> bool:
+        return self._trainer.steps >= self._latest or self._diversity.is_near()
 
     def _decide(self, before: dict[str, Any], go_on: Callable[[], bool]) -> None:
         trainer, until = self._trainer, self._trainer.kimg
@@ -76,7 +92,7 @@ class DepthTrial:
         self._say(f"from {trainer.kimg:g} to {until:g} kimg once more, with reversed depth")
         self._reverse()
         try:
-            while trainer.steps < self._last:
+            while trainer.steps < as_it_is["steps"]:
                 if not go_on():
                     trainer.load_state_dict(as_it_is)
                     return
@@ -84,7 +100,7 @@ class DepthTrial:
             found_reversed = self._success()
         except TrainingDiverged:
             found_reversed = -math.inf, 0.0
-        self.before = None
+        self._before, self._is_over = None, True
         is_better = sum(found_reversed) > sum(found) + MARGIN
         if not is_better:
             trainer.load_state_dict(as_it_is)
@@ -102,9 +118,13 @@ class DepthTrial:
 
     def _success(self) -> tuple[float, float]:
         """How well D estimates poses, and how different objects have become, which costs some."""
+        return float(self._diversity.explained()), float(self._diversity.psi)
+
+    @property
+    def _diversity(self) -> Diversity:
         diversity = self._trainer.feedback.diversity
         assert diversity is not None
-        return float(diversity.explained()), float(diversity.psi)
+        return diversity
 
     def _state(self) -> dict[str, Any]:
         """The trainer's, of all processes, in each of them."""

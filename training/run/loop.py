@@ -154,7 +154,8 @@ class Run:
         found = checkpoint.load_newest(known[known.index(wanted) :])
         self.notes += self.trainer.load_state_dict(found.state["trainer"])
         self.tick, self.tick_started_at = found.state["tick"], found.state["tick_started_at"]
-        self.depth_trial.before = found.state.get("depth_trial")
+        if (trial := found.state.get("depth_trial")) is not None:
+            self.depth_trial.load_state_dict(trial)
         self.notes += [f"WARNING: {fault}; trying the one before" for fault in found.faults]
         distributed.barrier()  # all have looked at the folder before it changes
         if self.is_first:
@@ -366,7 +367,7 @@ class Run:
             "trainer": self.trainer.state_dict(),
             "tick": self.tick,
             "tick_started_at": self.tick_started_at,
-            "depth_trial": self.depth_trial.before,
+            "depth_trial": self.depth_trial.state_dict(),
         }
         self._checkpoint_at = time.monotonic()
         if self.is_first:

@@ -26,10 +26,6 @@ def networks(**changes) -> tuple[Generator, Discriminator]:
     return generator, discriminator
 
 
-def pose_of(mapping_bias: float) -> torch.Tensor:
-    return CENTER + mapping_bias * torch.randn(4, 2)
-
-
 @pytest.mark.parametrize("axes", ["full", "eg3d"])
 @torch.no_grad()
 def test_objects_are_reflected_and_cameras_turn_the_other_way(axes):

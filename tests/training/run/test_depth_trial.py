@@ -13,7 +13,7 @@ from training.run.depth_trial import DepthTrial, is_tried
 from training.run.loop import open_dataset, train
 from training.step import Trainer, TrainingDiverged
 
-TRIED = {"generator__diversity_clarity": 0.5, "generator__depth_trial_kimg": "0.008,0.016"}
+TRIED = {"generator__diversity_clarity": 0.5, "generator__depth_trial_kimg": "0.008,0.008"}
 RUN = {"run__kimg": 0.024, "run__tick": 0.008, "run__snap": 3}
 
 
@@ -45,7 +45,7 @@ def test_a_worse_reversal_leaves_no_trace(photographs, tmp_path, monkeypatch):
     outcome(monkeypatch, 0.5, 0.55)  # not clearly better
     tried = newest_network(tiny_config(photographs, **TRIED, **RUN), tmp_path / "tried")
     assert "depth stays as it was" in (tmp_path / "tried" / "log.txt").read_text()
-    never = TRIED | {"generator__depth_trial_kimg": "8,9"}
+    never = TRIED | {"generator__depth_trial_kimg": "8,8"}
     plain = newest_network(tiny_config(photographs, **never, **RUN), tmp_path / "plain")
     assert same(tried.generator.state_dict(), plain.generator.state_dict())
     assert same(tried.discriminator.state_dict(), plain.discriminator.state_dict())
@@ -73,9 +73,9 @@ def test_training_that_stops_meanwhile_has_decided_nothing(trainer):
     before = state_at_decision(trainer, trial)
     calls = iter([True, False])
     assert trial.look(lambda: next(calls))
-    assert same(before, trainer.state_dict()) and trial.before is not None
-    trial.look(lambda: True)
-    assert trial.before is None and not trial.look(lambda: True)
+    assert same(before, trainer.state_dict())
+    assert trial.look(lambda: True)
+    assert not trial.look(lambda: True)
 
 
 def test_a_reversal_that_diverges_is_worse(trainer, monkeypatch):
@@ -87,7 +87,8 @@ def test_a_reversal_that_diverges_is_worse(trainer, monkeypatch):
 
     monkeypatch.setattr(Trainer, "step", step)
     trial.look(lambda: True)
-    assert same(before, trainer.state_dict()) and trial.before is None
+    assert same(before, trainer.state_dict())
+    assert not trial.look(lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,16 @@ def test_a_reversal_that_diverges_is_worse(trainer, monkeypatch):
 def test_it_is_tried_only_where_it_can_be(photographs, changes):
     assert is_tried(tiny_config(photographs, **TRIED))
     assert not is_tried(tiny_config(photographs, **(TRIED | changes)))
+
+
+def test_it_begins_when_objects_are_about_to_differ(photographs):
+    config = tiny_config(photographs, **(TRIED | {"generator__depth_trial_kimg": "9,0.004"}))
+    trainer = Trainer(config, open_dataset(config), torch.device("cpu"))
+    trial = DepthTrial(trainer, print)
+    trainer.step()
+    trial.look(lambda: True)
+    assert trial.state_dict()["before"] is None
+    moments = trainer.feedback.diversity.moments  # of h and v: mean, mean square, D's mean square
+    moments.copy_(torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.55, 0.55]]))
+    trial.look(lambda: True)
+    assert trial.state_dict()["before"]["steps"] == 1

@@ -54,7 +54,7 @@ CHANCE = {
     "augment__color_p": 0.5,
     "generator__style_mixing": 0.5,
     "generator__diversity_clarity": 0.0,
-    "generator__depth_trial_kimg": "0.008,0.016",
+    "generator__depth_trial_kimg": "0.008,0.008",
     "loss__pose_spread_weight": 0.5,
     "loss__blur_sigma": 2.0,
     "loss__blur_kimg": 0.2,
