@@ -116,8 +116,8 @@ class Diversity(nn.Module):
         variance = (square - mean.square()).clamp(min=1e-6)
         return 1 - (error / variance).mean()
 
-    def is_near(self) -> bool:
-        """Whether psi has begun to grow, or is about to."""
+    def is_about_to_grow(self) -> bool:
+        """Whether D's estimates explain almost as much as psi needs to grow; waits for a GPU."""
         return bool(self.moments.any()) and float(self.explained()) > self.clarity - PSI_MARGIN
 
     def observe(self, poses: Tensor, estimates: Tensor) -> None:

@@ -46,11 +46,10 @@ class DepthTrial:
         self._trainer, self._say = trainer, say
         self._before: dict[str, Any] | None = None  # the state of training where the trial began
         self._is_over = not is_tried(trainer.config)
-        limits, batch = (
-            trainer.config.generator.depth_trial_kimg or (0, 0),
-            trainer.config.run.batch,
-        )
-        self._latest, self._length = (images_in(kimg) // batch for kimg in limits)  # steps
+        batch, limits = trainer.config.run.batch, trainer.config.generator.depth_trial_kimg
+        self._latest, self._length = (
+            images_in(kimg) // batch for kimg in limits or (0, 0)
+        )  # steps
 
     def look(self, go_on: Callable[[], bool]) -> bool:
         """Begin, or decide, where it is time; to be called before each step, by all processes.
@@ -82,7 +81,7 @@ class DepthTrial:
         self._before, self._is_over = state["before"], state["is_over"]
 
     def _is_time(self) -> bool:
-        return self._trainer.steps >= self._latest or self._diversity.is_near()
+        return self._trainer.steps >= self._latest or self._diversity.is_about_to_grow()
 
     def _decide(self, before: dict[str, Any], go_on: Callable[[], bool]) -> None:
         trainer, until = self._trainer, self._trainer.kimg

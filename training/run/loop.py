@@ -205,13 +205,12 @@ class Run:
 
         def go_on() -> bool:
             self.reporter.progress(trainer.kimg)
-            return distributed.largest(self._reason(stop, self._fetch())) <= _CHECKPOINT_DUE
+            return self._prepare_step(stop)[0] <= _CHECKPOINT_DUE
 
         while not self._finished():
             if self.depth_trial.look(go_on):
                 clock, counted_from = time.time(), trainer.images_processed
-            failure = self._fetch()
-            reason = distributed.largest(self._reason(stop, failure))
+            reason, failure = self._prepare_step(stop)
             if reason > _CHECKPOINT_DUE:
                 return self._stop_early(reason, failure)
             if reason == _CHECKPOINT_DUE:
@@ -240,6 +239,15 @@ class Run:
         if self.after_snapshot is not None:
             self.after_snapshot.close(patience)
         self.reporter.close()
+
+    def _prepare_step(self, stop: StopSignals) -> tuple[int, UserError | None]:
+        """Fetch photographs.
+
+        Returns:
+            The largest reason of all processes for not simply going on, and this one's error.
+        """
+        failure = self._fetch()
+        return distributed.largest(self._reason(stop, failure)), failure
 
     def _fetch(self) -> UserError | None:
         """Have the trainer read its next photographs; the error where they cannot be read."""
