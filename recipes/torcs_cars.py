@@ -27,10 +27,17 @@ from tqdm import tqdm
 import neural_renderer as nr
 from dnnlib import Command, UserError, atomic_write
 from training.cameras import focal_from_fov, pose_from_degrees
-from training.data.archive import GROUND_TRUTH
+from training.data.archive import GROUND_TRUTH, LABEL_FILE
 from training.data.ground_truth import GroundTruth
+from training.data.labels import label_file
 from training.data.processes import in_processes
-from training.data.toy_heads import BACKGROUND_DEPTH, FOV_DEGREES, POSE_MEAN, toy_cameras
+from training.data.toy_heads import (
+    BACKGROUND_DEPTH,
+    FOV_DEGREES,
+    POSE_MEAN,
+    toy_cameras,
+    toy_intrinsics,
+)
 
 # Thin parts that networks of the toy's size have no chance with.
 LEFT_OUT = {"buggy", "car1-ow1"}
@@ -399,7 +406,8 @@ def random_photograph(
 @click.option("--count", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option("--resolution", type=click.IntRange(8, 512), default=64, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def main(source: Path, dest: Path, count: int, resolution: int, seed: int) -> None:
+@click.option("--labels", is_flag=True, help="Also tell the cameras, for train.py --poses dataset.")
+def main(source: Path, dest: Path, count: int, resolution: int, seed: int, labels: bool) -> None:
     """Write --count PNG files to the folder --dest, and beside them, for evaluation only, the truth
     that training must not see (ground_truth.npz)."""
     cars = find_cars(source)
@@ -407,13 +415,19 @@ def main(source: Path, dest: Path, count: int, resolution: int, seed: int) -> No
     click.echo(f"{len(cars)} cars, {paint_jobs} paint jobs")
     dest.mkdir(parents=True, exist_ok=True)
     take = functools.partial(random_photograph, cars=cars, resolution=resolution, seed=seed)
+    names = [f"{index:06d}.png" for index in range(count)]
     truths = []
     pictures = tqdm(in_processes(take, count), total=count, unit="img", disable=None)
-    for index, (image, truth) in enumerate(pictures):
-        image.save(dest / f"{index:06d}.png")
+    for name, (image, truth) in zip(names, pictures, strict=True):
+        image.save(dest / name)
         truths.append(truth)
+    truth = GroundTruth.stack(truths)
     with atomic_write(dest / GROUND_TRUTH) as temporary:
-        temporary.write_bytes(GroundTruth.stack(truths).to_bytes())
+        temporary.write_bytes(truth.to_bytes())
+    if labels:
+        intrinsics = toy_intrinsics().expand(count, 3, 3).numpy()
+        with atomic_write(dest / LABEL_FILE) as temporary:
+            temporary.write_bytes(label_file(names, truth.cam2world, intrinsics))
 
 
 if __name__ == "__main__":

@@ -175,6 +175,17 @@ def test_poses_spread_about_a_view_from_above():
     assert pitch.min() >= torcs_cars.PITCH_MEAN - torcs_cars.PITCH_LIMIT - 1e-6
 
 
+def test_told_labels_are_the_true_cameras(source, tmp_path):
+    cars, data = tmp_path / "cars", tmp_path / "cars.zip"
+    arguments = ["--source", source, "--dest", cars, "--count", 3, "--resolution", 16, "--labels"]
+    assert CliRunner().invoke(torcs_cars.main, [str(a) for a in arguments]).exit_code == 0
+    arguments = ["convert", "--source", cars, "--dest", data, "--resolution", 8]
+    assert CliRunner().invoke(dataset_tool, [str(a) for a in arguments]).exit_code == 0
+    np.testing.assert_array_equal(
+        ImageDataset(data).all_cam2world, load_ground_truth(data).cam2world
+    )
+
+
 def test_the_recipe_makes_what_dataset_tool_converts_and_makes_it_again(source, tmp_path):
     folders = [tmp_path / "cars", tmp_path / "again"]
     for folder in folders:

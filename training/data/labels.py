@@ -1,7 +1,7 @@
 """The camera labels of a data set, its `dataset.json`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeGuard
 
@@ -39,6 +39,16 @@ class Labels(NamedTuple):
     faults: list[str]
     faulty: set[str]
     notes: list[str]
+
+
+def label_file(names: Sequence[str], cam2world: np.ndarray, intrinsics: np.ndarray) -> bytes:
+    """The contents of `dataset.json` for N images.
+
+    cam2world: [N, 4, 4]. intrinsics: [N, 3, 3], in image widths.
+    """
+    numbers = np.concatenate([cam2world.reshape(-1, 16), intrinsics.reshape(-1, 9)], axis=1)
+    labels = [[name, row] for name, row in zip(names, numbers.tolist(), strict=True)]
+    return json.dumps({"labels": labels}).encode()
 
 
 def read_labels(archive: DatasetArchive) -> Labels:

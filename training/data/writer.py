@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import glob
 import io
-import json
 import os
 import time
 import zipfile
@@ -16,6 +15,7 @@ from PIL import Image
 
 from dnnlib import UserError, atomic_write, signals_unwind
 from training.data.archive import LABEL_FILE
+from training.data.labels import label_file
 
 _YOUNG = 60  # seconds; a temporary file so new may be about to be locked
 
@@ -49,9 +49,7 @@ class DatasetWriter:
         self, names: Sequence[str], cam2world: np.ndarray, intrinsics: np.ndarray
     ) -> None:
         """Add the cameras of N images, [N, 4, 4] and [N, 3, 3], which training can be given."""
-        numbers = np.concatenate([cam2world.reshape(-1, 16), intrinsics.reshape(-1, 9)], axis=1)
-        labels = [[name, row] for name, row in zip(names, numbers.tolist(), strict=True)]
-        self.add_file(LABEL_FILE, json.dumps({"labels": labels}).encode())
+        self.add_file(LABEL_FILE, label_file(names, cam2world, intrinsics))
 
     def add_file(self, name: str, data: bytes) -> None:
         """Add a file as it is."""
