@@ -29,7 +29,7 @@ from dnnlib import Command, UserError, atomic_write
 from training.cameras import focal_from_fov, pose_from_degrees
 from training.data.archive import GROUND_TRUTH, LABEL_FILE
 from training.data.ground_truth import GroundTruth
-from training.data.labels import label_file
+from training.data.labels import camera_labels, label_file
 from training.data.processes import in_processes
 from training.data.toy_heads import (
     BACKGROUND_DEPTH,
@@ -421,13 +421,14 @@ def main(source: Path, dest: Path, count: int, resolution: int, seed: int, label
     for name, (image, truth) in zip(names, pictures, strict=True):
         image.save(dest / name)
         truths.append(truth)
-    truth = GroundTruth.stack(truths)
+    together = GroundTruth.stack(truths)
     with atomic_write(dest / GROUND_TRUTH) as temporary:
-        temporary.write_bytes(truth.to_bytes())
+        temporary.write_bytes(together.to_bytes())
     if labels:
         intrinsics = toy_intrinsics().expand(count, 3, 3).numpy()
+        cameras = camera_labels(together.cam2world, intrinsics)
         with atomic_write(dest / LABEL_FILE) as temporary:
-            temporary.write_bytes(label_file(names, truth.cam2world, intrinsics))
+            temporary.write_bytes(label_file(zip(names, cameras, strict=True)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Label photographs with the camera poses that a trained discriminator estimates from them."""
 
-import json
 from pathlib import Path
 
 import click
@@ -23,6 +22,7 @@ from pof3d.commands.eg3d_options import METRICS, HintingCommand
 def main(network: Path, data: str, dest: Path, device: str) -> None:
     """Write the camera of every photograph: 16 numbers of cam2world, 9 of the intrinsics."""
     from torch_utils.devices import select_device
+    from training.data.labels import label_file
     from training.files.network_file import load_network
     from training.outputs.pose_labels import estimate_labels
 
@@ -31,5 +31,5 @@ def main(network: Path, data: str, dest: Path, device: str) -> None:
     check_destination(dest)
     labels = estimate_labels(load_network(network, select_device(device)), data)
     with write_destination(dest) as temporary:
-        temporary.write_text(json.dumps({"labels": list(labels.items())}))
+        temporary.write_bytes(label_file(labels.items()))
     click.echo(f"{len(labels)} cameras in {dest}")

@@ -1,7 +1,6 @@
 """What `dataset_tool.py` does: pack photographs into a data set, and look for its faults."""
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
@@ -19,7 +18,7 @@ from training.data.archive import (
     printable,
 )
 from training.data.geometry import squared_label, to_square, upright_label
-from training.data.labels import Labels, read_labels
+from training.data.labels import Labels, label_file, read_labels
 from training.data.writer import dataset_writer, png_bytes
 
 T = TypeVar("T")
@@ -81,7 +80,7 @@ def convert(
         if not new_labels:
             raise UserError(f"{printable(source)}: not one image could be read")
         if labels.cameras is not None:
-            writer.add_file(LABEL_FILE, json.dumps({"labels": new_labels}).encode())
+            writer.add_file(LABEL_FILE, label_file(new_labels))
         if len(new_labels) == len(names) and archive.exists(GROUND_TRUTH):
             writer.add_file(GROUND_TRUTH, archive.read(GROUND_TRUTH))
     return Conversion(len(new_labels), skipped)

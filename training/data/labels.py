@@ -1,7 +1,7 @@
 """The camera labels of a data set, its `dataset.json`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeGuard
 
@@ -41,14 +41,14 @@ class Labels(NamedTuple):
     notes: list[str]
 
 
-def label_file(names: Sequence[str], cam2world: np.ndarray, intrinsics: np.ndarray) -> bytes:
-    """The contents of `dataset.json` for N images.
+def camera_labels(cam2world: np.ndarray, intrinsics: np.ndarray) -> list[list[float]]:
+    """The labels of N cameras, [N, 4, 4] and [N, 3, 3] in image widths."""
+    return np.concatenate([cam2world.reshape(-1, 16), intrinsics.reshape(-1, 9)], axis=1).tolist()
 
-    cam2world: [N, 4, 4]. intrinsics: [N, 3, 3], in image widths.
-    """
-    numbers = np.concatenate([cam2world.reshape(-1, 16), intrinsics.reshape(-1, 9)], axis=1)
-    labels = [[name, row] for name, row in zip(names, numbers.tolist(), strict=True)]
-    return json.dumps({"labels": labels}).encode()
+
+def label_file(labels: Iterable[tuple[str, list[float] | None]]) -> bytes:
+    """The contents of `dataset.json`: names of images, and their labels."""
+    return json.dumps({"labels": list(labels)}).encode()
 
 
 def read_labels(archive: DatasetArchive) -> Labels:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dnnlib import UserError, atomic_write, signals_unwind
 from training.data.archive import LABEL_FILE
-from training.data.labels import label_file
+from training.data.labels import camera_labels, label_file
 
 _YOUNG = 60  # seconds; a temporary file so new may be about to be locked
 
@@ -49,7 +49,8 @@ class DatasetWriter:
         self, names: Sequence[str], cam2world: np.ndarray, intrinsics: np.ndarray
     ) -> None:
         """Add the cameras of N images, [N, 4, 4] and [N, 3, 3], which training can be given."""
-        self.add_file(LABEL_FILE, label_file(names, cam2world, intrinsics))
+        labels = camera_labels(cam2world, intrinsics)
+        self.add_file(LABEL_FILE, label_file(zip(names, labels, strict=True)))
 
     def add_file(self, name: str, data: bytes) -> None:
         """Add a file as it is."""
