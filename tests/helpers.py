@@ -1,13 +1,14 @@
 """Networks, runs and data small enough for tests; patience with other processes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.tiny import TINY
 from training.config import Config
@@ -52,6 +53,20 @@ def tiny_arguments() -> list[str]:
         option = f"--{key.partition('.')[2]}"
         arguments += [option, str(value)] if key in own_options else ["--set", f"{key}={value}"]
     return arguments
+
+
+def record_gradients(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]
+) -> list[Tensor]:
+    """A list to which each of the optimizer's steps will add the gradient of the parameters, flat;
+    the trainer frees it."""
+    parameters, found = list(parameters), []
+
+    def record(*_: object) -> None:
+        found.append(torch.cat([p.grad.flatten() for p in parameters]))
+
+    optimizer.register_step_pre_hook(record)
+    return found
 
 
 def write_photographs(folder: Path, count: int = 12, resolution: int = 32) -> Path:

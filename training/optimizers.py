@@ -20,6 +20,12 @@ def adam(network: nn.Module, lr: float, optim: OptimConfig, every: int) -> torch
     return torch.optim.Adam(parameters, lr=lr * c, betas=betas, eps=optim.eps, fused=True)
 
 
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """Step, and free the gradients: the other network's phases need their memory."""
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def with_own_rates(part: Any, state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's saved state, but with the learning rates of this run; others as they are."""
     if not isinstance(part, torch.optim.Optimizer):

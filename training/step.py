@@ -26,7 +26,7 @@ from training.geod_supervisor import Supervisor
 from training.losses import Phase
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.optimizers import adam, first_non_finite, follow, with_own_rates
+from training.optimizers import adam, first_non_finite, follow, take_step, with_own_rates
 from training.step_inputs import (
     DiscriminatorTransform,
     RealBatch,
@@ -220,7 +220,7 @@ class Trainer:
             return []
         for name, values in (item for part in terms for item in part.items()):
             self.stats.report(name, values)
-        optimizer.step()
+        take_step(optimizer)
         return terms
 
     def _count_bad_step(self, bad: bool) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.helpers import tiny_config, write_photographs
+from tests.helpers import record_gradients, tiny_config, write_photographs
 from training.feedback import AdaptiveR1, Diversity, SpreadBalance
 from training.run.loop import open_dataset
 from training.step import Trainer
@@ -35,8 +35,10 @@ def test_r1_of_a_step_has_the_factor_that_was_found(tmp_path):
         config = tiny_config(photographs, loss__gamma_gap=1.5, loss__gamma=gamma)
         trainer = Trainer(config, open_dataset(config), torch.device("cpu"))
         trainer.feedback.r1.log_factor.fill_(factor).log_()
+        parameters = trainer.discriminator.b8.parameters()
+        gradients = record_gradients(trainer.d_optimizer, parameters)
         trainer.step()
-        return torch.cat([p.grad.flatten() for p in trainer.discriminator.b8.parameters()])
+        return gradients[-1]
 
     assert torch.equal(gradient(1, 1.0), gradient(1, 1.0))
     torch.testing.assert_close(gradient(8, 0.25), gradient(1, 2.0))

@@ -20,7 +20,7 @@ from training.config import Config
 from training.networks.backbone import Backbone, SynthesisNetwork
 from training.networks.background import Background
 from training.networks.mapping import GeneratorMapping, PoseMapping
-from training.networks.rendering import Decoder, midpoint_sampling, random_sampling, render_rays
+from training.networks.rendering import Decoder, midpoint_sampling, random_sampling, render_objects
 from training.networks.superresolution import SuperResolution
 
 
@@ -216,7 +216,7 @@ class Generator(nn.Module):
         # All views of an object share its planes: their rays stand side by side.
         rays = cameras.Rays(*(part.reshape(batch, views * size * size, 3) for part in rays))
         sampling = (random_sampling if stochastic else midpoint_sampling)(rays, config)
-        rendered = render_rays(planes, self.decoder.effective(), rays, config, sampling)
+        rendered = render_objects(planes, self.decoder.effective(), rays, config, sampling)
         features, depth, opacity = (
             part.reshape(batch * views, size, size, -1).permute(0, 3, 1, 2) for part in rendered
         )

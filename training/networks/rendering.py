@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from torch_utils import ops
 from torch_utils.ops import triplane_render
@@ -19,6 +20,8 @@ from torch_utils.ops.triplane_render import DecoderWeights, FieldSamples
 from training.cameras import Rays
 from training.config import RenderingConfig
 from training.networks.layers import FullyConnected
+
+LARGE_BATCH = 2**25  # colors and densities of a rendering, 128 MiB
 
 
 class Decoder(nn.Module):
@@ -166,3 +169,36 @@ def render_rays(
         density_scale=config.density_scale,
     )
     return blend([coarse, field(fine_depths)], [depths, fine_depths])
+
+
+def render_objects(
+    planes: Tensor,
+    decoder: DecoderWeights,
+    rays: Rays,
+    config: RenderingConfig,
+    sampling: RaySampling,
+) -> RenderedRays:
+    """`render_rays`; for the gradients of a large batch on a CPU, one object after the other.
+
+    Its samples are then computed again in the backward pass instead of kept (Chen et al. 2016): at
+    the size of the paper's faces, they and their gradients would be a third of all activations.
+    Where a ray hits nothing, its depth is the farthest of its object, not of the batch.
+    """
+    samples = sampling.stratified.numel() + sampling.importance.numel()
+    is_large = samples * len(decoder.b2) >= LARGE_BATCH
+    if not (planes.requires_grad and planes.device.type == "cpu" and is_large):
+        return render_rays(planes, decoder, rays, config, sampling)
+    parts = [
+        checkpoint(
+            render_rays,
+            planes[i : i + 1],
+            decoder,
+            Rays(*(part[i : i + 1] for part in rays)),
+            config,
+            RaySampling(*(part[i : i + 1] for part in sampling)),
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        for i in range(len(planes))
+    ]
+    return RenderedRays(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -195,3 +195,45 @@ def test_gradients_in_planes_decoder_and_rays():
 
     inputs = [t.clone().requires_grad_() for t in (planes, *rays, *decoder)]
     assert torch.autograd.gradcheck(outputs, inputs)
+
+
+@pytest.mark.parametrize("importance_samples", [0, 6])
+def test_objects_of_a_large_batch_are_rendered_one_after_the_other(monkeypatch, importance_samples):
+    """Samples are then not kept for the backward pass; images and gradients are the same."""
+    config = settings(samples=8, importance_samples=importance_samples)
+    planes, decoder = random_field()
+    planes = torch.cat([planes, planes.flip(-1), -planes])
+    rays = cameras.Rays(*(part.expand(3, -1, -1) for part in front_rays()))
+    sampling = rendering.random_sampling(rays, config)
+    calls = []
+    triplane_render = rendering.triplane_render
+
+    def counted(planes, *arguments, **options):
+        calls.append(len(planes))
+        return triplane_render(planes, *arguments, **options)
+
+    monkeypatch.setattr(rendering, "triplane_render", counted)
+
+    def rendered_and_gradients(limit):
+        monkeypatch.setattr(rendering, "LARGE_BATCH", limit)
+        inputs = [t.clone().requires_grad_() for t in (planes, *decoder)]
+        calls.clear()
+        result = rendering.render_objects(
+            inputs[0], DecoderWeights(*inputs[1:]), rays, config, sampling
+        )
+        (result.features.square().sum() + result.opacity.sum()).backward()
+        return result, [t.grad for t in inputs], list(calls)
+
+    passes = 1 + (importance_samples > 0)
+    together, gradients, shapes = rendered_and_gradients(2**40)
+    assert shapes == [3] * passes
+    alone, gradients_alone, shapes = rendered_and_gradients(1)
+    assert shapes == [1] * 6 * passes  # once more each in the backward pass
+    for name in ("features", "opacity"):
+        torch.testing.assert_close(getattr(alone, name), getattr(together, name))
+    for ours, theirs in zip(gradients_alone, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.norm().item())
+    calls.clear()
+    with torch.no_grad():
+        rendering.render_objects(planes, decoder, rays, config, sampling)
+    assert calls == [3] * passes
