@@ -16,6 +16,7 @@ R1_RATE = 0.008  # per step, of the factor's logarithm at most
 R1_LARGEST = 100.0
 PSI_RATE = 0.001  # per step, at most
 PSI_MARGIN = 0.1  # of the explained share; farther from `clarity` psi moves at full rate
+PSI_RELIEF = 2.0  # margins by which less clarity is asked at most
 PSI_PATIENCE = 2000  # steps, after which psi grows in any case,
 PSI_SLOWEST = 20_000  # to 1 within so many
 DECAY = 0.99  # per step, of moments: they are those of hundreds of images
@@ -94,6 +95,9 @@ class Diversity(nn.Module):
     cameras become worse, and psi falls again; but not for ever, since an object that looks alike
     from all sides would never become several.
 
+    Where R1's weight has to grow meanwhile, D tells the mean object itself from photographs. G then
+    changes it faster than D can learn its cameras, and waiting makes them worse: less is asked.
+
     Args:
         clarity: share of the variance of generated poses that D's estimates have to explain for psi
             to grow; below, it falls.
@@ -120,12 +124,20 @@ class Diversity(nn.Module):
         """Whether D's estimates explain almost as much as psi needs to grow; waits for a GPU."""
         return bool(self.moments.any()) and float(self.explained()) > self.clarity - PSI_MARGIN
 
-    def observe(self, poses: Tensor, estimates: Tensor) -> None:
-        """Adjust psi to the generated poses [N, 2] of a step; all processes together."""
+    def asked(self, r1_log_factor: Tensor) -> Tensor:
+        """Share above which psi grows: `clarity`, less a margin for each e in R1's factor."""
+        return self.clarity - PSI_MARGIN * r1_log_factor.clamp(max=PSI_RELIEF)
+
+    def observe(self, poses: Tensor, estimates: Tensor, r1_log_factor: Tensor) -> None:
+        """Adjust psi to the generated poses [N, 2] of a step; all processes together.
+
+        r1_log_factor: scalar, see `AdaptiveR1`; 0 where R1's weight is constant.
+        """
         error = (estimates - poses).square()
         new = torch.stack([poses.mean(dim=0), poses.square().mean(dim=0), error.mean(dim=0)])
         _follow(self.moments, distributed.all_reduce_mean(new))
-        change = PSI_RATE * ((self.explained() - self.clarity) / PSI_MARGIN).clamp(-1, 1)
+        distance = (self.explained() - self.asked(r1_log_factor)) / PSI_MARGIN
+        change = PSI_RATE * distance.clamp(-1, 1)
         self.steps.add_(1)
         least = ((self.steps - PSI_PATIENCE) / PSI_SLOWEST).clamp(min=0, max=1)
         self.psi.add_(change).clamp_(max=1).clamp_(min=least)
@@ -196,7 +208,8 @@ class Feedback:
             for kind in ("estimated", "estimated_generated", "generated")
         )
         if self.diversity is not None:
-            self.diversity.observe(poses, estimates)
+            log_factor = poses.new_zeros(()) if self.r1 is None else self.r1.log_factor
+            self.diversity.observe(poses, estimates, log_factor)
             stats.report("G/psi", self.diversity.psi)
             stats.report("D/pose_explained", self.diversity.explained())
         if self.spread is not None:

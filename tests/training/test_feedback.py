@@ -10,6 +10,8 @@ from training.feedback import AdaptiveR1, Diversity, SpreadBalance
 from training.run.loop import open_dataset
 from training.step import Trainer
 
+CONSTANT_R1 = torch.tensor(0.0)
+
 
 def test_r1_grows_while_scores_are_too_far_apart_and_falls_back():
     adaptive = AdaptiveR1(gap=1.5)
@@ -62,7 +64,7 @@ def test_objects_become_different_while_cameras_are_read_from_images_and_alike_w
     def psi_after(noise: float, steps: int) -> float:
         for _ in range(steps):
             poses = torch.randn(8, 2) * 0.4
-            diversity.observe(poses, poses + torch.randn(8, 2) * noise)
+            diversity.observe(poses, poses + torch.randn(8, 2) * noise, CONSTANT_R1)
         return diversity.psi.item()
 
     assert psi_after(noise=0.4, steps=300) == 0
@@ -72,10 +74,22 @@ def test_objects_become_different_while_cameras_are_read_from_images_and_alike_w
     assert psi_after(noise=0.4, steps=880) == 0
 
 
+@pytest.mark.parametrize("log_factor, grows", [(0.0, False), (0.9, False), (2.0, True), (4, True)])
+def test_objects_become_different_sooner_where_d_knows_the_one_there_is(log_factor, grows):
+    """With 0.6 of the variance explained, 0.7 asked, and 0.5 where R1 has grown by e^2 or more."""
+    diversity, r1 = Diversity(clarity=0.7), torch.tensor(log_factor)
+    poses = torch.tensor([[-0.4, 0.4], [0.4, -0.4]])
+    for _ in range(200):
+        diversity.observe(poses, poses * (1 - 0.4**0.5), r1)
+    assert diversity.explained().item() == pytest.approx(0.6, abs=1e-4)
+    assert (diversity.psi.item() > 0.19) == grows
+    assert diversity.asked(r1).item() == pytest.approx(max(0.7 - 0.1 * log_factor, 0.5))
+
+
 def test_objects_that_look_alike_from_all_sides_become_different_in_the_end():
     diversity, unknown = Diversity(clarity=0.5), torch.tensor([[-0.4, 0.4], [0.4, -0.4]])
     found = []
     for _ in range(22_000):
-        diversity.observe(unknown, torch.zeros(2, 2))
+        diversity.observe(unknown, torch.zeros(2, 2), CONSTANT_R1)
         found.append(diversity.psi.item())
     assert found[1999] == 0 and found[11_999] == pytest.approx(0.5) and found[-1] == 1
