@@ -207,7 +207,7 @@ class Trainer:
         when a gradient is not finite.
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)  # those that a skipped step has left
         terms, count = [], len(micro_batches[0])
         for number, arguments in enumerate(zip(*micro_batches, strict=True), 1):
             result = phase(*arguments)
