@@ -130,9 +130,9 @@ def test_a_background_that_is_not_white_is_found_unless_it_is_given(given, expec
     config = json.loads(said[said.index("{") :])
     assert config["rendering"]["white_background"] == expected
     assert config["generator"]["background"] != expected
+    assert config["rendering"]["density_scale"] == 12
     # These are for photographs on white.
-    assert config["augment"]["color_p"] == 0 and config["rendering"]["density_scale"] == 5
-    assert config["generator"]["depth_trial_kimg"] is None
+    assert config["augment"]["color_p"] == 0 and config["generator"]["depth_trial_kimg"] is None
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class GeneratorConfig(_Section):
     background: bool = Field(
         False,
         description="objects stand before a background of their own, which does not turn with the "
-        "camera (not in the paper)",
+        "camera, but moves to the side in training (not in the paper)",
     )
     diversity_clarity: Share | None = Field(
         None,

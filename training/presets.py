@@ -89,18 +89,17 @@ PRESETS["small"] = with_changes(
         "generator.noise": False,  # it fakes texture, and delays the shapes that cause it
         "generator.diversity_clarity": 0.7,
         "camera.mirrors": ("horizontal",),  # a camera below the ground has no photographs
+        "rendering.density_scale": 12.0,  # less: a fog of skin, and features as veils before it
         "loss.gamma_gap": 1.5,
         "loss.pose_entropy_weight": 0.0,
         "loss.pose_spread_weight": 0.5,
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
-# What photographs need on white, where D tells objects that stay alike by their colors, and G draws
-# features as veils before a fog of skin; without the fog, reversed depth shows early (log, entries
-# 43, 52 and 53).
+# What photographs need on white, where D tells objects that stay alike by their colors; without a
+# fog of skin, reversed depth shows early (log, entries 43, 52 and 53).
 ON_WHITE = {
     "augment.color_p": 0.5,
-    "rendering.density_scale": 12.0,
     "generator.depth_trial_kimg": (16.0, 8.0),
 }
 # What they need elsewhere: backgrounds must not turn with the object (entry 34).

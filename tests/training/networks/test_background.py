@@ -13,6 +13,7 @@ from tests.helpers import (
     tiny_config,
 )
 from training import losses
+from training.networks.background import RESOLUTION, Background
 from training.networks.generator import Generator
 from training.outputs.objects import Objects
 from training.outputs.projection import ProjectionOptions, project
@@ -91,3 +92,17 @@ def test_a_photograph_is_found_with_its_background():
 def test_white_and_a_background_of_its_own_are_a_contradiction():
     with pytest.raises(UserError, match=r"generator\.background: set one of them to false"):
         small_config(generator__background=True, rendering__white_background=True)
+
+
+@torch.no_grad()
+def test_while_training_each_view_moves_it_to_the_side():
+    background = Background(w_dim=8, features=3).eval()
+    ws, views = torch.randn(2, background.num_ws, 8), 6
+    empty = torch.full([2 * views, 3, RESOLUTION, RESOLUTION], -1.0), torch.zeros(12, 1, 16, 16)
+    still = background(ws, *empty)
+    moved = background.train()(ws, *empty)
+    reflected = torch.cat([still, still.flip(-1), still], dim=-1)  # any 16 columns may be seen
+    windows = reflected.unfold(-1, RESOLUTION, 1)[..., : 2 * RESOLUTION, :].movedim(-2, 1)
+    distance = (windows - moved[:, None]).abs().amax(dim=(2, 3, 4))
+    assert (distance.min(dim=1).values == 0).all()
+    assert len(set(distance.argmin(dim=1).tolist())) > 4
