@@ -98,10 +98,13 @@ def test_white_and_a_background_of_its_own_are_a_contradiction():
 def test_while_training_each_view_moves_it_to_the_side():
     background = Background(w_dim=8, features=3).eval()
     ws, views = torch.randn(2, background.num_ws, 8), 6
-    empty = torch.full([2 * views, 3, RESOLUTION, RESOLUTION], -1.0), torch.zeros(12, 1, 16, 16)
+    shape = len(ws) * views, 3, RESOLUTION, RESOLUTION
+    empty = torch.full(shape, -1.0), torch.zeros(shape)[:, :1]
     still = background(ws, *empty)
     moved = background.train()(ws, *empty)
-    reflected = torch.cat([still, still.flip(-1), still], dim=-1)  # any 16 columns may be seen
+    reflected = torch.cat(
+        [still, still.flip(-1), still], dim=-1
+    )  # any columns side by side may be seen
     windows = reflected.unfold(-1, RESOLUTION, 1)[..., : 2 * RESOLUTION, :].movedim(-2, 1)
     distance = (windows - moved[:, None]).abs().amax(dim=(2, 3, 4))
     assert (distance.min(dim=1).values == 0).all()
