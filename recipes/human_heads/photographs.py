@@ -30,7 +30,7 @@ POSE_LIMIT = np.array([1.2, 0.6])  # radians of yaw and pitch
 GAZE_STD = 0.07
 CROP_SCALE_STD, CROP_SHIFT_STD = 0.03, 0.012  # of wild pictures; shifts in image widths
 CROP_LIMIT = 2.5  # in standard deviations
-NOISE_STD = 0.012  # of a wild picture's pixels
+NOISE_STD = 0.012  # of a wild picture's pixels, white being 1
 DEPTH_SIZE = 64  # depths of larger pictures are reduced to it, where it divides their size
 
 
@@ -39,6 +39,7 @@ class Settings(NamedTuple):
 
     per_identity: how many successive photographs show one person. turns: degrees of yaw; a
     photograph is taken once for every one, at the same moment, from the same camera turned by it.
+    noise: standard deviation of a wild picture's pixels, white being 1; nothing else depends on it.
     """
 
     kind: Kind
@@ -47,6 +48,7 @@ class Settings(NamedTuple):
     pose_std: tuple[float, float]
     per_identity: int
     turns: tuple[int, ...] = (0,)
+    noise: float = NOISE_STD
 
 
 class Photograph(NamedTuple):
@@ -75,7 +77,7 @@ def take(index: int, model: Model, settings: Settings) -> Photograph:
         identity=np.asarray(identity),
         cam2world=cam2world.astype(np.float32),
     )
-    image = Image.fromarray(_before_backdrop(portrait, rng, settings.kind))
+    image = Image.fromarray(_on_backdrop(portrait, rng, settings))
     return Photograph(png_bytes(image), truth, intrinsics.astype(np.float32))
 
 
@@ -102,14 +104,14 @@ def _random_intrinsics(rng: np.random.Generator, kind: Kind) -> np.ndarray:
     return matrix
 
 
-def _before_backdrop(portrait: Portrait, rng: np.random.Generator, kind: Kind) -> np.ndarray:
+def _on_backdrop(portrait: Portrait, rng: np.random.Generator, settings: Settings) -> np.ndarray:
     """uint8 [R, R, 3]."""
     behind = 1 - portrait.coverage[..., None]
-    if kind == "studio":
+    if settings.kind == "studio":
         image = portrait.image + behind
     else:
         image = portrait.image + behind * random_backdrop(rng, len(behind))
-        image = image + rng.normal(0, NOISE_STD, image.shape)
+        image = image + rng.normal(0, settings.noise, image.shape)
     return (image * 255).round().clip(0, 255).astype(np.uint8)
 
 

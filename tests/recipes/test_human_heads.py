@@ -300,6 +300,21 @@ def test_wild_pictures_differ_from_studio_ones_in_backdrop_and_crop(model):
     assert [shot.truth.identity for shot in shots[0]] == [s.truth.identity for s in shots[1]]
 
 
+def test_without_noise_the_same_wild_pictures_are_made(wheel, tmp_path):
+    common = ("--wheel", wheel, "--kind", "wild", "--count", 4, "--resolution", 32)
+    run("--dest", tmp_path / "noisy.zip", *common)
+    run("--dest", tmp_path / "clean.zip", *common, "--noise", 0)
+    noisy, clean = (
+        torch.stack(list(ImageDataset(tmp_path / name))).double()
+        for name in ("noisy.zip", "clean.zip")
+    )
+    noise = (noisy - clean)[(noisy > 20) & (noisy < 235)]
+    assert abs(noise.mean()) < 0.2 and noise.std() == pytest.approx(0.012 * 255, rel=0.05)
+    truths = [load_ground_truth(tmp_path / name) for name in ("noisy.zip", "clean.zip")]
+    np.testing.assert_array_equal(*(truth.depth for truth in truths))
+    np.testing.assert_array_equal(*(truth.cam2world for truth in truths))
+
+
 def test_turned_photographs_are_of_one_moment_from_cameras_that_orbit_it(model):
     settings = Settings("studio", 32, 0, (0.4, 0.2), 1)
     plain = [take(i, model, settings) for i in range(2)]
@@ -357,7 +372,7 @@ def test_a_rasterizer_that_does_not_exist_is_an_error_in_one_line(wheel, tmp_pat
     assert "'fast'" in message and "NEURAL_RENDERER_OPS" in message
 
 
-@pytest.mark.parametrize("option", ["--yaw-std", "--pitch-std"])
+@pytest.mark.parametrize("option", ["--yaw-std", "--pitch-std", "--noise"])
 def test_spreads_are_finite(wheel, tmp_path, option):
     run("--dest", tmp_path / "heads.zip", "--wheel", wheel, option, "nan", code=2)
 
