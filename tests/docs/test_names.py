@@ -16,9 +16,9 @@ FILES = re.compile(r"\.(py|sh|sb|png|npz|md|json)$")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OTHERS = {  # of setup.sh, recipes, benchmarks, git, and other people's programs
     "--array", "--browser", "--cpu", "--every", "--fp", "--images", "--kills", "--logdir",
-    "--max-restarts", "--naive", "--nodes", "--per-identity", "--pitch-std", "--processor-time",
-    "--rate", "--repeats", "--shm-size", "--stage", "--strict", "--target", "--threads", "--turn",
-    "--twins", "--wheel", "--wilds", "--yaw-std",
+    "--max-restarts", "--naive", "--nodes", "--noise", "--per-identity", "--pitch-std",
+    "--processor-time", "--rate", "--repeats", "--shm-size", "--stage", "--strict", "--target",
+    "--threads", "--turn", "--twins", "--wheel", "--wilds", "--yaw-std",
 }  # fmt: skip
 OLD_NAMES = ("CHANGELOG.md",)  # says what they were
 
