@@ -414,6 +414,8 @@ def main(source: Path, dest: Path, count: int, resolution: int, seed: int, label
     paint_jobs = sum(len(car.liveries) for car in cars)
     click.echo(f"{len(cars)} cars, {paint_jobs} paint jobs")
     dest.mkdir(parents=True, exist_ok=True)
+    if any(dest.iterdir()):  # pictures or labels of another set would become part of this one
+        raise UserError(f"{dest} is not empty: empty it, or name another folder with --dest")
     take = functools.partial(random_photograph, cars=cars, resolution=resolution, seed=seed)
     names = [f"{index:06d}.png" for index in range(count)]
     truths = []

@@ -208,3 +208,13 @@ def test_a_folder_without_cars_is_an_error(tmp_path):
         torcs_cars.main, ["--source", str(tmp_path), "--dest", str(tmp_path / "cars")]
     )
     assert result.exit_code != 0 and "no cars" in result.output
+
+
+def test_pictures_of_two_sets_are_never_mixed(source, tmp_path):
+    left_over = tmp_path / "cars" / "dataset.json"
+    left_over.parent.mkdir()
+    left_over.write_text("{}")
+    arguments = ["--source", source, "--dest", left_over.parent, "--count", 3]
+    result = CliRunner().invoke(torcs_cars.main, [str(argument) for argument in arguments])
+    assert result.exit_code != 0 and "is not empty" in result.output
+    assert list(left_over.parent.iterdir()) == [left_over]
