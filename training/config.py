@@ -129,6 +129,12 @@ class CameraConfig(_Section):
         None,
         description="spread of learned poses at the start; null: as published, 0.8 and off center",
     )
+    spread_rate: float = Field(
+        0.0,
+        ge=0,
+        description="per thousand images, of widening or narrowing G's poses until D's estimates "
+        "spread as much on generated images as on photographs (not in the paper)",
+    )
     swap_poses_prob: Share = Field(
         0.0,
         description="probability that objects are rendered from the poses of other latents in the "
@@ -210,12 +216,6 @@ class LossConfig(_Section):
     )
     pose_entropy_weight: float = Field(
         0.0, ge=0, description="of the entropy of G's poses (not in the paper)"
-    )
-    pose_spread_weight: float = Field(
-        0.0,
-        ge=0,
-        description="of widening or narrowing G's poses until D's estimates spread as much on "
-        "generated images as on photographs (not in the paper)",
     )
     density_weight: float = Field(0.25, ge=0, description="of the density regularizer")
     density_every: PositiveInt = Field(4, description="steps between density phases")

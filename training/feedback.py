@@ -11,6 +11,7 @@ from torch_utils import distributed
 from torch_utils.training_stats import StatsCollector
 from training.augment import AdaController, Augment, Augmentation
 from training.config import Config
+from training.networks.mapping import GeneratorMapping, PoseMapping
 
 R1_RATE = 0.008  # per step, of the factor's logarithm at most
 R1_LARGEST = 100.0
@@ -19,6 +20,7 @@ PSI_MARGIN = 0.1  # of the explained share; farther from `clarity` psi moves at 
 PSI_RELIEF = 2.0  # margins by which less clarity is asked at most
 PSI_PATIENCE = 2000  # steps, after which psi grows in any case,
 PSI_SLOWEST = 20_000  # to 1 within so many
+SPREAD_PSI = 0.9  # psi above which the spread of poses is adjusted
 DECAY = 0.99  # per step, of moments: they are those of hundreds of images
 
 Terms = dict[str, Tensor]
@@ -56,18 +58,24 @@ class AdaptiveR1(nn.Module):
 
 
 class SpreadBalance(nn.Module):
-    """How much more D's pose estimates spread on photographs than on generated images.
+    """Widens or narrows G's poses until D's estimates spread alike on photographs and on images.
 
     Not in the paper. The same D estimates both, so whatever narrows its estimates narrows both, and
-    the difference that remains is that of the true spreads. G's poses are widened or narrowed until
-    there is none; the spread of a data set's cameras need not be known.
+    the difference that remains is that of the true spreads, which need not be known.
+
+    The pose head is scaled directly. No loss could do it: Adam moves its last layer, of learning
+    rate multiplier 0.01 as published, by less than 1 % in a thousand images, whatever its weight.
+
+    Args:
+        rate: by which the logarithm of the spread of G's poses follows the gap, per step.
     """
 
     LARGEST = 1.0  # of the gap, while D's estimates still mean little
     moments: Tensor  # of (photographs, generated): (mean, mean square) of (h, v)
 
-    def __init__(self) -> None:
+    def __init__(self, rate: float):
         super().__init__()
+        self.rate = rate
         self.register_buffer("moments", torch.zeros(2, 2, 2))
 
     def observe(self, photographs: Tensor, generated: Tensor) -> None:
@@ -84,6 +92,14 @@ class SpreadBalance(nn.Module):
         mean, square = self.moments.unbind(1)
         variance = (square - mean.square()).clamp(min=0) + 1e-4
         return (variance[0].log() - variance[1].log()).div(2).clamp(-self.LARGEST, self.LARGEST)
+
+    def adjust(self, mapping: PoseMapping, psi: Tensor | float) -> None:
+        """Scale the poses of `mapping` round their mean, once objects differ.
+
+        While they are alike, D's estimates differ for other reasons too.
+        """
+        rate = self.rate * (torch.as_tensor(psi) > SPREAD_PSI)
+        mapping.scale_poses((rate * self.gap()).exp(), center=self.moments[1, 0])
 
 
 class Diversity(nn.Module):
@@ -149,10 +165,17 @@ class Feedback:
     Args:
         config: the run's.
         augmentation: whose p the first one adjusts.
+        mapping: of the generator; the spread of learned poses is adjusted.
         device: where D's outputs are.
     """
 
-    def __init__(self, config: Config, augmentation: Augmentation, device: torch.device):
+    def __init__(
+        self,
+        config: Config,
+        augmentation: Augmentation,
+        mapping: GeneratorMapping,
+        device: torch.device,
+    ):
         loss, augment = config.loss, config.augment
         self._settings = augment
         self.batch, self.adaptive = config.run.batch, augment.mode == "ada"
@@ -160,7 +183,9 @@ class Feedback:
             augmentation, augment.kimg, target=augment.target, interval=augment.every
         )
         self.r1 = AdaptiveR1(loss.gamma_gap).to(device) if loss.gamma_gap else None
-        self.spread = SpreadBalance().to(device) if loss.pose_spread_weight else None
+        self.spread, self._mapping = None, mapping
+        if (rate := config.camera.spread_rate) and isinstance(mapping, PoseMapping):
+            self.spread = SpreadBalance(rate * config.run.batch / 1000).to(device)
         clarity = config.generator.diversity_clarity
         self.diversity = None if clarity is None else Diversity(clarity).to(device)
 
@@ -186,11 +211,6 @@ class Feedback:
         """Training objects' psi; a tensor where it changes, so that no GPU is waited for."""
         return 1.0 if self.diversity is None else self.diversity.psi.clone()
 
-    @property
-    def spread_gap(self) -> Tensor | None:
-        """See `SpreadBalance.gap`; None where poses are not balanced."""
-        return None if self.spread is None else self.spread.gap()
-
     def observe(self, d_terms: list[Terms], stats: StatsCollector) -> None:
         """Adjust all to the terms of D's main phase, of each micro-batch; report what changed."""
         if not d_terms:  # the step was skipped
@@ -214,6 +234,7 @@ class Feedback:
             stats.report("D/pose_explained", self.diversity.explained())
         if self.spread is not None:
             self.spread.observe(photographs, estimates)
+            self.spread.adjust(self._mapping, self.truncation)
             for angle, gap in zip("hv", self.spread.gap(), strict=True):
                 stats.report(f"pose/spread_gap_{angle}", gap)
 

@@ -115,7 +115,7 @@ def generator_main(
     losses = [F.softplus(-output.score) for output in outputs]
     loss, terms = _sum_of_means(losses), _named("G/loss", losses)
     estimate = outputs[0].pose
-    for term in generator.pose_source.losses(generator, w, poses, estimate, inputs.spread_gap):
+    for term in generator.pose_source.losses(generator, w, poses, estimate):
         loss = loss + term.weight * term.value
         terms[f"G/{term.name}"] = term.value
     if view_loss is not None:

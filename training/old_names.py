@@ -17,6 +17,8 @@ SETTINGS = {
 VALUES = {("data.crop", "centre"): "center"}
 # Settings that said no more than another one does.
 REDUNDANT = {("generator.pose", "learned")}
+# Settings of losses that changed nothing to speak of.
+DROPPED = {"loss.pose_spread_weight"}
 # Parts of a checkpoint's training state.
 STATES = {"g_optimiser": "g_optimizer", "d_optimiser": "d_optimizer"}
 # Beginnings of the names of tensors in network files and checkpoints.
@@ -74,4 +76,4 @@ def _current_name(tensor: str) -> str:
 
 
 def _is_redundant(key: str, value: Any) -> bool:
-    return isinstance(value, str) and (key, value) in REDUNDANT
+    return key in DROPPED or (isinstance(value, str) and (key, value) in REDUNDANT)

@@ -21,7 +21,7 @@ from training.config import POSE_SOURCES, CameraConfig, Config
 if TYPE_CHECKING:
     from training.networks.generator import Generator
 
-MORE_LATENTS = 256  # whose poses estimate entropy and spread, in each pass
+MORE_LATENTS = 256  # whose poses estimate entropy, in each pass
 
 
 class Poses(NamedTuple):
@@ -29,8 +29,7 @@ class Poses(NamedTuple):
 
     pose: [B, 2], from which each object is rendered. condition: [B, 2], which D is conditioned on;
     None: D's own estimate. swapped: the poses are those of the neighbors in the batch. more_z:
-    [N, z_dim], further latents, from whose poses entropy and spread are estimated; None without
-    such terms.
+    [N, z_dim], further latents, from whose poses entropy is estimated; None without that term.
     """
 
     pose: Tensor
@@ -83,12 +82,7 @@ class PoseSource(nn.Module):
         return None
 
     def losses(
-        self,
-        generator: "Generator",
-        w: Tensor,
-        poses: Poses,
-        estimate: Tensor,
-        spread_gap: Tensor | None = None,
+        self, generator: "Generator", w: Tensor, poses: Poses, estimate: Tensor
     ) -> list[Term]:
         """Terms of G's loss that concern poses.
 
@@ -97,7 +91,6 @@ class PoseSource(nn.Module):
             w: [B, w_dim] of the objects.
             poses: what `sample` returned for them.
             estimate: [B, 2], D's estimate from their unmirrored views.
-            spread_gap: [2], see `feedback.SpreadBalance`; None without that term.
         """
         return []
 
@@ -137,36 +130,26 @@ class Learned(PoseSource):
     def sample(self, generator: "Generator", z: Tensor, w: Tensor) -> Poses:
         """The latents' own poses or, with `swap_poses_prob`, those of their neighbors."""
         swapped = bool(self.swap_prob) and bool(torch.rand(()) < self.swap_prob)
-        more_z, loss = None, generator.config.loss
-        if loss.pose_entropy_weight or loss.pose_spread_weight:
+        more_z = None
+        if generator.config.loss.pose_entropy_weight:
             more_z = torch.randn(MORE_LATENTS, z.shape[1], device=z.device)
         pose = _permuted(generator.pose_head(w), swapped)
         return Poses(pose, swapped=swapped, more_z=more_z)
 
     def losses(
-        self,
-        generator: "Generator",
-        w: Tensor,
-        poses: Poses,
-        estimate: Tensor,
-        spread_gap: Tensor | None = None,
+        self, generator: "Generator", w: Tensor, poses: Poses, estimate: Tensor
     ) -> list[Term]:
-        """Consistency with D's estimate (PoF3D, section 3.4), entropy, and spread.
+        """Consistency with D's estimate (PoF3D, section 3.4), and entropy.
 
-        All reach the pose head alone, not w: hence the head runs again, on detached w.
+        Both reach the pose head alone, not w: hence the head runs again, on detached w.
         """
         weights = generator.config.loss
         pose = _permuted(generator.pose_head(w.detach()), poses.swapped)
         consistency = F.mse_loss(pose, estimate.detach())
         terms = [Term("pose_consistency", weights.pose_consistency_weight, consistency)]
-        if poses.more_z is None:
-            return terms
-        more = generator.pose_head(generator.mapping(poses.more_z).detach())
-        if weights.pose_entropy_weight:
+        if poses.more_z is not None:
+            more = generator.pose_head(generator.mapping(poses.more_z).detach())
             terms.append(Term("pose_entropy", -weights.pose_entropy_weight, pose_entropy(more)))
-        if spread_gap is not None:
-            spread = (spread_gap * more.std(dim=0).log()).sum()
-            terms.append(Term("pose_spread", -weights.pose_spread_weight, spread))
         return terms
 
 

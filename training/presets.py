@@ -89,10 +89,10 @@ PRESETS["small"] = with_changes(
         "generator.noise": False,  # it fakes texture, and delays the shapes that cause it
         "generator.diversity_clarity": 0.7,
         "camera.mirrors": ("horizontal",),  # a camera below the ground has no photographs
+        "camera.spread_rate": 0.2,
         "rendering.density_scale": 12.0,  # less: a fog of skin, and features as veils before it
         "loss.gamma_gap": 1.5,
         "loss.pose_entropy_weight": 0.0,
-        "loss.pose_spread_weight": 0.5,
         "run.kimg": 200.0,
     },
 ).model_copy(update={"preset": "small"})
@@ -107,6 +107,7 @@ BEFORE_BACKGROUNDS = {"generator.background": True}
 # What earlier versions of these presets had otherwise: a resumed run keeps its own.
 BY_VERSION = (
     "augment.color_p",
+    "camera.spread_rate",
     "generator.depth_trial_kimg",
     "generator.diversity_clarity",
     "rendering.density_scale",

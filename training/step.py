@@ -82,7 +82,7 @@ class Trainer:
         self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
         self.d_optimizer = adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
         self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0)
-        self.feedback = Feedback(config, self.augmentation, device)
+        self.feedback = Feedback(config, self.augmentation, generator.mapping, device)
         self.stats, self.averager = StatsCollector(device), GradientAverager()
         self.steps = 0
         self.bad_steps = 0  # in a row

@@ -17,7 +17,7 @@ class StepInputs(NamedTuple):
     z: [B, z_dim]. intrinsics: [B, 3, 3] or [3, 3]. mirror: a kind of `cameras.mirror_cam2world`, or
     None for a single view. mixing: a second z and the layer from which it takes over, or None.
     stochastic: depths along rays are random, as in training; False fixes them.
-    truncation: psi, pulls w toward its mean. spread_gap: [2], see `feedback.SpreadBalance`.
+    truncation: psi, pulls w toward its mean.
     """
 
     z: Tensor
@@ -26,7 +26,6 @@ class StepInputs(NamedTuple):
     mixing: tuple[Tensor, int] | None = None
     stochastic: bool = True
     truncation: Tensor | float = 1
-    spread_gap: Tensor | None = None
 
 
 class DiscriminatorTransform(NamedTuple):
@@ -62,14 +61,7 @@ def draw_inputs(
     if config.generator.style_mixing and torch.rand(()) < config.generator.style_mixing:
         start = torch.randint(1, generator.num_object_ws, ())
         mixing = (torch.randn_like(z), int(start))
-    return StepInputs(
-        z,
-        intrinsics,
-        mirror,
-        mixing,
-        truncation=feedback.truncation,
-        spread_gap=feedback.spread_gap,
-    )
+    return StepInputs(z, intrinsics, mirror, mixing, truncation=feedback.truncation)
 
 
 def density_points(generator: Generator, batch: int) -> tuple[Tensor, Tensor]:

@@ -133,7 +133,7 @@ CASES = {
         PLAIN,
         {
             "generator__diversity_clarity": 0.5,
-            "loss__pose_spread_weight": 0.5,
+            "camera__spread_rate": 50,
             "loss__gamma_gap": 0.1,
         },
     ),

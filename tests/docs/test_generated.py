@@ -53,7 +53,7 @@ def test_every_preset_has_a_row_in_the_training_guide():
 
 
 def test_every_scalar_is_explained(tmp_path):
-    everything = {"generator__diversity_clarity": 0.5, "loss__pose_spread_weight": 0.5}
+    everything = {"generator__diversity_clarity": 0.5, "camera__spread_rate": 50}
     config = tiny_config(write_photographs(tmp_path), **everything, loss__gamma_gap=1.5)
     trainer = Trainer(config, open_dataset(config), torch.device("cpu"))
     trainer.step()

@@ -7,6 +7,7 @@ import torch
 
 from tests.helpers import record_gradients, tiny_config, write_photographs
 from training.feedback import AdaptiveR1, Diversity, SpreadBalance
+from training.networks.mapping import PoseMapping
 from training.run.loop import open_dataset
 from training.step import Trainer
 
@@ -49,12 +50,48 @@ def test_r1_of_a_step_has_the_factor_that_was_found(tmp_path):
 
 def test_spread_balance_is_the_ratio_of_the_spreads():
     torch.manual_seed(0)
-    balance = SpreadBalance()
+    balance = SpreadBalance(rate=0.1)
     assert balance.gap().tolist() == [0, 0]
     for _ in range(500):
         photographs = torch.randn(8, 2) * torch.tensor([0.4, 0.1]) + torch.tensor([1.5, 0.0])
         balance.observe(photographs, torch.randn(8, 2) * 0.2)
     assert balance.gap().tolist() == pytest.approx([math.log(2), -math.log(2)], abs=0.1)
+
+
+@torch.no_grad()
+def test_spread_balance_finds_the_spreads_of_photographs_and_keeps_the_mean():
+    """D's estimates are half the true poses, so that only their ratio tells."""
+    torch.manual_seed(0)
+    mapping = PoseMapping(64, 64, layers=2, mean_h=1.5)
+    mapping.spread_poses((0.4, 0.4))
+    balance, z = SpreadBalance(rate=0.01), torch.randn(4000, 64)
+    w = mapping(z)
+    mean = mapping.pose(w).mean(dim=0)
+    for _ in range(1000):
+        chosen = torch.randint(len(z), (8,))
+        photographs = mean + torch.randn(8, 2) * torch.tensor([0.8, 0.15])
+        balance.observe(photographs / 2 + mean / 2, mapping.pose(w[chosen]) / 2 + mean / 2)
+        balance.adjust(mapping, psi=1.0)
+    poses = mapping.pose(w)
+    assert (poses.std(dim=0) / torch.tensor([0.8, 0.15])).tolist() == pytest.approx([1, 1], abs=0.1)
+    assert (poses.mean(dim=0) - mean).abs().max() < 0.05
+
+
+def test_poses_are_balanced_once_objects_differ(tmp_path):
+    photographs = write_photographs(tmp_path / "photographs")
+
+    def widened(psi: float) -> torch.Tensor:
+        changes = {"camera__spread_rate": 50, "generator__diversity_clarity": 0.7}
+        config = tiny_config(photographs, **changes)
+        trainer = Trainer(config, open_dataset(config), torch.device("cpu"))
+        trainer.step()
+        trainer.feedback.diversity.psi.fill_(psi)
+        before = trainer.generator.mapping.affine_layer2.weight.clone()
+        trainer.step()
+        return (trainer.generator.mapping.affine_layer2.weight / before).log().abs().mean(dim=1)
+
+    assert (widened(0.5) < 1e-3).all()  # Adam alone
+    assert (widened(1.0) > 1e-2).all()
 
 
 def test_objects_become_different_while_cameras_are_read_from_images_and_alike_when_not():

@@ -224,7 +224,7 @@ def test_schedules():
         {"generator__style_mixing": 1},
         {"generator__diversity_clarity": 0.6},
         {"generator__diversity_clarity": 0.6, "augment__color_p": 0.9},
-        {"loss__pose_spread_weight": 0.5, "loss__pose_entropy_weight": 0},
+        {"camera__spread_rate": 50, "loss__pose_entropy_weight": 0},
         {"rendering__plane_axes": "eg3d"},
         {"rendering__importance_samples": 0},
         {"rendering__white_background": False},

@@ -104,6 +104,14 @@ class PoseMapping(GeneratorMapping):
         offset = (poses.mean(dim=0) - self.mean) * scale
         self.affine_layer2.bias.sub_(offset / self.affine_layer2.bias_gain)
 
+    @torch.no_grad()
+    def scale_poses(self, factor: Tensor, center: Tensor) -> None:
+        """Move all poses away from a center (h, v), or toward it: by a factor [2], both tensors."""
+        last = self.affine_layer2
+        last.weight.mul_(factor[:, None])
+        kept = (center - self.mean) / last.bias_gain
+        last.bias.copy_(kept + factor * (last.bias - kept))
+
 
 def _required(x: Tensor | None, what: str) -> Tensor:
     if x is None:

@@ -55,7 +55,7 @@ CHANCE = {
     "generator__style_mixing": 0.5,
     "generator__diversity_clarity": 0.0,
     "generator__depth_trial_kimg": "0.008,0.008",
-    "loss__pose_spread_weight": 0.5,
+    "camera__spread_rate": 50,
     "loss__blur_sigma": 2.0,
     "loss__blur_kimg": 0.2,
     "run__keep": 9,
