@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,24 +59,27 @@ class AdaptiveR1(nn.Module):
 
 
 class SpreadBalance(nn.Module):
-    """Widens or narrows G's poses until D's estimates spread alike on photographs and on images.
+    """Widens G's poses while D's estimates spread more on photographs than on generated images.
 
     Not in the paper. The same D estimates both, so whatever narrows its estimates narrows both, and
-    the difference that remains is that of the true spreads, which need not be known.
+    the difference that remains is that of the true spreads, which need not be known. Only where D
+    knows photographs by other things than poses does it estimate theirs worse, and so closer
+    together. Hence nothing is narrowed: losses do that by themselves.
 
     The pose head is scaled directly. No loss could do it: Adam moves its last layer, of learning
     rate multiplier 0.01 as published, by less than 1 % in a thousand images, whatever its weight.
 
     Args:
         rate: by which the logarithm of the spread of G's poses follows the gap, per step.
+        scale: `PoseMapping.scale_poses` of G.
     """
 
     LARGEST = 1.0  # of the gap, while D's estimates still mean little
     moments: Tensor  # of (photographs, generated): (mean, mean square) of (h, v)
 
-    def __init__(self, rate: float):
+    def __init__(self, rate: float, scale: Callable[[Tensor, Tensor], None]):
         super().__init__()
-        self.rate = rate
+        self.rate, self._scale = rate, scale
         self.register_buffer("moments", torch.zeros(2, 2, 2))
 
     def observe(self, photographs: Tensor, generated: Tensor) -> None:
@@ -93,13 +97,13 @@ class SpreadBalance(nn.Module):
         variance = (square - mean.square()).clamp(min=0) + 1e-4
         return (variance[0].log() - variance[1].log()).div(2).clamp(-self.LARGEST, self.LARGEST)
 
-    def adjust(self, mapping: PoseMapping, psi: Tensor | float) -> None:
-        """Scale the poses of `mapping` round their mean, once objects differ.
+    def adjust(self, psi: Tensor | float) -> None:
+        """Widen G's poses round their mean, once objects differ.
 
         While they are alike, D's estimates differ for other reasons too.
         """
         rate = self.rate * (torch.as_tensor(psi) > SPREAD_PSI)
-        mapping.scale_poses((rate * self.gap()).exp(), center=self.moments[1, 0])
+        self._scale((rate * self.gap().clamp(min=0)).exp(), self.moments[1, 0])
 
 
 class Diversity(nn.Module):
@@ -183,9 +187,10 @@ class Feedback:
             augmentation, augment.kimg, target=augment.target, interval=augment.every
         )
         self.r1 = AdaptiveR1(loss.gamma_gap).to(device) if loss.gamma_gap else None
-        self.spread, self._mapping = None, mapping
-        if (rate := config.camera.spread_rate) and isinstance(mapping, PoseMapping):
-            self.spread = SpreadBalance(rate * config.run.batch / 1000).to(device)
+        self.spread = None
+        if config.camera.spread_rate and isinstance(mapping, PoseMapping):
+            rate = config.camera.spread_rate * config.run.batch / 1000
+            self.spread = SpreadBalance(rate, mapping.scale_poses).to(device)
         clarity = config.generator.diversity_clarity
         self.diversity = None if clarity is None else Diversity(clarity).to(device)
 
@@ -234,7 +239,7 @@ class Feedback:
             stats.report("D/pose_explained", self.diversity.explained())
         if self.spread is not None:
             self.spread.observe(photographs, estimates)
-            self.spread.adjust(self._mapping, self.truncation)
+            self.spread.adjust(self.truncation)
             for angle, gap in zip("hv", self.spread.gap(), strict=True):
                 stats.report(f"pose/spread_gap_{angle}", gap)
 
