@@ -132,8 +132,8 @@ class CameraConfig(_Section):
     spread_rate: float = Field(
         0.0,
         ge=0,
-        description="per thousand images, of widening or narrowing G's poses until D's estimates "
-        "spread as much on generated images as on photographs (not in the paper)",
+        description="per thousand images, of widening G's poses while D's estimates spread more on "
+        "photographs than on generated images (not in the paper)",
     )
     swap_poses_prob: Share = Field(
         0.0,

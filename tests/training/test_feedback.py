@@ -64,10 +64,10 @@ def test_spread_balance_widens_poses_to_those_of_photographs_and_keeps_the_mean(
     torch.manual_seed(0)
     mapping = PoseMapping(64, 64, layers=2, mean_h=1.5)
     mapping.spread_poses((0.4, 0.4))
-    balance, z = SpreadBalance(0.01, mapping.scale_poses), torch.randn(4000, 64)
+    balance, z = SpreadBalance(0.002, mapping.scale_poses), torch.randn(4000, 64)
     w = mapping(z)
     mean = mapping.pose(w).mean(dim=0)
-    for _ in range(1000):
+    for _ in range(3000):
         chosen = torch.randint(len(z), (8,))
         photographs = mean + torch.randn(8, 2) * torch.tensor([0.8, 0.15])
         balance.observe(photographs / 2 + mean / 2, mapping.pose(w[chosen]) / 2 + mean / 2)
