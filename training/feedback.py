@@ -21,7 +21,6 @@ PSI_MARGIN = 0.1  # of the explained share; farther from `clarity` psi moves at 
 PSI_RELIEF = 2.0  # margins by which less clarity is asked at most
 PSI_PATIENCE = 2000  # steps, after which psi grows in any case,
 PSI_SLOWEST = 20_000  # to 1 within so many
-SPREAD_PSI = 0.9  # psi above which the spread of poses is adjusted
 DECAY = 0.99  # per step, of moments: they are those of hundreds of images
 
 Terms = dict[str, Tensor]
@@ -98,12 +97,12 @@ class SpreadBalance(nn.Module):
         return (variance[0].log() - variance[1].log()).div(2).clamp(-self.LARGEST, self.LARGEST)
 
     def adjust(self, psi: Tensor | float) -> None:
-        """Widen G's poses round their mean, once objects differ.
+        """Widen G's poses round their mean, the faster the more objects differ.
 
         While they are alike, D's estimates differ for other reasons too.
         """
-        rate = self.rate * (torch.as_tensor(psi) > SPREAD_PSI)
-        self._scale((rate * self.gap().clamp(min=0)).exp(), self.moments[1, 0])
+        change = self.rate * psi * self.gap().clamp(min=0)
+        self._scale(change.exp(), self.moments[1, 0])
 
 
 class Diversity(nn.Module):
