@@ -45,6 +45,11 @@ def test_two_old_settings_became_one():
     assert build_config("ffhq", {"generator.pose": "given"}).camera.poses == "given"
 
 
+def test_a_setting_that_is_gone_does_no_harm():
+    config = config_from_dict({"loss": {"pose_spread_weight": 0.5, "gamma": 0.3}})
+    assert config.loss.gamma == 0.3 and config.camera.spread_rate == 0
+
+
 def test_every_new_name_exists():
     for new in old_names.SETTINGS.values():
         section, _, field = new.partition(".")
