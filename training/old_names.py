@@ -17,7 +17,7 @@ SETTINGS = {
 VALUES = {("data.crop", "centre"): "center"}
 # Settings that said no more than another one does.
 REDUNDANT = {("generator.pose", "learned")}
-# Settings of losses that changed nothing to speak of.
+# Settings without an equivalent, whose effect was too small to be seen.
 DROPPED = {"loss.pose_spread_weight"}
 # Parts of a checkpoint's training state.
 STATES = {"g_optimiser": "g_optimizer", "d_optimiser": "d_optimizer"}
@@ -30,7 +30,7 @@ def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     A renamed setting replaces one that already has its new name.
     """
-    items = [(key, value) for key, value in settings.items() if not _is_redundant(key, value)]
+    items = [(key, value) for key, value in settings.items() if not _is_gone(key, value)]
     items.sort(key=lambda item: item[0] in SETTINGS)  # renamed ones last
     return {
         SETTINGS.get(key, key): VALUES.get((key, value), value) if isinstance(value, str) else value
@@ -75,5 +75,5 @@ def _current_name(tensor: str) -> str:
     return tensor
 
 
-def _is_redundant(key: str, value: Any) -> bool:
+def _is_gone(key: str, value: Any) -> bool:
     return key in DROPPED or (isinstance(value, str) and (key, value) in REDUNDANT)

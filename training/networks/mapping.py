@@ -99,14 +99,13 @@ class PoseMapping(GeneratorMapping):
         As published, they start with a spread of about 0.8 and a mean that is off by as much.
         """
         poses = self.pose(self(torch.randn(samples, self.z_dim)))
-        scale = poses.new_tensor(std) / poses.std(dim=0)
-        self.affine_layer2.weight.mul_(scale[:, None])
-        offset = (poses.mean(dim=0) - self.mean) * scale
-        self.affine_layer2.bias.sub_(offset / self.affine_layer2.bias_gain)
+        center = poses.mean(dim=0)
+        self.scale_poses(poses.new_tensor(std) / poses.std(dim=0), center)
+        self.affine_layer2.bias.sub_((center - self.mean) / self.affine_layer2.bias_gain)
 
     @torch.no_grad()
     def scale_poses(self, factor: Tensor, center: Tensor) -> None:
-        """Move all poses away from a center (h, v), or toward it: by a factor [2], both tensors."""
+        """Multiply the distance of all poses from `center` by `factor`, both [2] for (h, v)."""
         last = self.affine_layer2
         last.weight.mul_(factor[:, None])
         kept = (center - self.mean) / last.bias_gain
