@@ -133,7 +133,8 @@ class CameraConfig(_Section):
         0.0,
         ge=0,
         description="per thousand images, of widening G's poses while D's estimates spread more on "
-        "photographs than on generated images (not in the paper)",
+        "photographs than on generated images, and explain more than diversity_clarity, where that "
+        "is set (not in the paper)",
     )
     swap_poses_prob: Share = Field(
         0.0,

@@ -96,12 +96,9 @@ class SpreadBalance(nn.Module):
         variance = (square - mean.square()).clamp(min=0) + 1e-4
         return (variance[0].log() - variance[1].log()).div(2).clamp(-self.LARGEST, self.LARGEST)
 
-    def adjust(self, psi: Tensor | float) -> None:
-        """Widen G's poses round their mean, the faster the more objects differ.
-
-        While they are alike, D's estimates differ for other reasons too.
-        """
-        change = self.rate * psi * self.gap().clamp(min=0)
+    def adjust(self, trust: Tensor | float) -> None:
+        """Widen G's poses round their mean; trust: share of the rate, 0 to 1."""
+        change = self.rate * trust * self.gap().clamp(min=0)
         self._scale(change.exp(), self.moments[1, 0])
 
 
@@ -142,6 +139,15 @@ class Diversity(nn.Module):
     def is_about_to_grow(self) -> bool:
         """Whether D's estimates explain almost as much as psi needs to grow; waits for a GPU."""
         return bool(self.moments.any()) and float(self.explained()) > self.clarity - PSI_MARGIN
+
+    def trust(self) -> Tensor:
+        """How far D's estimates of photographs are those of their poses, from 0 to 1.
+
+        While objects are alike, or cameras of generated images not known, they differ for other
+        reasons too.
+        """
+        clear = ((self.explained() - self.clarity) / PSI_MARGIN).clamp(0, 1)
+        return self.psi * clear
 
     def asked(self, r1_log_factor: Tensor) -> Tensor:
         """Share above which psi grows: `clarity`, less a margin for each e in R1's factor."""
@@ -238,7 +244,7 @@ class Feedback:
             stats.report("D/pose_explained", self.diversity.explained())
         if self.spread is not None:
             self.spread.observe(photographs, estimates)
-            self.spread.adjust(self.truncation)
+            self.spread.adjust(1.0 if self.diversity is None else self.diversity.trust())
             for angle, gap in zip("hv", self.spread.gap(), strict=True):
                 stats.report(f"pose/spread_gap_{angle}", gap)
 

@@ -71,27 +71,30 @@ def test_spread_balance_widens_poses_to_those_of_photographs_and_keeps_the_mean(
         chosen = torch.randint(len(z), (8,))
         photographs = mean + torch.randn(8, 2) * torch.tensor([0.8, 0.15])
         balance.observe(photographs / 2 + mean / 2, mapping.pose(w[chosen]) / 2 + mean / 2)
-        balance.adjust(psi=1.0)
+        balance.adjust(trust=1.0)
     poses = mapping.pose(w)
     assert poses.std(dim=0).tolist() == pytest.approx([0.8, 0.4], rel=0.1)
     assert (poses.mean(dim=0) - mean).abs().max() < 0.05
 
 
-def test_poses_are_balanced_as_objects_differ(tmp_path):
+def test_poses_are_balanced_as_objects_differ_and_cameras_are_known(tmp_path):
     photographs = write_photographs(tmp_path / "photographs")
 
-    def widened(psi: float) -> torch.Tensor:
+    def widened(psi: float, explained: float) -> torch.Tensor:
         changes = {"camera__spread_rate": 50, "generator__diversity_clarity": 0.7}
         config = tiny_config(photographs, **changes)
         trainer = Trainer(config, open_dataset(config), torch.device("cpu"))
         trainer.step()
-        trainer.feedback.diversity.psi.fill_(psi)
+        diversity = trainer.feedback.diversity
+        diversity.psi.fill_(psi)
+        diversity.moments.copy_(torch.tensor([[0.0], [1], [1 - explained]]).expand(3, 2))
         before = trainer.generator.mapping.affine_layer2.weight.clone()
         trainer.step()
         return (trainer.generator.mapping.affine_layer2.weight / before).log().abs().mean(dim=1)
 
-    assert (widened(0.0) < 1e-3).all()  # Adam alone
-    assert (widened(1.0) > 1e-2).all()
+    assert (widened(psi=0, explained=0.9) < 1e-3).all()  # Adam alone
+    assert (widened(psi=1, explained=0.6) < 1e-3).all()
+    assert (widened(psi=1, explained=0.9) > 1e-2).all()
 
 
 def test_objects_become_different_while_cameras_are_read_from_images_and_alike_when_not():
