@@ -40,6 +40,26 @@ class DiscriminatorInput(NamedTuple):
     condition: Tensor | None
 
 
+class Anchor(NamedTuple):
+    """D's moving average, which both networks' poses are held to, and the weight of that.
+
+    Not in the paper. D learns poses from generated images alone, so when objects begin to differ
+    and to turn by themselves, D follows them and forgets what turns in photographs. A teacher that
+    follows slowly (Tarvainen and Valpola 2017) holds both: estimates of photographs stay what they
+    were, and generated objects stay where the same teacher sees them from their cameras.
+    """
+
+    average: Discriminator
+    weight: Tensor | float
+
+    def distance(
+        self, pose: Tensor, sample: DiscriminatorInput, transform: DiscriminatorTransform
+    ) -> Tensor:
+        """Mean squared error of `pose` [B, 2] against the average's estimates; a scalar."""
+        plain = transform._replace(augment=None)
+        return F.mse_loss(discriminate(self.average, *sample[:2], plain).pose, pose)
+
+
 class Generated(NamedTuple):
     """Objects of a micro-batch. w: [B, w_dim]. views: the own one and, if any, the mirrored one."""
 
@@ -104,10 +124,11 @@ def generator_main(
     inputs: StepInputs,
     transform: DiscriminatorTransform,
     view_loss: ViewLoss | None = None,
+    anchor: Anchor | None = None,
 ) -> Phase:
     """Adversarial loss on every view (PoF3D, eq. 6), and the terms of the pose source (eq. 7).
 
-    view_loss: an additional loss of the own, unmirrored views.
+    view_loss: an additional loss of the own, unmirrored views. anchor: of what these show.
     """
     w, poses, views = generate(generator, inputs)
     batches = [DiscriminatorInput(view.image, view.raw, poses.condition) for view in views]
@@ -118,6 +139,9 @@ def generator_main(
     for term in generator.pose_source.losses(generator, w, poses, estimate):
         loss = loss + term.weight * term.value
         terms[f"G/{term.name}"] = term.value
+    if anchor is not None:  # cameras are the target, not what follows
+        distance = anchor.distance(poses.pose.detach(), batches[0], transform)
+        loss, terms["G/anchor"] = loss + anchor.weight * distance, distance
     if view_loss is not None:
         additional = view_loss(views[0], inputs.intrinsics)
         loss, terms = loss + additional.loss, terms | additional.terms
@@ -146,10 +170,11 @@ def discriminator_main(
     inputs: StepInputs,
     real: RealBatch,
     transform: DiscriminatorTransform,
+    anchor: Anchor | None = None,
 ) -> Phase:
     """Low scores for generated views, high ones for photographs, and D's pose error on the former.
 
-    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose.
+    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose. anchor: of those of photographs.
     """
     with torch.no_grad():
         _, poses, views = generate(generator, inputs)
@@ -169,6 +194,9 @@ def discriminator_main(
         "D/score_real": output_real.score,
         "D/sign_real": output_real.score.sign(),
     }
+    if anchor is not None:
+        distance = anchor.distance(output_real.pose, photographs, transform)
+        loss, terms["D/anchor"] = loss + anchor.weight * distance, distance
     terms |= _angles("pose/estimated", output_real.pose)
     terms |= _angles("pose/estimated_generated", outputs[0].pose)
     terms |= _angles("pose/generated", poses.pose)

@@ -152,9 +152,9 @@ class Trainer:
         return self._update(supervisor.optimizer, phase, reals)
 
     def _generator_main(self, transform: DiscriminatorTransform) -> list[Terms]:
-        more = {}
+        more: dict[str, Any] = self._anchor()
         if self.supervisor is not None:
-            more = self.supervisor.view_loss(self.images_processed, self.steps)
+            more |= self.supervisor.view_loss(self.images_processed, self.steps)
 
         def phase(z: Tensor) -> Phase:
             return self.losses.generator_main(
@@ -162,6 +162,14 @@ class Trainer:
             )
 
         return self._update(self.g_optimizer, phase, self._latents())
+
+    def _anchor(self) -> dict[str, Any]:
+        """What holds poses in the main phases, if anything; less while objects are alike."""
+        weight = self.config.loss.pose_anchor_weight
+        if not weight:
+            return {}
+        weight_now = weight * self.feedback.truncation
+        return {"anchor": losses.Anchor(self.averaged_discriminator, weight_now)}
 
     def _generator_density(self) -> list[Terms]:
         def phase(z: Tensor) -> Phase:
@@ -174,9 +182,12 @@ class Trainer:
     def _discriminator_main(
         self, reals: list[RealBatch], transform: DiscriminatorTransform
     ) -> list[Terms]:
+        anchor = self._anchor()
+
         def phase(z: Tensor, real: RealBatch) -> Phase:
+            networks = self.generator, self.discriminator
             return self.losses.discriminator_main(
-                self.generator, self.discriminator, self._inputs(z), real, transform
+                *networks, self._inputs(z), real, transform, **anchor
             )
 
         latents = self._latents()

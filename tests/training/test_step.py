@@ -138,6 +138,18 @@ def test_colors_of_ds_images_change_while_objects_are_alike(photographs, augment
     assert (without._transform().augment is None) == (augment == "noaug")
 
 
+def test_poses_are_held_to_ds_moving_average_as_objects_differ(photographs):
+    changes = {"loss__pose_anchor_weight": 4.0, "generator__diversity_clarity": 0.5}
+    trainer = make_trainer(photographs, **changes)
+    anchor = trainer._anchor()["anchor"]
+    assert anchor.average is trainer.averaged_discriminator and anchor.weight == 0
+    trainer.feedback.diversity.psi.fill_(0.5)
+    assert trainer._anchor()["anchor"].weight == 2
+    trainer.step()
+    assert {"G/anchor", "D/anchor"} <= trainer.stats.collect().keys()
+    assert make_trainer(photographs)._anchor() == {}
+
+
 def test_gradient_accumulation_covers_the_batch(photographs):
     trainer = make_trainer(photographs, run__batch_gpu=2)
     sizes = []
