@@ -56,8 +56,9 @@ def generator_main(
     discriminator: Discriminator,
     inputs: StepInputs,
     transform: DiscriminatorTransform,
+    anchor: None = None,
 ) -> Phase:
-    """The G phase of the published schedule."""
+    """The G phase of the published schedule, which anchors no poses."""
     outputs = []
     for mirror in (None, inputs.mirror):
         _, view = render_once(generator, inputs, mirror)
@@ -76,8 +77,9 @@ def discriminator_main(
     inputs: StepInputs,
     real: RealBatch,
     transform: DiscriminatorTransform,
+    anchor: None = None,
 ) -> Phase:
-    """The D phase of the published schedule."""
+    """The D phase of the published schedule, which anchors no poses."""
     with torch.no_grad():
         views = [render_once(generator, inputs, mirror) for mirror in (None, inputs.mirror, None)]
     (_, own), (_, mirrored), (pose, posed) = views

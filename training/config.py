@@ -132,9 +132,9 @@ class CameraConfig(_Section):
     spread_rate: float = Field(
         0.0,
         ge=0,
-        description="per thousand images, of widening G's poses while D's estimates spread more on "
-        "photographs than on generated images, and explain more than diversity_clarity, where that "
-        "is set (not in the paper)",
+        description="per thousand images, of widening G's yaw while D's estimates of it spread "
+        "more on photographs than on generated images, and explain more than diversity_clarity, "
+        "where that is set (not in the paper)",
     )
     swap_poses_prob: Share = Field(
         0.0,

@@ -58,18 +58,19 @@ class AdaptiveR1(nn.Module):
 
 
 class SpreadBalance(nn.Module):
-    """Widens G's poses while D's estimates spread more on photographs than on generated images.
+    """Widens G's yaw while D's estimates of it spread more on photographs than on generated images.
 
     Not in the paper. The same D estimates both, so whatever narrows its estimates narrows both, and
     the difference that remains is that of the true spreads, which need not be known. Only where D
     knows photographs by other things than poses does it estimate theirs worse, and so closer
-    together. Hence nothing is narrowed: losses do that by themselves.
+    together. Hence nothing is narrowed: losses do that by themselves. Pitch is left alone, since
+    crops and hair move its estimates as cameras do, and make them spread more on photographs.
 
     The pose head is scaled directly. No loss could do it: Adam moves its last layer, of learning
     rate multiplier 0.01 as published, by less than 1 % in a thousand images, whatever its weight.
 
     Args:
-        rate: by which the logarithm of the spread of G's poses follows the gap, per step.
+        rate: by which the logarithm of the spread of G's yaw follows the gap, per step.
         scale: `PoseMapping.scale_poses` of G.
     """
 
@@ -97,9 +98,10 @@ class SpreadBalance(nn.Module):
         return (variance[0].log() - variance[1].log()).div(2).clamp(-self.LARGEST, self.LARGEST)
 
     def adjust(self, trust: Tensor | float) -> None:
-        """Widen G's poses round their mean; trust: share of the rate, 0 to 1."""
-        change = self.rate * trust * self.gap().clamp(min=0)
-        self._scale(change.exp(), self.moments[1, 0])
+        """Widen G's yaw round its mean; trust: share of the rate, 0 to 1."""
+        change = self.rate * trust * self.gap()[0].clamp(min=0)
+        factors = torch.stack([change.exp(), torch.ones_like(change)])
+        self._scale(factors, self.moments[1, 0])
 
 
 class Diversity(nn.Module):

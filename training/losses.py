@@ -17,6 +17,7 @@ from torch_utils.images import blur, resize
 from training import cameras
 from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, View
+from training.pose_anchor import Anchor
 from training.pose_sources import Poses
 from training.step_inputs import DiscriminatorTransform, RealBatch, StepInputs
 
@@ -38,26 +39,6 @@ class DiscriminatorInput(NamedTuple):
     image: Tensor
     raw: Tensor
     condition: Tensor | None
-
-
-class Anchor(NamedTuple):
-    """D's moving average, which both networks' poses are held to, and the weight of that.
-
-    Not in the paper. D learns poses from generated images alone, so when objects begin to differ
-    and to turn by themselves, D follows them and forgets what turns in photographs. A teacher that
-    follows slowly (Tarvainen and Valpola 2017) holds both: estimates of photographs stay what they
-    were, and generated objects stay where the same teacher sees them from their cameras.
-    """
-
-    average: Discriminator
-    weight: Tensor | float
-
-    def distance(
-        self, pose: Tensor, sample: DiscriminatorInput, transform: DiscriminatorTransform
-    ) -> Tensor:
-        """Mean squared error of `pose` [B, 2] against the average's estimates; a scalar."""
-        plain = transform._replace(augment=None)
-        return F.mse_loss(discriminate(self.average, *sample[:2], plain).pose, pose)
 
 
 class Generated(NamedTuple):
@@ -123,12 +104,12 @@ def generator_main(
     discriminator: Discriminator,
     inputs: StepInputs,
     transform: DiscriminatorTransform,
-    view_loss: ViewLoss | None = None,
     anchor: Anchor | None = None,
+    view_loss: ViewLoss | None = None,
 ) -> Phase:
     """Adversarial loss on every view (PoF3D, eq. 6), and the terms of the pose source (eq. 7).
 
-    view_loss: an additional loss of the own, unmirrored views. anchor: of what these show.
+    anchor: of the own, unmirrored views; view_loss: an additional loss of these.
     """
     w, poses, views = generate(generator, inputs)
     batches = [DiscriminatorInput(view.image, view.raw, poses.condition) for view in views]
@@ -140,8 +121,9 @@ def generator_main(
         loss = loss + term.weight * term.value
         terms[f"G/{term.name}"] = term.value
     if anchor is not None:  # cameras are the target, not what follows
-        distance = anchor.distance(poses.pose.detach(), batches[0], transform)
-        loss, terms["G/anchor"] = loss + anchor.weight * distance, distance
+        distance = anchor.distance(poses.pose.detach(), *batches[0][:2], transform.sigma)
+        loss = loss + anchor.weight * inputs.truncation * distance
+        terms["G/anchor"] = distance
     if view_loss is not None:
         additional = view_loss(views[0], inputs.intrinsics)
         loss, terms = loss + additional.loss, terms | additional.terms
@@ -195,8 +177,9 @@ def discriminator_main(
         "D/sign_real": output_real.score.sign(),
     }
     if anchor is not None:
-        distance = anchor.distance(output_real.pose, photographs, transform)
-        loss, terms["D/anchor"] = loss + anchor.weight * distance, distance
+        distance = anchor.distance(output_real.pose, *photographs[:2], transform.sigma)
+        loss = loss + anchor.weight * inputs.truncation * distance
+        terms["D/anchor"] = distance
     terms |= _angles("pose/estimated", output_real.pose)
     terms |= _angles("pose/estimated_generated", outputs[0].pose)
     terms |= _angles("pose/generated", poses.pose)

@@ -14,6 +14,7 @@ from training import losses
 from training.cameras import intrinsics_from_focal
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, View
+from training.pose_anchor import Anchor
 from training.step_inputs import density_points
 
 BATCH = 4
@@ -156,7 +157,7 @@ def test_anchor_holds_generated_objects_where_the_average_sees_them(sizes):
 
     def run(weight: float) -> losses.Phase:
         torch.manual_seed(0)
-        anchor = losses.Anchor(average, weight)
+        anchor = Anchor(average, weight)
         return losses.generator_main(*s[:3], PLAINLY, anchor=anchor)
 
     held, free = run(2.0), s.run("generator_main")
@@ -174,12 +175,12 @@ def test_anchor_holds_poses_of_photographs_to_the_average_s(sizes):
     s, average = step(sizes), small_discriminator(sizes).requires_grad_(False)
     negative = losses.DiscriminatorTransform(augment=lambda image, raw: (-image, raw))
 
-    def run(transform: losses.DiscriminatorTransform, *anchor: losses.Anchor) -> losses.Phase:
+    def run(transform: losses.DiscriminatorTransform, *anchor: Anchor) -> losses.Phase:
         torch.manual_seed(0)
         return losses.discriminator_main(*s[:3], losses.RealBatch(s.real), transform, *anchor)
 
     for transform in (PLAINLY, negative):  # the average sees plain images
-        held, free = run(transform, losses.Anchor(average, 2.0)), run(transform)
+        held, free = run(transform, Anchor(average, 2.0)), run(transform)
         estimates = [held.terms[f"pose/estimated_{angle}"] for angle in "hv"]
         wanted = average.estimate_pose(s.real, s.generator.raw_resolution)
         distance = (torch.stack(estimates, dim=1) - wanted).square().mean()
