@@ -56,9 +56,8 @@ def generator_main(
     discriminator: Discriminator,
     inputs: StepInputs,
     transform: DiscriminatorTransform,
-    anchor: None = None,
 ) -> Phase:
-    """The G phase of the published schedule, which anchors no poses."""
+    """The G phase of the published schedule."""
     outputs = []
     for mirror in (None, inputs.mirror):
         _, view = render_once(generator, inputs, mirror)
@@ -77,9 +76,8 @@ def discriminator_main(
     inputs: StepInputs,
     real: RealBatch,
     transform: DiscriminatorTransform,
-    anchor: None = None,
 ) -> Phase:
-    """The D phase of the published schedule, which anchors no poses."""
+    """The D phase of the published schedule."""
     with torch.no_grad():
         views = [render_once(generator, inputs, mirror) for mirror in (None, inputs.mirror, None)]
     (_, own), (_, mirrored), (pose, posed) = views

@@ -25,7 +25,7 @@ LAYERS = (
         "training.schedules",
     ),
     ("training.networks",),
-    ("training.feedback", "training.files", "training.pose_anchor"),
+    ("training.feedback", "training.files"),
     ("training.step_inputs",),
     ("training.losses",),
     ("training.geod",),

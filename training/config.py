@@ -218,12 +218,6 @@ class LossConfig(_Section):
     pose_entropy_weight: float = Field(
         0.0, ge=0, description="of the entropy of G's poses (not in the paper)"
     )
-    pose_anchor_weight: float = Field(
-        0.0,
-        ge=0,
-        description="of the poses of photographs in D, and of what G shows from its cameras, "
-        "against the estimates of D's moving average; times psi (not in the paper)",
-    )
     density_weight: float = Field(0.25, ge=0, description="of the density regularizer")
     density_every: PositiveInt = Field(4, description="steps between density phases")
     density_points: PositiveInt = Field(1000, description="points of the density regularizer")

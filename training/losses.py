@@ -17,7 +17,6 @@ from torch_utils.images import blur, resize
 from training import cameras
 from training.networks.discriminator import Discriminator, DiscriminatorOutput
 from training.networks.generator import Generator, View
-from training.pose_anchor import Anchor
 from training.pose_sources import Poses
 from training.step_inputs import DiscriminatorTransform, RealBatch, StepInputs
 
@@ -104,12 +103,11 @@ def generator_main(
     discriminator: Discriminator,
     inputs: StepInputs,
     transform: DiscriminatorTransform,
-    anchor: Anchor | None = None,
     view_loss: ViewLoss | None = None,
 ) -> Phase:
     """Adversarial loss on every view (PoF3D, eq. 6), and the terms of the pose source (eq. 7).
 
-    anchor: of the own, unmirrored views; view_loss: an additional loss of these.
+    view_loss: an additional loss of the own, unmirrored views.
     """
     w, poses, views = generate(generator, inputs)
     batches = [DiscriminatorInput(view.image, view.raw, poses.condition) for view in views]
@@ -120,10 +118,6 @@ def generator_main(
     for term in generator.pose_source.losses(generator, w, poses, estimate):
         loss = loss + term.weight * term.value
         terms[f"G/{term.name}"] = term.value
-    if anchor is not None:  # cameras are the target, not what follows
-        distance = anchor.distance(poses.pose.detach(), *batches[0][:2], transform.sigma)
-        loss = loss + anchor.weight * inputs.truncation * distance
-        terms["G/anchor"] = distance
     if view_loss is not None:
         additional = view_loss(views[0], inputs.intrinsics)
         loss, terms = loss + additional.loss, terms | additional.terms
@@ -152,11 +146,10 @@ def discriminator_main(
     inputs: StepInputs,
     real: RealBatch,
     transform: DiscriminatorTransform,
-    anchor: Anchor | None = None,
 ) -> Phase:
     """Low scores for generated views, high ones for photographs, and D's pose error on the former.
 
-    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose. anchor: of those of photographs.
+    PoF3D, eqs. 4 and 5. Only unmirrored views have a known pose.
     """
     with torch.no_grad():
         _, poses, views = generate(generator, inputs)
@@ -176,10 +169,6 @@ def discriminator_main(
         "D/score_real": output_real.score,
         "D/sign_real": output_real.score.sign(),
     }
-    if anchor is not None:
-        distance = anchor.distance(output_real.pose, *photographs[:2], transform.sigma)
-        loss = loss + anchor.weight * inputs.truncation * distance
-        terms["D/anchor"] = distance
     terms |= _angles("pose/estimated", output_real.pose)
     terms |= _angles("pose/estimated_generated", outputs[0].pose)
     terms |= _angles("pose/generated", poses.pose)

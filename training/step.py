@@ -4,7 +4,7 @@ Several processes run the same code, each on its share of the batch; the first o
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,14 +20,13 @@ from training import geod, losses, old_names, schedules
 from training.augment import Augmentation
 from training.config import Config
 from training.data.dataset import ImageDataset
-from training.data.loader import Batch, BatchReader
+from training.data.loader import Batch, training_batches
 from training.feedback import Feedback
 from training.geod_supervisor import Supervisor
 from training.losses import Phase
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.optimizers import adam, first_non_finite, follow, take_step, with_own_rates
-from training.pose_anchor import Anchor
 from training.step_inputs import (
     DiscriminatorTransform,
     RealBatch,
@@ -83,19 +82,14 @@ class Trainer:
         self.g_optimizer = adam(self.generator, optim.g_lr, optim, loss.density_every)
         self.d_optimizer = adam(self.discriminator, optim.d_lr, optim, loss.r1_every)
         self.augmentation = Augmentation(augment.p if augment.mode == "fixed" else 0.0)
-        self.anchor = Anchor.of(config, self.averaged_discriminator)
         self.feedback = Feedback(config, self.augmentation, generator.mapping, device)
-        self.photographs = BatchReader(
-            dataset,
-            self._per_process,
-            seed=config.run.seed,
-            workers=config.data.workers,
-            pin_memory=device.type == "cuda",
-        )
         self.stats, self.averager = StatsCollector(device), GradientAverager()
         self.steps = 0
         self.bad_steps = 0  # in a row
         torch.manual_seed(self._seed_of_process)
+        self._batches: Iterator[Batch] | None = None
+        self._fetched: Batch | None = None
+        self.stop_waiting: Callable[[], bool] = lambda: False  # asked while photographs do not come
         self._first_non_finite = ""
 
     @property
@@ -128,7 +122,7 @@ class Trainer:
         self.generator.raw_resolution = schedules.raw_resolution(self.config, self.kimg)
         transform = self._transform()
         self.fetch()  # before anything changes, since reading may fail
-        reals = self._reals(self.photographs.take())
+        reals = self._fetched_reals()
         updates = []
         if geod.is_trained(self.config.geod, self.images_processed):
             updates.append(self._inverse_renderer(reals))
@@ -164,7 +158,7 @@ class Trainer:
 
         def phase(z: Tensor) -> Phase:
             return self.losses.generator_main(
-                self.generator, self.discriminator, self._inputs(z), transform, self.anchor, **more
+                self.generator, self.discriminator, self._inputs(z), transform, **more
             )
 
         return self._update(self.g_optimizer, phase, self._latents())
@@ -182,7 +176,7 @@ class Trainer:
     ) -> list[Terms]:
         def phase(z: Tensor, real: RealBatch) -> Phase:
             return self.losses.discriminator_main(
-                self.generator, self.discriminator, self._inputs(z), real, transform, self.anchor
+                self.generator, self.discriminator, self._inputs(z), real, transform
             )
 
         latents = self._latents()
@@ -279,10 +273,29 @@ class Trainer:
         Raises:
             UserError: where one cannot be read; the trainer's state is as before.
         """
-        self.photographs.fetch(self.images_processed)
+        if self._fetched is None:
+            self._fetched = next(self._batches_from_here())
 
-    def _reals(self, batch: Batch) -> list[RealBatch]:
-        """This process's share of a step's photographs, by micro-batches."""
+    def _batches_from_here(self) -> Iterator[Batch]:
+        if self._batches is None:
+            run = self.config.run
+            self._batches = training_batches(
+                self.dataset,
+                self._per_process,
+                seed=run.seed,
+                start=self.images_processed,
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+                workers=self.config.data.workers,
+                pin_memory=self.device.type == "cuda",
+                stop=lambda: self.stop_waiting(),
+            )
+        return self._batches
+
+    def _fetched_reals(self) -> list[RealBatch]:
+        """This process's share of the fetched photographs, by micro-batches."""
+        batch, self._fetched = self._fetched, None
+        assert batch is not None
         images = self._split(to_float(batch.images.to(self.device, non_blocking=True)))
         condition = self.generator.pose_source.condition_of_images(batch.indices)
         if condition is None:
@@ -318,7 +331,7 @@ class Trainer:
                     f"({' '.join(str(error).split())[:200]}): resume with the run's own settings"
                 ) from error
         self.steps, self.bad_steps = state["steps"], state["bad_steps"]
-        self.photographs.forget()
+        self._batches = self._fetched = None  # they were those of other steps
         seed = self._seed_of_process + distributed.world_size() * self.steps
         return [
             *self._restore_precision(state.get("precision", "fp32")),

@@ -134,7 +134,6 @@ CASES = {
         {
             "generator__diversity_clarity": 0.5,
             "camera__spread_rate": 50,
-            "loss__pose_anchor_weight": 1.0,
             "loss__gamma_gap": 0.1,
         },
     ),

@@ -14,7 +14,6 @@ from training import losses
 from training.cameras import intrinsics_from_focal
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, View
-from training.pose_anchor import Anchor
 from training.step_inputs import density_points
 
 BATCH = 4
@@ -145,48 +144,6 @@ def test_scores_of_photographs_are_conditioned_on_their_known_poses(phase):
         results.append(phase(s.generator, s.discriminator, *with_inputs, real, PLAINLY))
     key = "D/score_real" if with_inputs else "D/r1_penalty"
     assert not torch.equal(results[0].terms[key], results[1].terms[key])
-
-
-# --- Poses held to D's moving average
-
-
-@pytest.mark.parametrize("sizes", [PLAIN, DUAL], ids=["plain", "dual"])
-def test_anchor_holds_generated_objects_where_the_average_sees_them(sizes):
-    """A step down its gradient brings the average's estimates closer to the cameras."""
-    s, average = step(sizes), small_discriminator(sizes).requires_grad_(False)
-
-    def run(weight: float) -> losses.Phase:
-        torch.manual_seed(0)
-        anchor = Anchor(average, weight)
-        return losses.generator_main(*s[:3], PLAINLY, anchor=anchor)
-
-    held, free = run(2.0), s.run("generator_main")
-    distance = held.terms["G/anchor"].item()
-    assert (held.loss - free.loss).item() == pytest.approx(2 * distance, rel=1e-4)
-    name = "decoder.net.0.weight"
-    change = gradients(held, s.generator)[name] - gradients(free, s.generator)[name]
-    with torch.no_grad():
-        s.generator.get_parameter(name).sub_(0.01 * change / change.norm())
-    assert run(2.0).terms["G/anchor"].item() < distance
-
-
-@pytest.mark.parametrize("sizes", [PLAIN, DUAL], ids=["plain", "dual"])
-def test_anchor_holds_poses_of_photographs_to_the_average_s(sizes):
-    s, average = step(sizes), small_discriminator(sizes).requires_grad_(False)
-    negative = losses.DiscriminatorTransform(augment=lambda image, raw: (-image, raw))
-
-    def run(transform: losses.DiscriminatorTransform, *anchor: Anchor) -> losses.Phase:
-        torch.manual_seed(0)
-        return losses.discriminator_main(*s[:3], losses.RealBatch(s.real), transform, *anchor)
-
-    for transform in (PLAINLY, negative):  # the average sees plain images
-        held, free = run(transform, Anchor(average, 2.0)), run(transform)
-        estimates = [held.terms[f"pose/estimated_{angle}"] for angle in "hv"]
-        wanted = average.estimate_pose(s.real, s.generator.raw_resolution)
-        distance = (torch.stack(estimates, dim=1) - wanted).square().mean()
-        torch.testing.assert_close(held.terms["D/anchor"], distance)
-        torch.testing.assert_close(held.loss - free.loss, 2 * distance, rtol=1e-4, atol=1e-5)
-    assert gradients(held, s.discriminator).keys() == gradients(free, s.discriminator).keys()
 
 
 # --- Learned poses: entropy, swapping, consistency

@@ -6,7 +6,6 @@ alone.
 """
 
 import collections
-import functools
 import itertools
 import queue
 import threading
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_utils import distributed
 from training.data.archive import UnreadableError
 from training.data.dataset import ImageDataset
 
@@ -95,52 +93,6 @@ def training_batches(
     batches = _Loader(dataset, workers, stop).batches(numbers) if workers else None
     for batch in batches or (_load(dataset, indices) for indices in numbers):
         yield Batch(batch.images.pin_memory(), batch.indices) if pin_memory else batch
-
-
-class BatchReader:
-    """Reads the batches of a run's steps on this process; errors come before anything changes.
-
-    Arguments are those of `training_batches`.
-    """
-
-    def __init__(
-        self, dataset: ImageDataset, batch_size: int, *, seed: int, workers: int, pin_memory: bool
-    ):
-        self.stop_waiting: Callable[[], bool] = lambda: False  # asked while photographs do not come
-        self._open = functools.partial(
-            training_batches,
-            dataset,
-            batch_size,
-            seed=seed,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            workers=workers,
-            pin_memory=pin_memory,
-            stop=lambda: self.stop_waiting(),
-        )
-        self._batches: Iterator[Batch] | None = None
-        self._fetched: Batch | None = None
-
-    def fetch(self, start: int) -> None:
-        """Read the next batch, if it is not read yet; start: images that were consumed before.
-
-        Raises:
-            UserError: where an image cannot be read.
-        """
-        if self._batches is None:
-            self._batches = self._open(start=start)
-        if self._fetched is None:
-            self._fetched = next(self._batches)
-
-    def take(self) -> Batch:
-        """The batch that was fetched."""
-        batch, self._fetched = self._fetched, None
-        assert batch is not None
-        return batch
-
-    def forget(self) -> None:
-        """What was read is that of other steps: read on from wherever `fetch` says next."""
-        self._batches = self._fetched = None
 
 
 def _load(

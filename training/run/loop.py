@@ -201,7 +201,7 @@ class Run:
         trainer, run = self.trainer, self.config.run
         clock, counted_from = time.time(), trainer.images_processed
         timer = _StepTimer()
-        trainer.photographs.stop_waiting = lambda: stop.received is not None
+        trainer.stop_waiting = lambda: stop.received is not None
 
         def go_on() -> bool:
             self.reporter.progress(trainer.kimg)
