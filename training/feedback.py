@@ -63,8 +63,8 @@ class SpreadBalance(nn.Module):
     Not in the paper. The same D estimates both, so whatever narrows its estimates narrows both, and
     the difference that remains is that of the true spreads, which need not be known. Only where D
     knows photographs by other things than poses does it estimate theirs worse, and so closer
-    together. Hence nothing is narrowed: losses do that by themselves. Pitch is left alone, since
-    crops and hair move its estimates as cameras do, and make them spread more on photographs.
+    together. Hence nothing is narrowed: losses do that by themselves. Pitch is left alone, whose
+    estimates spread more on photographs for other reasons as well (log, entry 64).
 
     The pose head is scaled directly. No loss could do it: Adam moves its last layer, of learning
     rate multiplier 0.01 as published, by less than 1 % in a thousand images, whatever its weight.
@@ -138,6 +138,10 @@ class Diversity(nn.Module):
         variance = (square - mean.square()).clamp(min=1e-6)
         return 1 - (error / variance).mean()
 
+    def _margins_above(self, share: Tensor | float) -> Tensor:
+        """By how many margins D's estimates explain more than a share."""
+        return (self.explained() - share) / PSI_MARGIN
+
     def is_about_to_grow(self) -> bool:
         """Whether D's estimates explain almost as much as psi needs to grow; waits for a GPU."""
         return bool(self.moments.any()) and float(self.explained()) > self.clarity - PSI_MARGIN
@@ -148,8 +152,7 @@ class Diversity(nn.Module):
         While objects are alike, or cameras of generated images not known, they differ for other
         reasons too.
         """
-        clear = ((self.explained() - self.clarity) / PSI_MARGIN).clamp(0, 1)
-        return self.psi * clear
+        return self.psi * self._margins_above(self.clarity).clamp(0, 1)
 
     def asked(self, r1_log_factor: Tensor) -> Tensor:
         """Share above which psi grows: `clarity`, less a margin for each e in R1's factor."""
@@ -163,8 +166,7 @@ class Diversity(nn.Module):
         error = (estimates - poses).square()
         new = torch.stack([poses.mean(dim=0), poses.square().mean(dim=0), error.mean(dim=0)])
         _follow(self.moments, distributed.all_reduce_mean(new))
-        distance = (self.explained() - self.asked(r1_log_factor)) / PSI_MARGIN
-        change = PSI_RATE * distance.clamp(-1, 1)
+        change = PSI_RATE * self._margins_above(self.asked(r1_log_factor)).clamp(-1, 1)
         self.steps.add_(1)
         least = ((self.steps - PSI_PATIENCE) / PSI_SLOWEST).clamp(min=0, max=1)
         self.psi.add_(change).clamp_(max=1).clamp_(min=least)
