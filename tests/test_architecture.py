@@ -28,7 +28,7 @@ LAYERS = (
     ("training.feedback", "training.files"),
     ("training.step_inputs",),
     ("training.losses",),
-    ("training.geod",),
+    ("training.geod", "training.pose_anchor"),
     ("training.geod_supervisor",),
     ("training.outputs", "training.step"),
     ("training.evaluation",),

@@ -218,6 +218,12 @@ class LossConfig(_Section):
     pose_entropy_weight: float = Field(
         0.0, ge=0, description="of the entropy of G's poses (not in the paper)"
     )
+    pose_anchor_weight: float = Field(
+        0.0,
+        ge=0,
+        description="of D's moving average's pose estimates of G's images against their cameras, "
+        "while objects begin to differ; with diversity_clarity only (not in the paper)",
+    )
     density_weight: float = Field(0.25, ge=0, description="of the density regularizer")
     density_every: PositiveInt = Field(4, description="steps between density phases")
     density_points: PositiveInt = Field(1000, description="points of the density regularizer")

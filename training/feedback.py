@@ -21,6 +21,8 @@ PSI_MARGIN = 0.1  # of the explained share; farther from `clarity` psi moves at 
 PSI_RELIEF = 2.0  # margins by which less clarity is asked at most
 PSI_PATIENCE = 2000  # steps, after which psi grows in any case,
 PSI_SLOWEST = 20_000  # to 1 within so many
+PSI_SETTLING = PSI_RATE / 4  # per step, by which `settled_psi` follows at most
+PSI_UNSETTLED = 0.25  # of psi, not settled: objects are held in full
 DECAY = 0.99  # per step, of moments: they are those of hundreds of images
 
 Terms = dict[str, Tensor]
@@ -122,6 +124,7 @@ class Diversity(nn.Module):
     """
 
     psi: Tensor
+    settled_psi: Tensor  # follows psi upward, but slowly
     steps: Tensor
     moments: Tensor  # of generated poses (h, v): mean, mean square; then mean squared error of D
 
@@ -129,6 +132,7 @@ class Diversity(nn.Module):
         super().__init__()
         self.clarity = clarity
         self.register_buffer("psi", torch.zeros([]))
+        self.register_buffer("settled_psi", torch.zeros([]))
         self.register_buffer("steps", torch.zeros([]))
         self.register_buffer("moments", torch.zeros(3, 2))
 
@@ -154,6 +158,14 @@ class Diversity(nn.Module):
         """
         return self.psi * self._margins_above(self.clarity).clamp(0, 1)
 
+    def hold(self) -> Tensor:
+        """How far objects are to be kept from turning, from 0 to 1.
+
+        While they begin to differ and for some time after, at most as far as D is trusted.
+        """
+        unsettled = (self.psi - self.settled_psi) / PSI_UNSETTLED
+        return self.trust() * unsettled.clamp(0, 1)
+
     def asked(self, r1_log_factor: Tensor) -> Tensor:
         """Share above which psi grows: `clarity`, less a margin for each e in R1's factor."""
         return self.clarity - PSI_MARGIN * r1_log_factor.clamp(max=PSI_RELIEF)
@@ -170,6 +182,7 @@ class Diversity(nn.Module):
         self.steps.add_(1)
         least = ((self.steps - PSI_PATIENCE) / PSI_SLOWEST).clamp(min=0, max=1)
         self.psi.add_(change).clamp_(max=1).clamp_(min=least)
+        self.settled_psi.add_((self.psi - self.settled_psi).clamp(max=PSI_SETTLING))
 
 
 class Feedback:
@@ -190,7 +203,7 @@ class Feedback:
         device: torch.device,
     ):
         loss, augment = config.loss, config.augment
-        self._settings = augment
+        self._settings, self._anchor_weight = augment, loss.pose_anchor_weight
         self.batch, self.adaptive = config.run.batch, augment.mode == "ada"
         self.ada = AdaController(
             augmentation, augment.kimg, target=augment.target, interval=augment.every
@@ -207,6 +220,13 @@ class Feedback:
     def r1_factor(self) -> Tensor | float:
         """By which R1's weight is multiplied."""
         return 1.0 if self.r1 is None else self.r1.factor
+
+    @property
+    def pose_anchor_weight(self) -> Tensor | float:
+        """Of what `pose_anchor` holds; 0.0: nothing at any time."""
+        if self.diversity is None or not self._anchor_weight:
+            return 0.0
+        return self._anchor_weight * self.diversity.hold()
 
     @property
     def augment(self) -> Augment | None:

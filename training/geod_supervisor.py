@@ -1,7 +1,5 @@
 """What a run with GeoD has beside its generator and discriminator."""
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -10,6 +8,7 @@ from training import geod
 from training.config import Config
 from training.files.inverse_renderer_file import load_inverse_renderer_file
 from training.losses import Phase, ViewLoss
+from training.networks.generator import View
 from training.networks.image_formation import frustum_of
 from training.networks.inverse_renderer import InverseRenderer
 from training.networks.perceptual import describe_features, load_features
@@ -47,13 +46,14 @@ class Supervisor:
         """`inverse_renderer_main`, photographs: [B, 3, R, R]."""
         return geod.inverse_renderer_main(self.network, self.features, photographs, self.config)
 
-    def view_loss(self, images: int, step: int) -> dict[str, ViewLoss]:
-        """What `losses.generator_main` is given besides, after so many images, if anything."""
+    def view_losses(self, images: int, step: int) -> list[ViewLoss]:
+        """Those of `losses.generator_main`, after so many images: one or none."""
         weight = geod.normal_weight(self.config, images, step)
-        if not weight:
-            return {}
-        term = partial(geod.generator_geometry, self.network, geod=self.config, weight=weight)
-        return {"view_loss": term}
+
+        def normals(view: View, _pose: Tensor, intrinsics: Tensor) -> Phase:
+            return geod.generator_geometry(self.network, view, intrinsics, self.config, weight)
+
+        return [normals] if weight else []
 
 
 def check_supervision(config: Config) -> None:

@@ -6,7 +6,7 @@ geometry becomes flat. One pass through the backbone serves both views, one pass
 D's trunk yields pose and score.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,8 +28,8 @@ class Phase(NamedTuple):
     terms: dict[str, Tensor]
 
 
-# (view [B, ...], intrinsics) -> what else is to be minimized of the generator's own views.
-ViewLoss = Callable[[View, Tensor], Phase]
+# (own views [B, ...], their poses [B, 2], intrinsics) -> what else G is to minimize.
+ViewLoss = Callable[[View, Tensor, Tensor], Phase]
 
 
 class DiscriminatorInput(NamedTuple):
@@ -103,11 +103,11 @@ def generator_main(
     discriminator: Discriminator,
     inputs: StepInputs,
     transform: DiscriminatorTransform,
-    view_loss: ViewLoss | None = None,
+    view_losses: Sequence[ViewLoss] = (),
 ) -> Phase:
     """Adversarial loss on every view (PoF3D, eq. 6), and the terms of the pose source (eq. 7).
 
-    view_loss: an additional loss of the own, unmirrored views.
+    view_losses: additional ones of the own, unmirrored views.
     """
     w, poses, views = generate(generator, inputs)
     batches = [DiscriminatorInput(view.image, view.raw, poses.condition) for view in views]
@@ -118,8 +118,8 @@ def generator_main(
     for term in generator.pose_source.losses(generator, w, poses, estimate):
         loss = loss + term.weight * term.value
         terms[f"G/{term.name}"] = term.value
-    if view_loss is not None:
-        additional = view_loss(views[0], inputs.intrinsics)
+    for view_loss in view_losses:
+        additional = view_loss(views[0], poses.pose, inputs.intrinsics)
         loss, terms = loss + additional.loss, terms | additional.terms
     terms |= {"G/depth_spread": depth_spread(views[0])} | _angles("pose/generated", poses.pose)
     return Phase(loss, _detached(terms))

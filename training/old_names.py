@@ -56,10 +56,13 @@ def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def current_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's training state under today's names of its parts and tensors.
 
-    D had no moving average at first: it begins at D.
+    D had no moving average at first: it begins at D. Whether psi had settled was not kept: it had.
     """
     renamed = {STATES.get(name, name): part for name, part in state.items()}
     renamed.setdefault("D_ema", renamed["D"])
+    if "diversity" in renamed:
+        diversity = renamed["diversity"]
+        renamed["diversity"] = {"settled_psi": diversity["psi"]} | diversity
     return renamed | {name: current_tensors(renamed[name]) for name in ("G", "G_ema")}
 
 

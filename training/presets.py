@@ -92,6 +92,7 @@ PRESETS["small"] = with_changes(
         "camera.spread_rate": 0.2,
         "rendering.density_scale": 12.0,  # less: a fog of skin, and features as veils before it
         "loss.gamma_gap": 1.5,
+        "loss.pose_anchor_weight": 5.0,
         "loss.pose_entropy_weight": 0.0,
         "run.kimg": 200.0,
     },
@@ -110,6 +111,7 @@ BY_VERSION = (
     "camera.spread_rate",
     "generator.depth_trial_kimg",
     "generator.diversity_clarity",
+    "loss.pose_anchor_weight",
     "rendering.density_scale",
 )
 # Presets of no data set: what is not given is taken from the photographs.

@@ -16,7 +16,7 @@ from torch_utils.devices import INNER_DTYPES, restore_threads, select_precision
 from torch_utils.gradients import GradientAverager
 from torch_utils.images import to_float
 from torch_utils.training_stats import StatsCollector
-from training import geod, losses, old_names, schedules
+from training import geod, losses, old_names, pose_anchor, schedules
 from training.augment import Augmentation
 from training.config import Config
 from training.data.dataset import ImageDataset
@@ -152,14 +152,14 @@ class Trainer:
         return self._update(supervisor.optimizer, phase, reals)
 
     def _generator_main(self, transform: DiscriminatorTransform) -> list[Terms]:
-        more = {}
+        weight = self.feedback.pose_anchor_weight
+        view_losses = pose_anchor.view_losses(self.averaged_discriminator, weight, transform)
         if self.supervisor is not None:
-            more = self.supervisor.view_loss(self.images_processed, self.steps)
+            view_losses += self.supervisor.view_losses(self.images_processed, self.steps)
 
         def phase(z: Tensor) -> Phase:
-            return self.losses.generator_main(
-                self.generator, self.discriminator, self._inputs(z), transform, **more
-            )
+            networks, inputs = (self.generator, self.discriminator), self._inputs(z)
+            return self.losses.generator_main(*networks, inputs, transform, view_losses)
 
         return self._update(self.g_optimizer, phase, self._latents())
 

@@ -135,6 +135,7 @@ CASES = {
             "generator__diversity_clarity": 0.5,
             "camera__spread_rate": 50,
             "loss__gamma_gap": 0.1,
+            "loss__pose_anchor_weight": 1.0,
         },
     ),
 }

@@ -54,7 +54,8 @@ def test_every_preset_has_a_row_in_the_training_guide():
 
 def test_every_scalar_is_explained(tmp_path):
     everything = {"generator__diversity_clarity": 0.5, "camera__spread_rate": 50}
-    config = tiny_config(write_photographs(tmp_path), **everything, loss__gamma_gap=1.5)
+    everything |= {"loss__gamma_gap": 1.5, "loss__pose_anchor_weight": 1.0}
+    config = tiny_config(write_photographs(tmp_path), **everything)
     trainer = Trainer(config, open_dataset(config), torch.device("cpu"))
     trainer.step()
     assert not [name for name in trainer.stats.collect() if f"`{name}`" not in LOGS]

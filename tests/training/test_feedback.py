@@ -128,6 +128,24 @@ def test_objects_become_different_sooner_where_d_knows_the_one_there_is(log_fact
     assert diversity.asked(r1).item() == pytest.approx(max(0.7 - 0.1 * log_factor, 0.5))
 
 
+def test_objects_are_held_while_they_begin_to_differ_and_cameras_are_known():
+    poses = torch.tensor([[-0.4, 0.4], [0.4, -0.4]])
+
+    def held(explained: float, steps: int) -> float:
+        diversity = Diversity(clarity=0.7)
+        assert diversity.hold() == 0
+        for _ in range(steps):
+            diversity.observe(poses, poses * (1 - (1 - explained) ** 0.5), CONSTANT_R1)
+        return diversity.hold().item()
+
+    assert held(explained=0.9, steps=500) == pytest.approx(0.5, abs=0.01)
+    assert held(explained=0.75, steps=2000) == pytest.approx(0.5, abs=0.01)
+    assert held(explained=0.9, steps=3000) == pytest.approx(1, abs=0.01)
+    assert held(explained=0.9, steps=3500) == pytest.approx(0.5, abs=0.01)
+    assert held(explained=0.9, steps=4000) == pytest.approx(0, abs=0.01)
+    assert held(explained=0.65, steps=1000) == 0
+
+
 def test_objects_that_look_alike_from_all_sides_become_different_in_the_end():
     diversity, unknown = Diversity(clarity=0.5), torch.tensor([[-0.4, 0.4], [0.4, -0.4]])
     found = []

@@ -62,6 +62,13 @@ def test_an_old_config_is_understood():
     assert config.data.crop == "center"
 
 
+def test_psi_of_an_old_run_has_settled():
+    state = {"G": {}, "G_ema": {}, "D": {}, "diversity": {"psi": 0.4}}
+    assert old_names.current_state(state)["diversity"] == {"psi": 0.4, "settled_psi": 0.4}
+    state["diversity"] = {"psi": 0.4, "settled_psi": 0.1}
+    assert old_names.current_state(state)["diversity"]["settled_psi"] == 0.1
+
+
 @pytest.mark.parametrize("name", ["run/network-000000.01.safetensors", "prior.safetensors"])
 def test_an_old_network_file_loads(name):
     network = load_network(VERSION1 / name)

@@ -151,11 +151,11 @@ def gradients_of(photographs: Path, indices: list[int], **changes) -> dict[str, 
     for index in indices:
         torch.manual_seed(100 + index)
         z = torch.randn(4, trainer.config.generator.z_dim)
-        inputs, term = trainer._inputs(z), supervisor.view_loss(images=5000, step=0)
+        inputs, terms = trainer._inputs(z), supervisor.view_losses(images=5000, step=0)
         transform = losses.DiscriminatorTransform()
         phases = {
             "generator": losses.generator_main(
-                trainer.generator, trainer.discriminator, inputs, transform, **term
+                trainer.generator, trainer.discriminator, inputs, transform, terms
             ),
             "IR": supervisor.main(torch.rand(4, 3, 32, 32) * 2 - 1),
         }

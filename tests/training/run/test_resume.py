@@ -56,6 +56,7 @@ CHANCE = {
     "generator__diversity_clarity": 0.0,
     "generator__depth_trial_kimg": "0.008,0.008",
     "camera__spread_rate": 50,
+    "loss__pose_anchor_weight": 1.0,
     "loss__blur_sigma": 2.0,
     "loss__blur_kimg": 0.2,
     "run__keep": 9,
