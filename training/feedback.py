@@ -223,7 +223,7 @@ class Feedback:
 
     @property
     def pose_anchor_weight(self) -> Tensor | float:
-        """Of what `pose_anchor` holds; 0.0: nothing at any time."""
+        """Of what `pose_anchor` holds."""
         if self.diversity is None or not self._anchor_weight:
             return 0.0
         return self._anchor_weight * self.diversity.hold()

@@ -38,7 +38,7 @@ def test_objects_are_moved_to_where_the_average_sees_their_cameras(sizes):
 
     held, free = run(2.0), run(0.0)
     distance = held.terms["G/pose_anchor"].item()
-    assert "G/pose_anchor" not in free.terms and "G/pose_anchor" in run(torch.zeros([])).terms
+    assert "G/pose_anchor" not in free.terms | run(torch.zeros([])).terms
     assert (held.loss - free.loss).item() == pytest.approx(2 * distance, rel=1e-4)
     negative = losses.DiscriminatorTransform(augment=lambda image, raw: (-image, raw))
     assert run(2.0, negative).terms["G/pose_anchor"].item() == distance  # it sees plain images
