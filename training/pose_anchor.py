@@ -17,18 +17,19 @@ from training.step_inputs import DiscriminatorTransform
 def view_losses(
     average: Discriminator, weight: Tensor | float, transform: DiscriminatorTransform
 ) -> list[ViewLoss]:
-    """One for `losses.generator_main`, or none where the weight is 0.
+    """One for `losses.generator_main`, or none where the weight is 0 and no GPU has it.
 
     It is the mean squared error, in radians squared, of the average's estimates against the poses
     that objects are rendered from, which are taken as they are.
 
     Args:
         average: D's moving average, without gradients.
-        weight: of the loss, a scalar. A GPU is waited for to know it: for most of a run it is 0,
-            and then nothing is computed.
+        weight: of the loss, a scalar; 0 for most of a run. On a GPU it is not looked at, which
+            would mean to wait.
         transform: of D's images; the average sees them blurred as D does, but not augmented.
     """
-    if not weight:
+    far = isinstance(weight, Tensor) and weight.device.type != "cpu"
+    if not far and not weight:
         return []
     plain = transform._replace(augment=None)
 
