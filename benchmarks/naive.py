@@ -56,9 +56,10 @@ def generator_main(
     discriminator: Discriminator,
     inputs: StepInputs,
     transform: DiscriminatorTransform,
-    _view_losses: Sequence[losses.ViewLoss] = (),
+    view_losses: Sequence[losses.ViewLoss] = (),
 ) -> Phase:
     """The G phase of the published schedule, which has no further losses of views."""
+    assert not view_losses
     outputs = []
     for mirror in (None, inputs.mirror):
         _, view = render_once(generator, inputs, mirror)

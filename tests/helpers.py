@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.tiny import TINY
 from training.config import Config
+from training.feedback import Diversity
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.presets import build_config
@@ -67,6 +68,12 @@ def record_gradients(
 
     optimizer.register_step_pre_hook(record)
     return found
+
+
+def set_diversity(diversity: Diversity, psi: float, explained: float) -> None:
+    """psi, and the share of generated poses' variance that D's estimates explain."""
+    diversity.psi.fill_(psi)
+    diversity.moments.copy_(torch.tensor([[0.0], [1.0], [1 - explained]]).expand(3, 2))
 
 
 def write_photographs(folder: Path, count: int = 12, resolution: int = 32) -> Path:

@@ -1,4 +1,4 @@
-"""What training adjusts to D's outputs: augmentation, R1's weight, the spread of yaw."""
+"""What training adjusts to D's outputs: augmentation, R1's weight, the spread of yaw, psi."""
 
 import functools
 import math

@@ -28,8 +28,8 @@ def view_losses(
             would mean to wait.
         transform: of D's images; the average sees them blurred as D does, but not augmented.
     """
-    far = isinstance(weight, Tensor) and weight.device.type != "cpu"
-    if not far and not weight:
+    on_gpu = isinstance(weight, Tensor) and weight.device.type != "cpu"
+    if not on_gpu and not weight:
         return []
     plain = transform._replace(augment=None)
 

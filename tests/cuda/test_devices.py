@@ -25,6 +25,7 @@ from tests.cuda.far_device import DEVICE, Far, WrongDevice
 from tests.helpers import (
     DUAL,
     PLAIN,
+    set_diversity,
     small_config,
     small_discriminator,
     small_generator,
@@ -35,7 +36,6 @@ from torch_utils import devices, ops
 from torch_utils.training_stats import Stat
 from training.data.toy_set import make_toy_dataset
 from training.evaluation import measuring
-from training.feedback import Diversity
 from training.files.network_file import load_network, save_network
 from training.networks.image_formation import frustum_of
 from training.networks.inverse_renderer import InverseRenderer
@@ -151,19 +151,13 @@ def trained(heads: Path, case: str, device: torch.device, steps: int, watch) -> 
     trainer = Trainer(config, loop.open_dataset(config), device)
     if trainer.supervisor is not None:
         _ = trainer.supervisor.features  # copied to the device once
-    if trainer.config.loss.pose_anchor_weight:
-        objects_begin_to_differ(trainer.feedback.diversity)
+    if config.loss.pose_anchor_weight:  # it is in force then
+        set_diversity(trainer.feedback.diversity, psi=0.5, explained=0.9)
     for step in range(steps):
         watch(step)
         trainer.step()
     watch(steps)
     return trainer
-
-
-def objects_begin_to_differ(diversity: Diversity) -> None:
-    """While D knows cameras: now they are held."""
-    diversity.psi.fill_(0.5)
-    diversity.moments.copy_(torch.tensor([[0.0], [1.0], [0.1]]).expand(3, 2))
 
 
 def phases(case: str, step: int) -> int:

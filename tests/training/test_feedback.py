@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.helpers import record_gradients, tiny_config, write_photographs
+from tests.helpers import record_gradients, set_diversity, tiny_config, write_photographs
 from training.feedback import AdaptiveR1, Diversity, SpreadBalance
 from training.networks.mapping import PoseMapping
 from training.run.loop import open_dataset
@@ -86,9 +86,7 @@ def test_poses_are_balanced_as_objects_differ_and_cameras_are_known(tmp_path):
         config = tiny_config(photographs, **changes)
         trainer = Trainer(config, open_dataset(config), torch.device("cpu"))
         trainer.step()
-        diversity = trainer.feedback.diversity
-        diversity.psi.fill_(psi)
-        diversity.moments.copy_(torch.tensor([[0.0], [1], [1 - explained]]).expand(3, 2))
+        set_diversity(trainer.feedback.diversity, psi, explained)
         before = trainer.generator.mapping.affine_layer2.weight.clone()
         trainer.step()
         return (trainer.generator.mapping.affine_layer2.weight / before).log().abs().mean(dim=1)

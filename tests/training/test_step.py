@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from dnnlib import UserError
-from tests.helpers import record_gradients, tiny_config
+from tests.helpers import record_gradients, set_diversity, tiny_config
 from training import losses
 from training.run.loop import open_dataset
 from training.schedules import blur_sigma, raw_resolution
@@ -136,6 +136,20 @@ def test_colors_of_ds_images_change_while_objects_are_alike(photographs, augment
     assert not recolored().any()
     without = make_trainer(photographs, generator__diversity_clarity=None, **changes)
     assert (without._transform().augment is None) == (augment == "noaug")
+
+
+def test_objects_are_held_while_psi_grows(photographs):
+    changes = {"loss__pose_anchor_weight": 4.0, "generator__diversity_clarity": 0.5}
+    trainer = make_trainer(photographs, **changes)
+    assert trainer.feedback.pose_anchor_weight == 0
+    set_diversity(trainer.feedback.diversity, psi=0.5, explained=0.9)
+    assert trainer.feedback.pose_anchor_weight == 2
+    trainer.step()
+    assert "G/pose_anchor" in trainer.stats.collect()
+    for name, value in changes.items():
+        trainer = make_trainer(photographs, **{name: value})
+        trainer.step()
+        assert "G/pose_anchor" not in trainer.stats.collect()
 
 
 def test_gradient_accumulation_covers_the_batch(photographs):
